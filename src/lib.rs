@@ -1,0 +1,3 @@
+//! Reproducible inline build cache for BuildKit.
+pub mod image;
+pub mod record;
