@@ -1,1 +1,20 @@
-//! The record set.
+//! The record set: which cache keys a build has, and how an image carries them.
+//!
+//! A cache goes through here in three steps, each a pure function of the one before:
+//! [`RecordSet::parse`] checks what BuildKit exported, [`select()`] keeps what the image's own
+//! build determines and puts it in its one canonical order, and [`InlineCache::encode`] writes
+//! that as images carry it. [`InlineCache::decode`] leads back to the first step.
+//!
+//! Nothing here does I/O, knows the time, or has heard of daemons, registries or sessions.
+
+pub(crate) mod base64;
+mod digest;
+mod limits;
+mod order;
+mod set;
+mod wire;
+
+pub use base64::Base64Error;
+pub use digest::{Digest, DigestError};
+pub use limits::Limits;
+pub use set::{Layer, LayerChain, Link, ParseError, Record, RecordSet};

@@ -1,0 +1,54 @@
+//! The text form of a Go `[]byte` in JSON: standard base64, padded.
+//!
+//! As Go's `encoding/json` reads and writes it, which is how BuildKit keeps the records in an
+//! image config. Knows nothing of what the bytes are.
+
+use base64::{
+    Engine as _,
+    alphabet::STANDARD,
+    engine::{GeneralPurpose, GeneralPurposeConfig},
+};
+use thiserror::Error;
+
+/// Go ignores bits that the padding leaves over; so do we, lest we refuse what BuildKit reads.
+const ENGINE: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+);
+
+/// The text is not padded base64 of the standard alphabet.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("not base64: {0}")]
+pub struct Base64Error(#[from] base64::DecodeError);
+
+/// Writes `bytes` as Go does.
+pub fn encode(bytes: &[u8]) -> String {
+    ENGINE.encode(bytes)
+}
+
+/// Reads what Go reads: line ends within the text count as nothing.
+///
+/// # Errors
+/// [`Base64Error`] says which byte is wrong.
+pub fn decode(text: &str) -> Result<Vec<u8>, Base64Error> {
+    if text.contains(['\r', '\n']) {
+        return Ok(ENGINE.decode(text.replace(['\r', '\n'], ""))?);
+    }
+    Ok(ENGINE.decode(text)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_go_reads() {
+        assert_eq!(encode(b"[{}]"), "W3t9XQ==");
+        for text in ["W3t9XQ==", "W3t9\nXQ==\r\n", "W3t9XR=="] {
+            assert_eq!(decode(text).unwrap(), b"[{}]", "{text:?}");
+        }
+        for text in ["W3t9XQ", "W3t9XQ=", "W3t9 XQ==", "W3t9XQ==x", "W3t_"] {
+            assert!(decode(text).is_err(), "{text:?}");
+        }
+    }
+}

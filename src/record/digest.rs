@@ -1,0 +1,157 @@
+//! Content digests and cache key digests: what a well formed one looks like.
+//!
+//! Knows the text form only, `<algorithm>:<hex>`, as the OCI image specification defines it in
+//! `descriptor.md`; never hashes anything and does not know what a digest stands for.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use thiserror::Error;
+
+/// The algorithm BuildKit writes for a key that must not match another build's.
+const RANDOM: &str = "random";
+
+/// A well formed digest, `<algorithm>:<hex>`. Ordered as its text is; a clone shares the text.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest(Arc<str>);
+
+impl Digest {
+    /// Reads a digest: `sha256`, `sha384` or `sha512` with as many lower case hex digits as the
+    /// algorithm gives, or BuildKit's `random` with any number of them.
+    ///
+    /// # Errors
+    /// A [`DigestError`] that says what is wrong with `text`.
+    pub fn parse(text: &str) -> Result<Self, DigestError> {
+        if text.is_empty() {
+            return Err(DigestError::Absent);
+        }
+        let malformed = |why| DigestError::Malformed {
+            text: text.chars().take(SHOWN).collect(),
+            why,
+        };
+        let (algorithm, hex) = text
+            .split_once(':')
+            .ok_or_else(|| malformed("it has no `:`"))?;
+        let digits = match algorithm {
+            "sha256" => Some(64),
+            "sha384" => Some(96),
+            "sha512" => Some(128),
+            RANDOM => None,
+            _ => return Err(malformed("its algorithm is unknown")),
+        };
+        if hex.is_empty() || digits.is_some_and(|digits| digits != hex.len()) {
+            return Err(malformed("its length is not its algorithm's"));
+        }
+        if !hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(malformed("it is not lower case hexadecimal"));
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The whole digest, as it was read.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether this is a `random:` key. BuildKit makes one for what it must not cache, so it
+    /// can match no other build and has no place in an embedded cache; nor does it name a blob.
+    pub fn is_random(&self) -> bool {
+        self.0
+            .strip_prefix(RANDOM)
+            .is_some_and(|rest| rest.starts_with(':'))
+    }
+}
+
+// === impl Digest ===
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Digest {
+    type Err = DigestError;
+
+    fn from_str(text: &str) -> Result<Self, DigestError> {
+        Self::parse(text)
+    }
+}
+
+/// How much of a malformed digest a message shows: a whole `sha512` one and a little more.
+const SHOWN: usize = 140;
+
+/// Why a text is not a digest.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum DigestError {
+    /// There is none: an empty text, or a field that is not there.
+    #[error("the digest is absent")]
+    Absent,
+    /// It breaks the form.
+    #[error("{text:?} is not a digest: {why}")]
+    Malformed {
+        /// What was read, cut short where it is far too long.
+        text: String,
+        /// The rule that it breaks.
+        why: &'static str,
+    },
+    /// A `random:` key stands where a blob's digest belongs.
+    #[error("{0} is a key, not the digest of a blob")]
+    NotABlob(Digest),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn well_formed_digests_are_read_as_they_are() {
+        for (algorithm, digits) in [("sha256", 64), ("sha384", 96), ("sha512", 128)] {
+            let text = format!("{algorithm}:{}", "0a".repeat(digits / 2));
+            let digest = Digest::parse(&text).unwrap();
+            assert_eq!(digest.to_string(), text);
+            assert!(!digest.is_random());
+        }
+        assert!(Digest::parse("random:0a1b").unwrap().is_random());
+    }
+
+    #[test]
+    fn each_refusal_says_why() {
+        let hex = "a".repeat(64);
+        for (text, message) in [
+            (String::new(), "the digest is absent".to_owned()),
+            (
+                "abc".into(),
+                "\"abc\" is not a digest: it has no `:`".into(),
+            ),
+            (
+                "md5:00".into(),
+                "\"md5:00\" is not a digest: its algorithm is unknown".into(),
+            ),
+            (
+                "sha256:00".into(),
+                "\"sha256:00\" is not a digest: its length is not its algorithm's".into(),
+            ),
+            (
+                "random:".into(),
+                "\"random:\" is not a digest: its length is not its algorithm's".into(),
+            ),
+            (
+                format!("sha256:{}", hex.to_uppercase()),
+                format!(
+                    "\"sha256:{}\" is not a digest: it is not lower case hexadecimal",
+                    hex.to_uppercase()
+                ),
+            ),
+        ] {
+            assert_eq!(Digest::parse(&text).unwrap_err().to_string(), message);
+        }
+        let long = Digest::parse(&"x".repeat(10_000)).unwrap_err().to_string();
+        assert!(long.len() < 200, "{long}");
+    }
+}

@@ -1,0 +1,348 @@
+use super::*;
+
+fn digest(n: usize) -> String {
+    format!("sha256:{n:064x}")
+}
+
+/// Writes `@n` of a template out as digest n, quoted.
+fn with_digests(template: &str) -> String {
+    let mut parts = template.split('@');
+    let mut out = parts.next().unwrap().to_owned();
+    for part in parts {
+        let end = part.find(|c: char| !c.is_ascii_digit()).unwrap();
+        out += &format!(
+            "\"{}\"{}",
+            digest(part[..end].parse().unwrap()),
+            &part[end..]
+        );
+    }
+    out
+}
+
+fn parse(template: &str) -> Result<RecordSet, ParseError> {
+    RecordSet::parse(with_digests(template).as_bytes(), &Limits::default())
+}
+
+fn refusal(template: &str) -> String {
+    parse(template).unwrap_err().to_string()
+}
+
+fn links(set: &RecordSet) -> Vec<Vec<Vec<usize>>> {
+    set.records()
+        .iter()
+        .map(|r| {
+            let links = |input: &Vec<Link>| input.iter().map(|l| l.record).collect();
+            r.inputs.iter().map(links).collect()
+        })
+        .collect()
+}
+
+/// A chain of `length` records, each the only source of the next.
+fn chain(length: usize) -> String {
+    let mut records = vec![format!(r#"{{"digest":"{}"}}"#, digest(0))];
+    for n in 1..length {
+        records.push(format!(
+            r#"{{"digest":"{}","inputs":[[{{"link":{}}}]]}}"#,
+            digest(n),
+            n - 1
+        ));
+    }
+    format!(r#"{{"records":[{}]}}"#, records.join(","))
+}
+
+#[test]
+fn a_config_is_read_as_buildkit_reads_it() {
+    let set = parse(
+        r#"{"layers":[{"blob":@10,"parent":-1},{"blob":@11},{"parent":1,"blob":@12,"annotations":{"size":4}}],
+            "records":[
+              {"digest":@1,"unknown":[{}]},
+              {"digest":@2,"inputs":[[{"selector":"sel","link":0},{}]],
+               "layers":[{"layer":2,"createdAt":"2024-01-01T00:00:00Z"}],
+               "chains":[{"layers":[2,0],"createdAt":"0001-01-01T00:00:00Z"},{"layers":[]},{}]}]}"#,
+    )
+    .unwrap();
+    let parents: Vec<_> = set.layers().iter().map(|l| l.parent).collect();
+    assert_eq!(parents, [None, Some(0), Some(1)]);
+    let record = &set.records()[1];
+    assert_eq!(&*record.inputs[0][0].selector, "sel");
+    assert_eq!(links(&set), [vec![], vec![vec![0, 0]]]);
+    let results: Vec<_> = record.results.iter().map(|r| r.to_vec()).collect();
+    assert_eq!(results, [vec![0, 1, 2], vec![2, 0]]);
+}
+
+#[test]
+fn null_is_zero_as_in_go() {
+    for empty in ["null", "{}", r#"{"layers":null,"records":null}"#] {
+        assert!(parse(empty).unwrap().records().is_empty(), "{empty}");
+    }
+    let set = parse(
+        r#"{"layers":[{"blob":@1,"parent":-1}],
+            "records":[{"digest":@1,"inputs":null,"layers":[null],"chains":null},
+                       {"digest":@2,"inputs":[[{"selector":null,"link":null}]]}]}"#,
+    )
+    .unwrap();
+    assert_eq!(*set.records()[0].results[0], [0]);
+    assert_eq!(links(&set), [vec![], vec![vec![0]]]);
+    let none = RecordSet::parse_inline(b"null", &[], &Limits::default()).unwrap();
+    assert!(none.records().is_empty());
+}
+
+#[test]
+fn inline_results_are_layers_of_the_image() {
+    let image = [Digest::parse(&digest(10)), Digest::parse(&digest(11))].map(Result::unwrap);
+    let parse = |records: &str| {
+        let json = with_digests(records);
+        RecordSet::parse_inline(json.as_bytes(), &image, &Limits::default())
+    };
+    let set = parse(r#"[{"digest":@1,"layers":[{"layer":1}],"chains":[{"layers":[1]}]}]"#).unwrap();
+    let results: Vec<_> = set.records()[0]
+        .results
+        .iter()
+        .map(|r| r.to_vec())
+        .collect();
+    assert_eq!(results, [vec![0, 1], vec![1]]);
+    assert_eq!(
+        parse(r#"[{"digest":@1,"layers":[{"layer":2}]}]"#)
+            .unwrap_err()
+            .to_string(),
+        "record 0: its result has layer 2, of 2 layers"
+    );
+}
+
+#[test]
+fn each_refusal_says_which_and_why() {
+    let other = "random:ff";
+    for (config, message) in [
+        (
+            r#"{"layers":[{"parent":-1}]}"#.to_owned(),
+            "layer 0: the digest is absent",
+        ),
+        (
+            format!(r#"{{"layers":[{{"blob":@1,"parent":-1}},{{"blob":"{other}"}}]}}"#),
+            "layer 1: random:ff is a key, not the digest of a blob",
+        ),
+        (
+            r#"{"layers":[{"blob":@1,"parent":1}]}"#.into(),
+            "layer 0: its parent is layer 1, of 1 layers",
+        ),
+        (
+            r#"{"layers":[{"blob":@1,"parent":-2}]}"#.into(),
+            "layer 0: its parent is layer -2, of 1 layers",
+        ),
+        (
+            r#"{"layers":[{"blob":@1}]}"#.into(),
+            "layer 0: it is among its own parents",
+        ),
+        (
+            r#"{"layers":[{"blob":@1,"parent":2},{"blob":@1,"parent":2},{"blob":@1,"parent":1}]}"#
+                .into(),
+            "layer 2: it is among its own parents",
+        ),
+        (
+            r#"{"records":[{"digest":@1},null]}"#.into(),
+            "record 1: the digest is absent",
+        ),
+        (
+            r#"{"records":[{"digest":"sha256:0"}]}"#.into(),
+            "record 0: \"sha256:0\" is not a digest: its length is not its algorithm's",
+        ),
+        (
+            r#"{"records":[{"digest":@1},{"digest":@2,"inputs":[[{"link":0}],[]]}]}"#.into(),
+            "record 1: its input 1 is empty",
+        ),
+        (
+            r#"{"records":[{"digest":@1,"inputs":[null]}]}"#.into(),
+            "record 0: its input 0 is empty",
+        ),
+        (
+            r#"{"records":[{"digest":@1,"inputs":[[{"link":1}]]}]}"#.into(),
+            "record 0: its input 0 links to record 1, of 1 records",
+        ),
+        (
+            r#"{"records":[{"digest":@1,"inputs":[[{"link":-1}]]}]}"#.into(),
+            "record 0: its input 0 links to record -1, of 1 records",
+        ),
+        (
+            r#"{"records":[{"digest":@1,"layers":[{"layer":0}]}]}"#.into(),
+            "record 0: its result has layer 0, of 0 layers",
+        ),
+        (
+            r#"{"records":[{"digest":@1,"chains":[{"layers":[-1]}]}]}"#.into(),
+            "record 0: its result has layer -1, of 0 layers",
+        ),
+        (
+            r#"{"records":[{"digest":@1,"inputs":[[{"link":0}]]}]}"#.into(),
+            "record 0: it is among its own sources",
+        ),
+        (
+            // Record 0 waits for the loop and is not on it; record 1 is no part of it at all.
+            r#"{"records":[{"digest":@1,"inputs":[[{"link":2}]]},{"digest":@9},
+                {"digest":@2,"inputs":[[{"link":1}],[{"link":3}]]},
+                {"digest":@3,"inputs":[[{"link":2}]]}]}"#
+                .into(),
+            "record 2: it is among its own sources",
+        ),
+    ] {
+        assert_eq!(refusal(&config), message, "{config}");
+    }
+}
+
+#[test]
+fn what_is_not_the_formats_json_is_refused() {
+    for config in [
+        "",
+        "[]",
+        "7",
+        r#"{"records":{}}"#,
+        r#"{"records":[[]]}"#,
+        r#"{"layers":[[@1,-1]]}"#,
+        r#"{"layers":[{"blob":@1,"parent":1.0}]}"#,
+        r#"{"layers":[{"blob":@1,"parent":"0"}]}"#,
+        r#"{"records":[{"digest":7}]}"#,
+        r#"{"records":[]} x"#,
+    ] {
+        let refusal = refusal(config);
+        assert!(
+            refusal.starts_with("the cache is not readable: "),
+            "{config}: {refusal}"
+        );
+    }
+}
+
+#[test]
+fn limits_are_held_before_the_rest_is_read() {
+    let limits = Limits {
+        bytes: 1000,
+        records: 2,
+        links: 3,
+        layers: 2,
+        depth: 1,
+    };
+    for (config, message) in [
+        (" ".repeat(1001), "the cache has 1001 bytes, more than 1000"),
+        // None of these is even complete JSON: the limit comes first.
+        (
+            r#"{"records":[{},{},{"#.into(),
+            "the cache has more than 2 records",
+        ),
+        (
+            r#"{"layers":[null,null,nul"#.into(),
+            "the cache has more than 2 layers",
+        ),
+        (
+            r#"{"records":[{"inputs":[[{},{}],[{},{"#.into(),
+            "the cache has more than 3 links and results",
+        ),
+        (
+            r#"{"records":[{"layers":[{}]},{"chains":[{"layers":[0,0"#.into(),
+            "the cache has more than 3 links and results",
+        ),
+        (
+            r#"{"records":[{"inputs":[[],[],[],["#.into(),
+            "the cache has more than 3 inputs",
+        ),
+    ] {
+        let refusal = RecordSet::parse(config.as_bytes(), &limits).unwrap_err();
+        assert_eq!(refusal.to_string(), message);
+    }
+    let deep = RecordSet::parse(
+        chain(3).as_bytes(),
+        &Limits {
+            depth: 1,
+            ..Limits::default()
+        },
+    );
+    assert_eq!(
+        deep.unwrap_err().to_string(),
+        "record 2: it has more than 1 records below it in a row"
+    );
+    let image = vec![Digest::parse(&digest(1)).unwrap(); 3];
+    assert_eq!(
+        RecordSet::parse_inline(b"[]", &image, &limits)
+            .unwrap_err()
+            .to_string(),
+        "the cache has more than 2 layers"
+    );
+}
+
+#[test]
+fn results_of_a_deep_stack_of_layers_are_bounded() {
+    let layers: Vec<_> = (0..3000)
+        .map(|n: i32| with_digests(&format!(r#"{{"blob":@{n},"parent":{}}}"#, n - 1)))
+        .collect();
+    let tops: Vec<_> = (0..3000).map(|n| format!(r#"{{"layer":{n}}}"#)).collect();
+    let config = |results: &str| {
+        with_digests(&format!(
+            r#"{{"layers":[{}],"records":[{{"digest":@1,"layers":[{results}]}}]}}"#,
+            layers.join(",")
+        ))
+    };
+    let all = RecordSet::parse(config(&tops.join(",")).as_bytes(), &Limits::default());
+    assert_eq!(
+        all.unwrap_err().to_string(),
+        "the cache has more than 1000000 layers in results"
+    );
+    // One and the same result over and over costs nothing.
+    let same = config(&vec![tops[2999].as_str(); 3000].join(","));
+    let set = RecordSet::parse(same.as_bytes(), &Limits::default()).unwrap();
+    assert_eq!(set.records()[0].results.len(), 3000);
+}
+
+#[test]
+fn depth_costs_no_stack() {
+    let limits = Limits {
+        depth: 100_000,
+        ..Limits::default()
+    };
+    let mut set = RecordSet::parse(chain(50_000).as_bytes(), &limits).unwrap();
+    assert_eq!(set.finals(), [49_999]);
+    // The lowest link takes with it all that stands on it, and the root then leads nowhere.
+    set.retain_links(|record, _, _| record != 1);
+    assert!(set.records().is_empty());
+    assert!(RecordSet::parse(chain(50_000).as_bytes(), &Limits::default()).is_err());
+}
+
+#[test]
+fn without_a_link_goes_what_depends_on_it() {
+    let mut set = parse(
+        r#"{"records":[
+             {"digest":@4,"inputs":[[{"link":2},{"link":3}],[{"link":1}]]},
+             {"digest":@1},
+             {"digest":@2,"inputs":[[{"link":1}]]},
+             {"digest":@3,"inputs":[[{"link":1,"selector":"s"}]]},
+             {"digest":@5,"inputs":[[{"link":2}]]}]}"#,
+    )
+    .unwrap();
+    assert_eq!(set.finals(), [0, 4]);
+
+    let mut asked = vec![];
+    set.retain_links(|record, input, link| {
+        asked.push((record, input, link.record));
+        record != 2
+    });
+    assert_eq!(
+        asked,
+        [
+            (0, 0, 2),
+            (0, 0, 3),
+            (0, 1, 1),
+            (2, 0, 1),
+            (3, 0, 1),
+            (4, 0, 2)
+        ]
+    );
+    let digests: Vec<_> = set.records().iter().map(|r| r.digest.to_string()).collect();
+    assert_eq!(digests, [digest(4), digest(1), digest(3)]);
+    assert_eq!(links(&set), [vec![vec![2], vec![1]], vec![], vec![vec![1]]]);
+    assert_eq!(set.sources_first(), [1, 2, 0]);
+    assert_eq!(set.finals(), [0]);
+}
+
+#[test]
+fn diff_ids_go_to_the_layers_they_are_known_for() {
+    let mut set = parse(r#"{"layers":[{"blob":@1,"parent":-1},{"blob":@2}]}"#).unwrap();
+    let diff_id = Digest::parse(&digest(9)).unwrap();
+    set.set_diff_ids(|blob| (blob.as_str() == digest(2)).then(|| diff_id.clone()));
+    let diff_ids: Vec<_> = set.layers().iter().map(|l| l.diff_id.clone()).collect();
+    assert_eq!(diff_ids, [None, Some(diff_id)]);
+}
