@@ -9,12 +9,16 @@
 
 pub(crate) mod base64;
 mod digest;
+mod inline;
 mod limits;
 mod order;
+mod select;
 mod set;
 mod wire;
 
 pub use base64::Base64Error;
 pub use digest::{Digest, DigestError};
+pub use inline::{DecodeError, InlineCache, InlineRecord, InlineResult};
 pub use limits::Limits;
+pub use select::{Named, SelectError, select};
 pub use set::{Layer, LayerChain, Link, ParseError, Record, RecordSet};

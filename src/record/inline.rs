@@ -1,0 +1,179 @@
+//! The records of one image, as the image carries them.
+//!
+//! Writes what [`select`](super::select()) has put in order, and reads it back. The format is
+//! that of BuildKit's inline cache (`cache/remotecache/inline`): a JSON array of the records of
+//! a cache config, in which layers are numbered as in the image; in the image config it is
+//! base64. Knows no image config; see [`image::config`](crate::image::config).
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use thiserror::Error;
+
+use super::{
+    Base64Error, Digest, Limits, Link, ParseError, RecordSet,
+    base64::{decode, encode},
+};
+
+/// Records in canonical form, over an image of so many layers. Equal builds give equal ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InlineCache {
+    records: Vec<InlineRecord>,
+    layers: usize,
+}
+
+/// A record of an [`InlineCache`]; its links are numbers in [`InlineCache::records`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InlineRecord {
+    /// As in [`Record`](super::Record).
+    pub digest: Digest,
+    /// As in [`Record`](super::Record).
+    pub inputs: Vec<Vec<Link>>,
+    /// What the operation gave, if it is made of the image's layers.
+    pub result: Option<InlineResult>,
+}
+
+/// Layers of the image that are the result of a record. Ordered so that of two the one to be
+/// preferred is the lesser.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum InlineResult {
+    /// This layer and all below it.
+    Layer(usize),
+    /// These layers, base first.
+    Chain(Arc<[usize]>),
+}
+
+impl InlineResult {
+    /// How many numbers it takes to write.
+    pub(super) fn numbers(&self) -> usize {
+        match self {
+            Self::Layer(_) => 1,
+            Self::Chain(layers) => layers.len(),
+        }
+    }
+}
+
+// === impl InlineCache ===
+
+impl InlineCache {
+    pub(super) fn new(records: Vec<InlineRecord>, layers: usize) -> Self {
+        Self { records, layers }
+    }
+
+    /// The records, sorted.
+    pub fn records(&self) -> &[InlineRecord] {
+        &self.records
+    }
+
+    /// How many layers the image must have. In one with another number of them the results
+    /// would mean other layers, so it must not be embedded there.
+    pub fn layers(&self) -> usize {
+        self.layers
+    }
+
+    /// The JSON array. There is no `createdAt` in it: it would be the only thing to differ
+    /// between equal builds, and BuildKit does without.
+    pub fn to_json(&self) -> Vec<u8> {
+        let records: Vec<_> = self.records.iter().map(JsonRecord::of).collect();
+        #[expect(
+            clippy::expect_used,
+            reason = "serde_json fails on writers that fail, maps whose keys are no text and \
+                      types that refuse; here are a `Vec<u8>`, no map and derived types"
+        )]
+        serde_json::to_vec(&records).expect("plain records in memory")
+    }
+
+    /// The text that stands in the image config.
+    pub fn encode(&self) -> String {
+        encode(&self.to_json())
+    }
+
+    /// Reads and checks the text that stands in the config of an image whose layers' blobs are
+    /// `image_layers`, whoever wrote it. What it holds need not be canonical, so it comes back
+    /// as a set.
+    ///
+    /// # Errors
+    /// [`DecodeError::Base64`] for a text that is not base64, and else as
+    /// [`RecordSet::parse_inline`].
+    pub fn decode(
+        encoded: &str,
+        image_layers: &[Digest],
+        limits: &Limits,
+    ) -> Result<RecordSet, DecodeError> {
+        let bytes = encoded.len() / 4 * 3;
+        if bytes.saturating_sub(2) > limits.bytes {
+            let limit = limits.bytes;
+            return Err(ParseError::TooLarge { bytes, limit }.into());
+        }
+        Ok(RecordSet::parse_inline(
+            &decode(encoded)?,
+            image_layers,
+            limits,
+        )?)
+    }
+}
+
+/// Why an embedded cache was refused.
+#[derive(Debug, Error)]
+pub enum DecodeError {
+    /// It is not base64.
+    #[error("the inline cache is {0}")]
+    Base64(#[from] Base64Error),
+    /// Its records were refused.
+    #[error(transparent)]
+    Records(#[from] ParseError),
+}
+
+// === the JSON, with fields in BuildKit's order ===
+
+#[derive(Serialize)]
+struct JsonRecord<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    layers: Option<[JsonLayer; 1]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chains: Option<[JsonChain<'a>; 1]>,
+    digest: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    inputs: Vec<Vec<JsonLink<'a>>>,
+}
+
+#[derive(Serialize)]
+struct JsonLayer {
+    layer: usize,
+}
+
+#[derive(Serialize)]
+struct JsonChain<'a> {
+    layers: &'a [usize],
+}
+
+#[derive(Serialize)]
+struct JsonLink<'a> {
+    #[serde(skip_serializing_if = "str::is_empty")]
+    selector: &'a str,
+    link: usize,
+}
+
+impl<'a> JsonRecord<'a> {
+    fn of(record: &'a InlineRecord) -> Self {
+        let (layers, chains) = match &record.result {
+            None => (None, None),
+            Some(InlineResult::Layer(layer)) => (Some([JsonLayer { layer: *layer }]), None),
+            Some(InlineResult::Chain(layers)) => (None, Some([JsonChain { layers }])),
+        };
+        let link = |link: &'a Link| JsonLink {
+            selector: &link.selector,
+            link: link.record,
+        };
+        Self {
+            layers,
+            chains,
+            digest: record.digest.as_str(),
+            inputs: record
+                .inputs
+                .iter()
+                .map(|links| links.iter().map(link).collect())
+                .collect(),
+        }
+    }
+}
