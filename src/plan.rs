@@ -1,0 +1,340 @@
+//! Reads a solve request and decides what inlay does with the build.
+//!
+//! Pure: bytes in, a decision out. It knows what a build asks for, and nothing of how it is answered.
+
+use std::collections::HashMap;
+
+use prost::Message;
+use thiserror::Error;
+
+use crate::proto::control::{CacheOptions, CacheOptionsEntry, Exporter, SolveRequest};
+use crate::wire::{self, Edit, WireError};
+
+/// The exporters that write an image config, by the names that BuildKit and Docker Engine give them.
+const IMAGE_EXPORTERS: [&str; 4] = ["image", "oci", "docker", "moby"];
+/// The attributes by which an exporter chooses its layers' compression; cache exporters know the same.
+const COMPRESSION_ATTRS: [&str; 3] = ["compression", "compression-level", "force-compression"];
+/// The older way to ask for inline cache, as a build argument.
+const INLINE_CACHE_ARG: &str = "build-arg:BUILDKIT_INLINE_CACHE";
+const INLINE: &str = "inline";
+
+/// Why a solve request cannot be read.
+#[derive(Debug, Error)]
+pub enum PlanError {
+    /// It is no solve request.
+    #[error("solve request: {0}")]
+    Decode(#[from] prost::DecodeError),
+    /// It cannot be edited.
+    #[error("solve request: {0}")]
+    Wire(#[from] WireError),
+}
+
+/// What becomes of a build.
+#[derive(Debug)]
+pub enum Decision {
+    /// It asks for no inline cache, or exports no image: it passes as it is.
+    Pass,
+    /// It asks for inline cache in an image.
+    Inline(Box<Plan>),
+}
+
+/// A build that gets its inline cache from inlay.
+#[derive(Debug)]
+pub struct Plan {
+    /// The build's ref, which ties its calls together.
+    pub build: String,
+    /// The solve request to hand on: without the inline cache export and, of a [`Direct`] solve, without what
+    /// is to be solved.
+    pub request: Vec<u8>,
+    /// What the client wants solved by this very request; `None` for a gateway client, which has calls for it.
+    pub direct: Option<Direct>,
+    /// The user wants the build to fail if its cache cannot be had (`ignore-error=false`).
+    pub required: bool,
+    /// The attributes that make a cache export compress layers as the image export does.
+    pub compression: HashMap<String, String>,
+    /// What else a solve of the same definitions needs in order to be allowed and to mean the same.
+    pub terms: Terms,
+}
+
+/// What a client wants solved that is not its own gateway.
+#[derive(Debug)]
+pub struct Direct {
+    /// An encoded `pb.Definition`, for plain LLB.
+    pub definition: Option<Vec<u8>>,
+    /// The name of a frontend, or nothing.
+    pub frontend: String,
+    /// The frontend's options.
+    pub frontend_attrs: HashMap<String, String>,
+    /// Encoded `pb.Definition`s that the frontend takes as inputs.
+    pub frontend_inputs: HashMap<String, Vec<u8>>,
+    /// Where cache may be imported from.
+    pub imports: Vec<CacheOptionsEntry>,
+}
+
+/// The terms on which the client solves; inlay's own solves of its definitions are on the same.
+#[derive(Debug, Clone, Default)]
+pub struct Terms {
+    /// What the build is allowed to do.
+    pub entitlements: Vec<String>,
+    /// An encoded source policy.
+    pub source_policy: Vec<u8>,
+    /// The version of BuildKit's behaviour that the build asks for; 0 is the current one.
+    pub compatibility_version: i64,
+    /// Whether steps reach the network through a proxy only.
+    pub proxy_network: bool,
+}
+
+/// Decides what becomes of the build of an encoded solve request.
+///
+/// # Errors
+/// Where the message is no solve request.
+pub fn decide(message: &[u8]) -> Result<Decision, PlanError> {
+    let mut request = SolveRequest::decode(message)?;
+    let cache = request.cache.take().unwrap_or_default();
+    let asked: Vec<_> = cache
+        .exports
+        .iter()
+        .filter(|export| export.r#type == INLINE)
+        .collect();
+    // BuildKit refuses two of a kind, in its own words.
+    let by_argument = request
+        .frontend_attrs
+        .get(INLINE_CACHE_ARG)
+        .is_some_and(|arg| is_true(arg));
+    if asked.len() > 1 || asked.is_empty() && !by_argument {
+        return Ok(Decision::Pass);
+    }
+    // An exporter that the client's session names later is an image or does not look at the config.
+    let Some(image) = image_exporter(&request) else {
+        return Ok(Decision::Pass);
+    };
+    let required = asked.first().is_some_and(|inline| {
+        inline
+            .attrs
+            .get("ignore-error")
+            .is_some_and(|ignore| parse_bool(ignore) == Some(false))
+    });
+    let compression = COMPRESSION_ATTRS
+        .iter()
+        .filter_map(|attr| Some(((*attr).to_owned(), image.get(*attr)?.clone())))
+        .collect();
+    let is_direct = request.definition.is_some() || !request.frontend.is_empty();
+    Ok(Decision::Inline(Box::new(Plan {
+        build: request.r#ref,
+        request: without_inline(message, is_direct)?,
+        direct: is_direct.then(|| Direct {
+            definition: request.definition.map(Into::into),
+            frontend: request.frontend,
+            frontend_attrs: request.frontend_attrs,
+            frontend_inputs: request
+                .frontend_inputs
+                .into_iter()
+                .map(|(k, v)| (k, v.into()))
+                .collect(),
+            imports: imports(cache),
+        }),
+        required,
+        compression,
+        terms: Terms {
+            entitlements: request.entitlements,
+            source_policy: request.source_policy.into(),
+            compatibility_version: request.compatibility_version,
+            proxy_network: request.proxy_network,
+        },
+    })))
+}
+
+/// The attributes of the first exporter that writes an image.
+fn image_exporter(request: &SolveRequest) -> Option<HashMap<String, String>> {
+    let is_image = |kind: &String| IMAGE_EXPORTERS.contains(&kind.as_str());
+    let named = request
+        .exporters
+        .iter()
+        .find(|exporter| is_image(&exporter.r#type));
+    if let Some(Exporter { attrs, .. }) = named {
+        return Some(attrs.clone());
+    }
+    if request.exporters.is_empty() && is_image(&request.exporter_deprecated) {
+        return Some(request.exporter_attrs_deprecated.clone());
+    }
+    request.enable_session_exporter.then(HashMap::new)
+}
+
+/// All imports, those of the deprecated spelling last, as buildkitd orders them.
+fn imports(cache: CacheOptions) -> Vec<CacheOptionsEntry> {
+    let deprecated = cache
+        .import_refs_deprecated
+        .into_iter()
+        .map(|reference| CacheOptionsEntry {
+            r#type: "registry".to_owned(),
+            attrs: HashMap::from([("ref".to_owned(), reference)]),
+        });
+    cache.imports.into_iter().chain(deprecated).collect()
+}
+
+/// The request without `inline` among its cache exports, and without what a direct solve solves.
+fn without_inline(message: &[u8], is_direct: bool) -> Result<Vec<u8>, WireError> {
+    const DEFINITION: u32 = 2;
+    const FRONTEND: u32 = 6;
+    const CACHE: u32 = 8;
+    const CACHE_EXPORTS: u32 = 4;
+    wire::rewrite(message, |number, value| {
+        Ok(match number {
+            DEFINITION | FRONTEND if is_direct => Edit::Drop,
+            CACHE => Edit::Replace(wire::rewrite(value, |number, export| {
+                let drop = number == CACHE_EXPORTS
+                    && CacheOptionsEntry::decode(export)
+                        .is_ok_and(|export| export.r#type == INLINE);
+                Ok::<_, WireError>(if drop { Edit::Drop } else { Edit::Keep })
+            })?),
+            _ => Edit::Keep,
+        })
+    })
+}
+
+fn is_true(value: &str) -> bool {
+    parse_bool(value) == Some(true)
+}
+
+/// A boolean as Go's `strconv.ParseBool` reads it, as BuildKit does.
+fn parse_bool(value: &str) -> Option<bool> {
+    match value {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(kind: &str, attrs: &[(&str, &str)]) -> CacheOptionsEntry {
+        let attrs = attrs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        CacheOptionsEntry {
+            r#type: kind.to_owned(),
+            attrs,
+        }
+    }
+
+    fn exporter(kind: &str, attrs: &[(&str, &str)]) -> Exporter {
+        let CacheOptionsEntry { r#type, attrs } = entry(kind, attrs);
+        Exporter { r#type, attrs }
+    }
+
+    fn request(exporters: Vec<Exporter>, exports: Vec<CacheOptionsEntry>) -> SolveRequest {
+        SolveRequest {
+            r#ref: "ref".to_owned(),
+            exporters,
+            cache: Some(CacheOptions {
+                exports,
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+
+    fn plan(request: &SolveRequest) -> Option<Plan> {
+        match decide(&request.encode_to_vec()).unwrap() {
+            Decision::Pass => None,
+            Decision::Inline(plan) => Some(*plan),
+        }
+    }
+
+    #[test]
+    fn only_an_image_that_asks_gets_a_plan() {
+        let inline = || vec![entry("inline", &[])];
+        assert!(plan(&request(vec![exporter("image", &[])], inline())).is_some());
+        assert!(
+            plan(&request(
+                vec![exporter("local", &[]), exporter("oci", &[])],
+                inline()
+            ))
+            .is_some()
+        );
+        assert!(
+            plan(&request(
+                vec![exporter("image", &[])],
+                vec![entry("registry", &[])]
+            ))
+            .is_none()
+        );
+        assert!(plan(&request(vec![exporter("tar", &[])], inline())).is_none());
+        assert!(plan(&request(vec![], inline())).is_none());
+        let twice = vec![entry("inline", &[]), entry("inline", &[])];
+        assert!(plan(&request(vec![exporter("image", &[])], twice)).is_none());
+
+        let mut old = request(vec![], inline());
+        old.exporter_deprecated = "docker".to_owned();
+        assert!(plan(&old).is_some());
+        let mut session = request(vec![], inline());
+        session.enable_session_exporter = true;
+        assert!(plan(&session).is_some());
+        let mut argument = request(vec![exporter("moby", &[])], vec![]);
+        argument
+            .frontend_attrs
+            .insert(INLINE_CACHE_ARG.to_owned(), "1".to_owned());
+        assert!(plan(&argument).is_some());
+        argument
+            .frontend_attrs
+            .insert(INLINE_CACHE_ARG.to_owned(), "0".to_owned());
+        assert!(plan(&argument).is_none());
+    }
+
+    #[test]
+    fn the_request_loses_inline_and_keeps_what_nobody_knows() {
+        let attrs = [("compression", "zstd"), ("name", "x")];
+        let exports = vec![
+            entry("inline", &[("ignore-error", "false")]),
+            entry("registry", &[("ref", "r")]),
+        ];
+        let mut message = request(vec![exporter("image", &attrs)], exports).encode_to_vec();
+        wire::put(&mut message, 900, b"unknown");
+        let Decision::Inline(plan) = decide(&message).unwrap() else {
+            panic!("no plan")
+        };
+        assert!(plan.required);
+        assert_eq!(
+            plan.compression,
+            HashMap::from([("compression".to_owned(), "zstd".to_owned())])
+        );
+        assert!(plan.direct.is_none());
+        let sent = SolveRequest::decode(&plan.request[..]).unwrap();
+        assert_eq!(
+            sent.cache.unwrap().exports,
+            vec![entry("registry", &[("ref", "r")])]
+        );
+        let last = wire::fields(&plan.request).last().unwrap().unwrap();
+        assert_eq!((last.number, last.value), (900, Some(&b"unknown"[..])));
+    }
+
+    #[test]
+    fn a_direct_solve_is_taken_out() {
+        let mut direct = request(vec![exporter("image", &[])], vec![entry("inline", &[])]);
+        direct.frontend = "dockerfile.v0".to_owned();
+        direct
+            .frontend_attrs
+            .insert("filename".to_owned(), "Dockerfile".to_owned());
+        direct
+            .cache
+            .as_mut()
+            .unwrap()
+            .import_refs_deprecated
+            .push("old".to_owned());
+        let plan = plan(&direct).unwrap();
+        let sent = SolveRequest::decode(&plan.request[..]).unwrap();
+        assert_eq!((sent.frontend.as_str(), sent.definition), ("", None));
+        assert_eq!(sent.frontend_attrs, direct.frontend_attrs);
+        let taken = plan.direct.unwrap();
+        assert_eq!(taken.frontend, "dockerfile.v0");
+        assert_eq!(taken.imports, vec![entry("registry", &[("ref", "old")])]);
+    }
+
+    #[test]
+    fn what_is_no_solve_request_is_an_error() {
+        assert!(matches!(decide(b"\x0a\xff"), Err(PlanError::Decode(_))));
+    }
+}
