@@ -1,3 +1,28 @@
 //! Reproducible inline build cache for BuildKit.
+#![warn(clippy::unwrap_used, clippy::expect_used)]
+
 pub mod image;
 pub mod record;
+
+#[cfg(feature = "server")]
+pub mod address;
+#[cfg(feature = "server")]
+pub mod cli;
+#[cfg(feature = "server")]
+pub mod control;
+#[cfg(feature = "server")]
+pub mod daemon;
+#[cfg(feature = "server")]
+pub mod export;
+#[cfg(feature = "server")]
+pub mod exported;
+#[cfg(feature = "server")]
+pub mod plan;
+#[cfg(feature = "server")]
+pub mod proto;
+#[cfg(feature = "server")]
+pub mod result;
+#[cfg(feature = "server")]
+pub mod session;
+#[cfg(feature = "server")]
+pub mod wire;

@@ -1,2 +1,7 @@
 //! The `inlay` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    inlay::cli::run()
+}

@@ -1,0 +1,52 @@
+//! The command line, one file a subcommand. It reads what the user says, and leaves the work to the library.
+
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// A reproducible inline build cache for BuildKit.
+///
+/// inlay stands between BuildKit's clients (buildctl, docker buildx) and an unmodified buildkitd. A build that
+/// asks for inline cache gets one that adds no entropy: equal images stay equal.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    /// What is logged on standard error: a level, or tracing's directives, as in inlay=debug
+    #[arg(
+        long,
+        global = true,
+        env = "INLAY_LOG",
+        default_value = "info",
+        value_name = "FILTER"
+    )]
+    log: EnvFilter,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Serve),
+}
+
+/// Runs the command that the arguments name.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(cli.log)
+        .with_writer(std::io::stderr)
+        .init();
+    let outcome = match cli.command {
+        Command::Serve(serve) => serve.run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("inlay: {err}");
+            ExitCode::FAILURE
+        }
+    }
+}

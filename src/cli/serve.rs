@@ -1,0 +1,101 @@
+//! `inlay serve`.
+
+use std::env;
+use std::error::Error;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::address::{DaemonAddress, ListenAddress};
+use crate::control::{InlineExport, Server};
+
+/// Listen for BuildKit's clients and hand their builds on to a daemon
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Where to listen: unix:///PATH or tcp://HOST:PORT (loopback only); may be given several times
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "unix:///run/inlay/inlay.sock"
+    )]
+    addr: Vec<ListenAddress>,
+    /// The daemon: unix:///PATH, tcp://HOST:PORT, or docker:///PATH for Docker Engine's API socket [default:
+    /// buildkitd's usual socket]
+    #[arg(long, value_name = "ADDR", env = "BUILDKIT_HOST")]
+    buildkitd: Option<DaemonAddress>,
+    /// Whether builds that ask for inline cache get it from inlay, or are left to the daemon
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "on-request")]
+    inline_export: WhenInline,
+    /// How long running builds may take to end after SIGTERM or SIGINT, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    grace: u64,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum WhenInline {
+    /// When a build asks for it
+    OnRequest,
+    /// Never
+    Never,
+}
+
+// === impl Serve ===
+
+impl Serve {
+    /// Serves until a signal ends it.
+    pub fn run(self) -> Result<(), Box<dyn Error>> {
+        let daemon = match self.buildkitd {
+            Some(daemon) => daemon,
+            None => usual_daemon()?,
+        };
+        let inline_export = match self.inline_export {
+            WhenInline::OnRequest => InlineExport::OnRequest,
+            WhenInline::Never => InlineExport::Never,
+        };
+        tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?
+            .block_on(async {
+                let stop = stop_on_signal()?;
+                info!(buildkitd = %daemon, "in front of");
+                let server = Server::bind(&self.addr, daemon, inline_export).await?;
+                server.run(stop, Duration::from_secs(self.grace)).await;
+                info!("stopped");
+                Ok(())
+            })
+    }
+}
+
+/// Ends with the first SIGTERM or SIGINT.
+fn stop_on_signal() -> io::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    let token = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        info!("stopping: no new connections, and running builds may end");
+        token.cancel();
+    });
+    Ok(stop)
+}
+
+fn usual_daemon() -> Result<DaemonAddress, String> {
+    let runtime_dir = env::var_os("XDG_RUNTIME_DIR");
+    DaemonAddress::usual(runtime_dir.as_deref().map(Path::new), Path::exists).ok_or_else(|| {
+        "no buildkitd found at its usual sockets; start one, or name it with --buildkitd or $BUILDKIT_HOST \
+         (https://github.com/moby/buildkit/releases has buildkitd; `docker run -d --name buildkitd --privileged \
+         -p 127.0.0.1:1234:1234 moby/buildkit --addr tcp://0.0.0.0:1234` starts one, at tcp://127.0.0.1:1234)"
+            .to_owned()
+    })
+}

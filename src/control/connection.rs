@@ -1,0 +1,165 @@
+//! One client connection: which calls are read, and which pass.
+
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http::{Request, Response};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::Service;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tracing::debug;
+
+use super::builds::Builds;
+use super::pipe::{
+    Body, CONNECTION_WINDOW, MAX_FRAME, MAX_HEADER_LIST, PipeError, STREAM_WINDOW, Upstream,
+    from_incoming,
+};
+use super::server::InlineExport;
+use super::{returns, solve, unary};
+use crate::address::DaemonAddress;
+use crate::daemon::{Daemon, Stream};
+
+/// What all connections share.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// Where the client's calls go.
+    pub address: Arc<DaemonAddress>,
+    /// inlay's own calls.
+    pub daemon: Daemon,
+    /// The builds in flight.
+    pub builds: Builds,
+    /// Whether builds get their cache from inlay.
+    pub inline_export: InlineExport,
+}
+
+/// Serves one client until it leaves, or the daemon's connection is lost, or `stop` finds no call in flight.
+pub async fn serve(stream: Box<dyn Stream>, connection: Connection, stop: CancellationToken) {
+    let upstream = Arc::new(Upstream::new(Arc::clone(&connection.address)));
+    let in_flight = Arc::new(InFlight::default());
+    let calls = Calls {
+        connection,
+        upstream: Arc::clone(&upstream),
+        in_flight: Arc::clone(&in_flight),
+    };
+    let mut served = pin!(
+        http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(MAX_FRAME)
+            .max_header_list_size(MAX_HEADER_LIST)
+            .max_concurrent_streams(None)
+            .serve_connection(TokioIo::new(stream), calls)
+    );
+    let idle = async {
+        stop.cancelled().await;
+        in_flight.none().await;
+    };
+    tokio::select! {
+        result = served.as_mut() => {
+            if let Err(err) = result {
+                debug!("client connection ended: {err}");
+            }
+            return;
+        }
+        // As if there were nothing between: the client sees its connection break.
+        () = upstream.lost() => return,
+        () = idle => served.as_mut().graceful_shutdown(),
+    }
+    // The client has been told; what it still has to say is bounded by the server's grace.
+    let _ = served.await;
+}
+
+/// Answers a call. What breaks off on the daemon's side breaks off on the client's.
+async fn answer(
+    connection: &Connection,
+    upstream: &Upstream,
+    request: Request<Body>,
+) -> Result<Response<Body>, PipeError> {
+    let inline = connection.inline_export == InlineExport::OnRequest;
+    let response = match request.uri().path() {
+        solve::PATH if inline => solve::intercept(connection, upstream, request).await,
+        returns::PATH if inline => returns::intercept(connection, upstream, request).await,
+        _ => upstream.send(request).await,
+    };
+    match response {
+        Err(PipeError::Connect(err)) => {
+            Ok(unary::refusal(Status::unavailable(format!("inlay: {err}"))))
+        }
+        response => response,
+    }
+}
+
+/// The calls of one client.
+struct Calls {
+    connection: Connection,
+    upstream: Arc<Upstream>,
+    in_flight: Arc<InFlight>,
+}
+
+/// Counts the calls in flight.
+#[derive(Debug, Default)]
+struct InFlight {
+    calls: AtomicUsize,
+    ended: Notify,
+}
+
+/// One call in flight.
+struct CallInFlight(Arc<InFlight>);
+
+// === impl Calls ===
+
+impl Service<Request<Incoming>> for Calls {
+    type Response = Response<Body>;
+    type Error = PipeError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let call = InFlight::begin(&self.in_flight);
+        let (connection, upstream) = (self.connection.clone(), Arc::clone(&self.upstream));
+        Box::pin(async move {
+            let response = answer(&connection, &upstream, request.map(from_incoming)).await?;
+            // The call is in flight until its answer's body is dropped.
+            Ok(response.map(|body| {
+                let counted = body.map_frame(move |frame| {
+                    let _in_flight = &call;
+                    frame
+                });
+                counted.boxed_unsync()
+            }))
+        })
+    }
+}
+
+// === impl InFlight ===
+
+impl InFlight {
+    fn begin(counter: &Arc<Self>) -> CallInFlight {
+        counter.calls.fetch_add(1, Ordering::SeqCst);
+        CallInFlight(Arc::clone(counter))
+    }
+
+    /// Ends when no call is in flight.
+    async fn none(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if self.calls.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            ended.await;
+        }
+    }
+}
+
+impl Drop for CallInFlight {
+    fn drop(&mut self) {
+        self.0.calls.fetch_sub(1, Ordering::SeqCst);
+        self.0.ended.notify_waiters();
+    }
+}

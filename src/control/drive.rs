@@ -1,0 +1,74 @@
+//! Solves what a client wanted solved by its solve request itself: as that build's gateway client.
+
+use std::convert::Infallible;
+use std::future::pending;
+
+use tonic::{Code, Status};
+use tracing::info;
+
+use super::returns;
+use crate::daemon::{Daemon, Gateway};
+use crate::export::{self, Conclusion};
+use crate::plan::{Direct, Plan};
+use crate::proto::gateway::{PingRequest, SolveRequest};
+
+/// How often the build is looked for. The daemon itself waits some seconds for it each time, and the build is
+/// known as soon as the solve has begun; a daemon under load may take its time to begin.
+const PINGS: usize = 20;
+
+/// Drives a build to its `Return`, and then waits: the solve that was handed on has the outcome.
+///
+/// It is to be dropped when that solve ends, for whatever reason.
+pub async fn drive(daemon: &Daemon, plan: &Plan, direct: Direct) -> Infallible {
+    if let Err(status) = to_return(daemon, plan, direct).await {
+        info!("the build cannot be driven: {}", status.message());
+    }
+    pending().await
+}
+
+async fn to_return(daemon: &Daemon, plan: &Plan, direct: Direct) -> Result<(), Status> {
+    let mut gateway = daemon.gateway(&plan.build)?;
+    wait_until_known(&mut gateway).await?;
+    let solved = gateway
+        .solve(SolveRequest {
+            definition: direct.definition.map(Into::into),
+            frontend: direct.frontend,
+            frontend_opt: direct.frontend_attrs,
+            allow_result_return: true,
+            allow_result_array_ref: true,
+            cache_imports: direct.imports,
+            frontend_inputs: direct
+                .frontend_inputs
+                .into_iter()
+                .map(|(k, v)| (k, v.into()))
+                .collect(),
+            ..Default::default()
+        })
+        .await;
+    let request = match solved {
+        Err(status) => returns::failed(&status),
+        Ok(response) => {
+            let result = response.into_inner().result;
+            match export::conclude(daemon, plan, &result).await {
+                Conclusion::Unchanged => returns::solved(result),
+                Conclusion::Cached(cached) => returns::solved(cached.into()),
+                Conclusion::Failed(status) => returns::failed(&status),
+            }
+        }
+    };
+    gateway.r#return(request).await?;
+    Ok(())
+}
+
+async fn wait_until_known(gateway: &mut Gateway) -> Result<(), Status> {
+    let mut pings = 1;
+    loop {
+        match gateway.ping(PingRequest {}).await {
+            Ok(_) => return Ok(()),
+            Err(status) if status.code() == Code::Unavailable || pings == PINGS => {
+                return Err(status);
+            }
+            Err(_) => pings += 1,
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! `LLBBridge.Return`: a client's build has its result, and gets its cache before the daemon exports it.
+
+use bytes::Bytes;
+use http::{Request, Response};
+use prost::Message as _;
+use tonic::Status;
+use tracing::{Instrument as _, info_span};
+
+use super::builds::Build;
+use super::connection::Connection;
+use super::pipe::{Body, PipeError, Upstream};
+use super::unary::{Call, refusal};
+use crate::daemon::{BUILD_HEADER, Daemon};
+use crate::export::{self, Conclusion};
+use crate::proto::gateway::ReturnRequest;
+use crate::wire::{self, Edit, WireError};
+
+/// The method's path.
+pub const PATH: &str = "/moby.buildkit.v1.frontend.LLBBridge/Return";
+
+const RESULT: u32 = 1;
+
+/// Hands a result on, with the cache in its image configs if the build asked for it.
+pub async fn intercept(
+    connection: &Connection,
+    upstream: &Upstream,
+    request: Request<Body>,
+) -> Result<Response<Body>, PipeError> {
+    let reference = request
+        .headers()
+        .get(BUILD_HEADER)
+        .and_then(|value| value.to_str().ok());
+    let Some((reference, build)) = reference
+        .and_then(|reference| Some((reference.to_owned(), connection.builds.get(reference)?)))
+    else {
+        return upstream.send(request).await;
+    };
+    let call = match Call::read(request).await {
+        Ok(call) => call,
+        Err(err) => return Ok(refusal(Status::invalid_argument(format!("inlay: {err}")))),
+    };
+    let span = info_span!("build", build = %reference);
+    let message = changed(&connection.daemon, &reference, &build, &call)
+        .instrument(span)
+        .await;
+    upstream
+        .send(match message {
+            Some(message) => call.with_message(&message),
+            None => call.unchanged(),
+        })
+        .await
+}
+
+/// The message to hand on in place of the call's; `None` if it stays.
+async fn changed(daemon: &Daemon, reference: &str, build: &Build, call: &Call) -> Option<Vec<u8>> {
+    // A failed build has no result, and what cannot be read is the daemon's to refuse.
+    let message = call.message()?;
+    let result = ReturnRequest::decode(&message[..]).ok()?.result?;
+    let plan = match build {
+        Build::Inline(plan) => plan,
+        Build::LeftToDaemon(reason) => {
+            let text = format!("inline cache is left to the daemon: {reason}");
+            export::warn_user(daemon, reference, &result, &text).await;
+            return None;
+        }
+    };
+    match export::conclude(daemon, plan, &result).await {
+        Conclusion::Unchanged => None,
+        Conclusion::Cached(result) => with_result(&message, &result).ok(),
+        Conclusion::Failed(status) => Some(failed(&status).encode_to_vec()),
+    }
+}
+
+/// The message with another result.
+fn with_result(message: &[u8], result: &[u8]) -> Result<Vec<u8>, WireError> {
+    wire::rewrite(message, |number, _| {
+        Ok(if number == RESULT {
+            Edit::Replace(result.to_vec())
+        } else {
+            Edit::Keep
+        })
+    })
+}
+
+/// What ends a build with a result.
+pub fn solved(result: Bytes) -> ReturnRequest {
+    ReturnRequest {
+        result: Some(result),
+        error: None,
+    }
+}
+
+/// What ends a build with an error, its details included.
+pub fn failed(status: &Status) -> ReturnRequest {
+    let error = if status.details().is_empty() {
+        tonic_types::Status {
+            code: status.code().into(),
+            message: status.message().to_owned(),
+            details: Vec::new(),
+        }
+        .encode_to_vec()
+    } else {
+        // They are a whole encoded status: code, message and what BuildKit knows of the failure.
+        status.details().to_vec()
+    };
+    ReturnRequest {
+        result: None,
+        error: Some(error.into()),
+    }
+}

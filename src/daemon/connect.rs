@@ -1,0 +1,107 @@
+//! One connection to a daemon, ready for HTTP/2.
+
+use std::io;
+
+use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::address::DaemonAddress;
+
+/// Why a daemon cannot be reached.
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    /// Nothing answers at the address.
+    #[error("cannot reach the daemon at {address}: {source}")]
+    Connect {
+        /// The address.
+        address: DaemonAddress,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// What answers as Docker Engine broke off.
+    #[error("{address} does not speak HTTP: {source}")]
+    Http {
+        /// The address.
+        address: DaemonAddress,
+        /// What broke.
+        source: hyper::Error,
+    },
+    /// What answers as Docker Engine has no BuildKit.
+    #[error("{address} does not offer BuildKit (POST /grpc answered {status})")]
+    NoBuildKit {
+        /// The address.
+        address: DaemonAddress,
+        /// Its answer.
+        status: StatusCode,
+    },
+}
+
+/// A stream of bytes in both directions.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Connects.
+///
+/// # Errors
+/// Where the daemon cannot be reached.
+pub async fn connect(address: &DaemonAddress) -> Result<Box<dyn Stream>, ConnectError> {
+    let failed = |source| ConnectError::Connect {
+        address: address.clone(),
+        source,
+    };
+    match address {
+        DaemonAddress::Unix(path) => Ok(Box::new(UnixStream::connect(path).await.map_err(failed)?)),
+        DaemonAddress::Tcp(host) => {
+            let stream = TcpStream::connect(host).await.map_err(failed)?;
+            stream.set_nodelay(true).map_err(failed)?;
+            Ok(Box::new(stream))
+        }
+        DaemonAddress::Docker(path) => {
+            let stream = UnixStream::connect(path).await.map_err(failed)?;
+            upgrade(address, stream).await
+        }
+    }
+}
+
+/// Asks Docker Engine for the gRPC services of its BuildKit.
+async fn upgrade(
+    address: &DaemonAddress,
+    stream: UnixStream,
+) -> Result<Box<dyn Stream>, ConnectError> {
+    let broken = |source| ConnectError::Http {
+        address: address.clone(),
+        source,
+    };
+    let (mut requests, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(broken)?;
+    let connection = tokio::spawn(connection.with_upgrades());
+    let mut request = Request::new(Empty::<Bytes>::new());
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = Uri::from_static("/grpc");
+    for (name, value) in [
+        (header::HOST, "docker"),
+        (header::CONNECTION, "Upgrade"),
+        (header::UPGRADE, "h2c"),
+    ] {
+        request
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
+    }
+    let response = requests.send_request(request).await.map_err(broken)?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        connection.abort();
+        return Err(ConnectError::NoBuildKit {
+            address: address.clone(),
+            status: response.status(),
+        });
+    }
+    let upgraded = hyper::upgrade::on(response).await.map_err(broken)?;
+    Ok(Box::new(TokioIo::new(upgraded)))
+}

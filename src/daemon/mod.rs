@@ -1,0 +1,134 @@
+//! The daemon behind inlay: connections to it and inlay's own calls; nothing of what is asked.
+
+mod connect;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use hyper_util::rt::TokioIo;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+use tower::service_fn;
+
+pub use connect::{ConnectError, Stream, connect};
+
+use crate::address::DaemonAddress;
+use crate::proto::control::control_client::ControlClient;
+use crate::proto::control::{CacheOptions, CacheOptionsEntry, SolveRequest};
+use crate::proto::gateway::llb_bridge_client::LlbBridgeClient;
+
+/// What a message from the daemon may have at most: the limit of BuildKit's own clients.
+const MAX_MESSAGE: usize = 16 << 20;
+/// The header that ties a gateway call to the build of a solve.
+pub const BUILD_HEADER: &str = "buildkit-controlapi-buildid";
+
+/// inlay's own calls to the daemon, on a connection of their own that is made when first needed.
+#[derive(Debug, Clone)]
+pub struct Daemon {
+    address: Arc<DaemonAddress>,
+    channel: Channel,
+}
+
+/// Ties each call to one build.
+#[derive(Debug, Clone)]
+pub struct OfBuild(MetadataValue<Ascii>);
+
+/// The gateway of one build.
+pub type Gateway = LlbBridgeClient<InterceptedService<Channel, OfBuild>>;
+
+// === impl Daemon ===
+
+impl Daemon {
+    /// The daemon at an address; nothing is connected yet.
+    pub fn new(address: DaemonAddress) -> Self {
+        let address = Arc::new(address);
+        let connector = {
+            let address = Arc::clone(&address);
+            service_fn(move |_| {
+                let address = Arc::clone(&address);
+                async move { connect(&address).await.map(TokioIo::new) }
+            })
+        };
+        // The connector does not look at the name.
+        let channel =
+            Endpoint::from_static("http://localhost").connect_with_connector_lazy(connector);
+        Self { address, channel }
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> &DaemonAddress {
+        &self.address
+    }
+
+    /// Its control service.
+    pub fn control(&self) -> ControlClient<Channel> {
+        ControlClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    /// The gateway of a build in flight.
+    ///
+    /// # Errors
+    /// Where the ref cannot be a header's value.
+    pub fn gateway(&self, build: &str) -> Result<Gateway, Status> {
+        let build = build
+            .parse()
+            .map_err(|_| Status::invalid_argument(format!("ref {build:?} is no header value")))?;
+        Ok(
+            LlbBridgeClient::with_interceptor(self.channel.clone(), OfBuild(build))
+                .max_decoding_message_size(MAX_MESSAGE),
+        )
+    }
+
+    /// Whether it can export cache to a session (`type=local`). Docker Engine's classic image store cannot.
+    ///
+    /// Asks for such an export without a destination, which each daemon refuses before it does anything: the
+    /// refusal tells whether it is for the type.
+    ///
+    /// # Errors
+    /// Where the daemon cannot be asked.
+    pub async fn exports_to_sessions(&self) -> Result<bool, Status> {
+        let export = CacheOptionsEntry {
+            r#type: "local".to_owned(),
+            attrs: HashMap::new(),
+        };
+        let request = SolveRequest {
+            r#ref: new_id(),
+            internal: true,
+            cache: Some(CacheOptions {
+                exports: vec![export],
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        match self.control().solve(request).await {
+            Err(status) if status.code() == tonic::Code::Unavailable => Err(status),
+            Err(status) => Ok(!status.message().contains("unknown cache exporter")),
+            Ok(_) => Ok(true),
+        }
+    }
+}
+
+/// A new id for a solve or a session, of the form that BuildKit's tools use: 25 characters of base 36.
+pub fn new_id() -> String {
+    let mut number = uuid::Uuid::new_v4().as_u128();
+    (0..25)
+        .map(|_| {
+            // A remainder by 36 is a digit of base 36.
+            let digit = char::from_digit((number % 36) as u32, 36).unwrap_or('0');
+            number /= 36;
+            digit
+        })
+        .collect()
+}
+
+// === impl OfBuild ===
+
+impl Interceptor for OfBuild {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.metadata_mut().insert(BUILD_HEADER, self.0.clone());
+        Ok(request)
+    }
+}

@@ -1,0 +1,390 @@
+//! The content service of a session: takes small blobs that the daemon writes, and hands out those it asks for.
+//!
+//! Layers are never taken: the daemon is told that they are here, and sends no byte of them.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt as _, stream};
+use sha2::{Digest as _, Sha256};
+use thiserror::Error;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::proto::content as api;
+use crate::proto::content::WriteAction;
+use crate::proto::content::content_server::Content as Service;
+
+/// The header by which a caller names one of a session's stores.
+const STORE_HEADER: &str = "buildkit-attachable-store-id";
+/// The ref of a layer's write begins with it; that of a manifest or config is its bare digest.
+const LAYER_REF: &str = "layer-";
+/// What one message of a read carries (bytes).
+const READ_CHUNK: usize = 1 << 20;
+
+/// Why a blob is not taken.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum StoreError {
+    /// It is larger than allowed.
+    #[error("blob {reference} is larger than {limit} bytes")]
+    TooLarge {
+        /// The write's ref.
+        reference: String,
+        /// What is allowed.
+        limit: usize,
+    },
+    /// There are more blobs than allowed.
+    #[error("store {store} has {limit} blobs, no more are taken")]
+    TooMany {
+        /// The store.
+        store: String,
+        /// What is allowed.
+        limit: usize,
+    },
+    /// A write does not continue where it stopped.
+    #[error("blob {reference} is at {at}, not at {offset}")]
+    Offset {
+        /// The write's ref.
+        reference: String,
+        /// How much is there.
+        at: usize,
+        /// Where the write wants to go on.
+        offset: i64,
+    },
+    /// It is not what it was said to be.
+    #[error("blob {reference} has digest {found}, not {expected}")]
+    Digest {
+        /// The write's ref.
+        reference: String,
+        /// What was announced.
+        expected: String,
+        /// What came.
+        found: String,
+    },
+}
+
+/// Blobs in memory, by store and digest; bounded.
+#[derive(Debug, Clone)]
+pub struct Blobs {
+    max_size: usize,
+    max_count: usize,
+    stores: Arc<Mutex<HashMap<String, HashMap<String, Bytes>>>>,
+}
+
+/// The service over [`Blobs`].
+#[derive(Debug)]
+pub struct Content(Blobs);
+
+/// A blob as far as it came.
+#[derive(Debug, Default)]
+struct Ingest {
+    reference: String,
+    expected: String,
+    data: BytesMut,
+}
+
+// === impl Blobs ===
+
+impl Blobs {
+    /// No blobs yet, and at most `max_count` of `max_size` bytes each in a store.
+    pub fn new(max_size: usize, max_count: usize) -> Self {
+        Self {
+            max_size,
+            max_count,
+            stores: Arc::default(),
+        }
+    }
+
+    /// Puts a blob into a store and returns its digest.
+    ///
+    /// # Errors
+    /// Where the store is full.
+    pub fn put(&self, store: &str, data: Bytes) -> Result<String, StoreError> {
+        let digest = sha256(&data);
+        let mut stores = self.lock();
+        let blobs = stores.entry(store.to_owned()).or_default();
+        if blobs.len() >= self.max_count {
+            return Err(StoreError::TooMany {
+                store: store.to_owned(),
+                limit: self.max_count,
+            });
+        }
+        blobs.insert(digest.clone(), data);
+        Ok(digest)
+    }
+
+    /// A blob of a store.
+    pub fn get(&self, store: &str, digest: &str) -> Option<Bytes> {
+        self.lock().get(store)?.get(digest).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, HashMap<String, Bytes>>> {
+        // Each change is one insertion, so a panic elsewhere leaves the maps whole.
+        self.stores.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does what one message of a write asks for; answers with it.
+    fn write(
+        &self,
+        store: &str,
+        ingest: &mut Ingest,
+        request: &api::WriteContentRequest,
+    ) -> Result<api::WriteContentResponse, StoreError> {
+        if !request.r#ref.is_empty() {
+            ingest.reference.clone_from(&request.r#ref);
+        }
+        if !request.expected.is_empty() {
+            ingest.expected.clone_from(&request.expected);
+        }
+        let reference = || ingest.reference.clone();
+        let length = ingest.data.len() + request.data.len();
+        if length > self.max_size || request.total > self.max_size as i64 {
+            return Err(StoreError::TooLarge {
+                reference: reference(),
+                limit: self.max_size,
+            });
+        }
+        if !request.data.is_empty() {
+            if usize::try_from(request.offset) != Ok(ingest.data.len()) {
+                let at = ingest.data.len();
+                return Err(StoreError::Offset {
+                    reference: reference(),
+                    at,
+                    offset: request.offset,
+                });
+            }
+            ingest.data.extend_from_slice(&request.data);
+        }
+        let mut response = api::WriteContentResponse {
+            action: request.action,
+            // Within the limit, which is far below.
+            offset: length as i64,
+            total: request.total,
+            ..Default::default()
+        };
+        if request.action() == WriteAction::Commit {
+            let found = sha256(&ingest.data);
+            if !ingest.expected.is_empty() && ingest.expected != found {
+                let expected = ingest.expected.clone();
+                return Err(StoreError::Digest {
+                    reference: reference(),
+                    expected,
+                    found,
+                });
+            }
+            response.digest = self.put(store, std::mem::take(&mut ingest.data).freeze())?;
+        }
+        Ok(response)
+    }
+}
+
+fn sha256(data: &[u8]) -> String {
+    format!("sha256:{:x}", Sha256::digest(data))
+}
+
+// === impl StoreError ===
+
+impl From<StoreError> for Status {
+    fn from(err: StoreError) -> Self {
+        let message = err.to_string();
+        match err {
+            StoreError::TooLarge { .. } | StoreError::TooMany { .. } => {
+                Self::resource_exhausted(message)
+            }
+            StoreError::Offset { .. } => Self::out_of_range(message),
+            StoreError::Digest { .. } => Self::failed_precondition(message),
+        }
+    }
+}
+
+// === impl Content ===
+
+impl Content {
+    /// The service over these blobs.
+    pub fn new(blobs: Blobs) -> Self {
+        Self(blobs)
+    }
+
+    fn blob<T>(&self, request: &Request<T>, digest: &str) -> Result<Bytes, Status> {
+        let store = store(request)?;
+        self.0
+            .get(&store, digest)
+            .ok_or_else(|| Status::not_found(format!("no blob {digest} in {store}")))
+    }
+}
+
+fn store<T>(request: &Request<T>) -> Result<String, Status> {
+    let named = request
+        .metadata()
+        .get(STORE_HEADER)
+        .and_then(|name| name.to_str().ok());
+    named
+        .map(str::to_owned)
+        .ok_or_else(|| Status::invalid_argument(format!("no {STORE_HEADER}")))
+}
+
+type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Service for Content {
+    async fn info(
+        &self,
+        request: Request<api::InfoRequest>,
+    ) -> Result<Response<api::InfoResponse>, Status> {
+        let digest = &request.get_ref().digest;
+        let size = self.blob(&request, digest)?.len();
+        let info = api::Info {
+            digest: digest.clone(),
+            size: i64::try_from(size).unwrap_or(i64::MAX),
+        };
+        Ok(Response::new(api::InfoResponse { info: Some(info) }))
+    }
+
+    type ReadStream = Replies<api::ReadContentResponse>;
+
+    async fn read(
+        &self,
+        request: Request<api::ReadContentRequest>,
+    ) -> Result<Response<Self::ReadStream>, Status> {
+        let api::ReadContentRequest {
+            digest,
+            offset,
+            size,
+        } = request.get_ref();
+        let blob = self.blob(&request, digest)?;
+        let out_of_range =
+            || Status::out_of_range(format!("blob {digest} has {} bytes", blob.len()));
+        let start = usize::try_from(*offset)
+            .ok()
+            .filter(|start| *start <= blob.len());
+        let start = start.ok_or_else(out_of_range)?;
+        let size = usize::try_from(*size).map_err(|_| out_of_range())?;
+        let end = if size == 0 {
+            blob.len()
+        } else {
+            blob.len().min(start.saturating_add(size))
+        };
+        let chunks = (start..end).step_by(READ_CHUNK).map(move |at| {
+            let data = blob.slice(at..end.min(at + READ_CHUNK));
+            Ok(api::ReadContentResponse {
+                offset: i64::try_from(at).unwrap_or(i64::MAX),
+                data,
+            })
+        });
+        Ok(Response::new(stream::iter(chunks).boxed()))
+    }
+
+    async fn status(
+        &self,
+        request: Request<api::StatusRequest>,
+    ) -> Result<Response<api::StatusResponse>, Status> {
+        Err(Status::not_found(format!(
+            "no write {} is under way",
+            request.get_ref().r#ref
+        )))
+    }
+
+    type WriteStream = Replies<api::WriteContentResponse>;
+
+    async fn write(
+        &self,
+        request: Request<Streaming<api::WriteContentRequest>>,
+    ) -> Result<Response<Self::WriteStream>, Status> {
+        let store = store(&request)?;
+        let mut requests = request.into_inner();
+        let first = requests
+            .message()
+            .await?
+            .ok_or_else(|| Status::invalid_argument("an empty write"))?;
+        if first.r#ref.starts_with(LAYER_REF) {
+            return Err(Status::already_exists(format!("{} is here", first.r#ref)));
+        }
+        let blobs = self.0.clone();
+        let requests = stream::iter([Ok(first)]).chain(requests);
+        let replies = requests.scan(Ingest::default(), move |ingest, request| {
+            let reply = request.and_then(|request| Ok(blobs.write(&store, ingest, &request)?));
+            std::future::ready(Some(reply))
+        });
+        Ok(Response::new(replies.boxed()))
+    }
+
+    async fn abort(&self, _: Request<api::AbortRequest>) -> Result<Response<api::Empty>, Status> {
+        Ok(Response::new(api::Empty {}))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(action: WriteAction, offset: i64, data: &'static [u8]) -> api::WriteContentRequest {
+        api::WriteContentRequest {
+            action: action.into(),
+            r#ref: "r".to_owned(),
+            offset,
+            data: Bytes::from_static(data),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_blob_is_taken_in_pieces_and_found_by_its_digest() {
+        let blobs = Blobs::new(10, 1);
+        let mut ingest = Ingest::default();
+        let mut write =
+            |request: &api::WriteContentRequest| blobs.write("s", &mut ingest, request).unwrap();
+        assert_eq!(write(&request(WriteAction::Stat, 0, b"")).offset, 0);
+        assert_eq!(write(&request(WriteAction::Write, 0, b"ab")).offset, 2);
+        let digest = write(&request(WriteAction::Commit, 2, b"c")).digest;
+        assert_eq!(
+            digest,
+            "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+        assert_eq!(blobs.get("s", &digest).unwrap(), "abc");
+        assert_eq!(blobs.get("other", &digest), None);
+        let full = blobs.put("s", Bytes::from_static(b"x")).unwrap_err();
+        assert_eq!(
+            full,
+            StoreError::TooMany {
+                store: "s".to_owned(),
+                limit: 1
+            }
+        );
+    }
+
+    #[test]
+    fn what_is_too_large_or_misplaced_or_false_is_refused() {
+        let blobs = Blobs::new(4, 1);
+        let refusal = |request: &api::WriteContentRequest| {
+            blobs
+                .write("s", &mut Ingest::default(), request)
+                .unwrap_err()
+        };
+        let reference = || "r".to_owned();
+        let too_large = StoreError::TooLarge {
+            reference: reference(),
+            limit: 4,
+        };
+        assert_eq!(
+            refusal(&request(WriteAction::Write, 0, b"abcde")),
+            too_large
+        );
+        let announced = api::WriteContentRequest {
+            total: 5,
+            ..request(WriteAction::Stat, 0, b"")
+        };
+        assert_eq!(refusal(&announced), too_large);
+        let misplaced = StoreError::Offset {
+            reference: reference(),
+            at: 0,
+            offset: 3,
+        };
+        assert_eq!(refusal(&request(WriteAction::Write, 3, b"a")), misplaced);
+        let lie = api::WriteContentRequest {
+            expected: "sha256:00".to_owned(),
+            ..request(WriteAction::Commit, 0, b"a")
+        };
+        assert!(matches!(refusal(&lie), StoreError::Digest { .. }));
+    }
+}
