@@ -14,6 +14,8 @@ const RANDOM: &str = "random";
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(Arc<str>);
 
+// === impl Digest ===
+
 impl Digest {
     /// Reads a digest: `sha256`, `sha384` or `sha512` with as many lower case hex digits as the
     /// algorithm gives, or BuildKit's `random` with any number of them.
@@ -60,8 +62,6 @@ impl Digest {
             .is_some_and(|rest| rest.starts_with(':'))
     }
 }
-
-// === impl Digest ===
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
