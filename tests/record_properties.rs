@@ -1,4 +1,5 @@
 //! What must hold of every record set and every image config, over generated ones.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use inlay::{
     image::config::{CACHE_KEY, DEFAULT_LIMIT, cache_of, embed, strip},

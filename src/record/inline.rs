@@ -177,3 +177,41 @@ impl<'a> JsonRecord<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(encoded: &str, limits: &Limits) -> Result<RecordSet, DecodeError> {
+        let blob = format!("sha256:{:064x}", 1).parse().unwrap();
+        InlineCache::decode(encoded, &[blob], limits)
+    }
+
+    #[test]
+    fn an_embedded_cache_is_read_over_the_layers_of_its_image() {
+        let json = format!(r#"[{{"digest":"sha256:{:064x}","layers":[{{}}]}}]"#, 2);
+        let set = decode(&encode(json.as_bytes()), &Limits::default()).unwrap();
+        assert_eq!(*set.records()[0].results[0], [0]);
+    }
+
+    #[test]
+    fn each_refusal_says_why() {
+        let limits = Limits {
+            bytes: 8,
+            ..Limits::default()
+        };
+        for (encoded, message) in [
+            (
+                "*",
+                "the inline cache is not base64: Invalid symbol 42, offset 0.",
+            ),
+            // `[{}]`, and then nine spaces.
+            ("W3t9XQ==", "record 0: the digest is absent"),
+            ("ICAgICAgICAg", "the cache has 9 bytes, more than 8"),
+            // So long that it is not even decoded.
+            ("****************", "the cache has 12 bytes, more than 8"),
+        ] {
+            assert_eq!(decode(encoded, &limits).unwrap_err().to_string(), message);
+        }
+    }
+}

@@ -10,8 +10,8 @@ pub struct Limits {
     pub bytes: usize,
     /// Number of records.
     pub records: usize,
-    /// Number of links, results and numbers in explicit chains, all records together; and,
-    /// counted apart, the number of layers that the different results name with their parents.
+    /// Number of links, results and layers of explicit chains, of all records together. By itself
+    /// the same bound is on the layers that results name through the parents of their topmost.
     pub links: usize,
     /// Number of layers, and length of any one result.
     pub layers: usize,

@@ -20,5 +20,5 @@ pub use base64::Base64Error;
 pub use digest::{Digest, DigestError};
 pub use inline::{DecodeError, InlineCache, InlineRecord, InlineResult};
 pub use limits::Limits;
-pub use select::{Named, SelectError, select};
+pub use select::{Named, SelectError, select, select_expecting};
 pub use set::{Layer, LayerChain, Link, ParseError, Record, RecordSet};

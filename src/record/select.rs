@@ -11,7 +11,9 @@ use std::collections::HashMap;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-use super::{Digest, InlineCache, InlineRecord, InlineResult, Layer, LayerChain, Link, RecordSet};
+use super::{
+    Digest, InlineCache, InlineRecord, InlineResult, Layer, LayerChain, Link, Record, RecordSet,
+};
 
 /// Selects the records of the image that the final record of `set` is.
 ///
@@ -26,9 +28,25 @@ use super::{Digest, InlineCache, InlineRecord, InlineResult, Layer, LayerChain, 
 /// # Errors
 /// A [`SelectError`] where there is no such final record, or no one image that it is.
 pub fn select(set: &RecordSet) -> Result<InlineCache, SelectError> {
-    let finals = finals(set)?;
-    let contents = contents(set.layers());
-    let image = Image::of(set, &finals, &contents)?;
+    select_expecting(set, &HashMap::new())
+}
+
+/// Selects as [`select`] does, and gives records that lack a result the one `expected` of them, by
+/// number.
+///
+/// A daemon exports of each record its newest result, which is not always the one that the image
+/// was built on, and then the record has none of the image's layers. What the image itself tells
+/// is as good. If one expected result differs from one that is exported, none is trusted.
+///
+/// # Errors
+/// As [`select`].
+pub fn select_expecting(
+    set: &RecordSet,
+    expected: &HashMap<usize, InlineResult>,
+) -> Result<InlineCache, SelectError> {
+    let mut finals = set.finals();
+    finals.retain(|&r| !set.records()[r].results.is_empty());
+    let mut image = Image::of(set, &finals)?;
 
     let alive = set.alive(|record| !record.digest.is_random());
     let kept = set.leading_to(&finals, &alive);
@@ -36,31 +54,48 @@ pub fn select(set: &RecordSet) -> Result<InlineCache, SelectError> {
         return Err(SelectError::RandomFinal(Named::all(set, &finals)));
     }
 
+    let mut results: Vec<Option<InlineResult>> = vec![None; set.records().len()];
+    for (result, record) in results.iter_mut().zip(set.records()) {
+        *result = record.results.iter().filter_map(|r| image.place(r)).min();
+    }
+    fill(&mut results, expected, &image);
+
     let mut canonical = Canonical::default();
-    let mut places = Places::new(&image, &contents);
     let mut numbers = 0;
     for &number in set.sources_first().iter().filter(|&&r| kept[r]) {
-        let result = places.best(&set.records()[number].results);
-        numbers += set.records()[number].sources().count();
-        numbers += result.as_ref().map_or(0, InlineResult::numbers);
+        let record = &set.records()[number];
+        let result = results[number].take();
+        numbers += record.sources().count() + result.as_ref().map_or(0, InlineResult::numbers);
         if numbers > set.limits().links {
             return Err(SelectError::TooLarge {
                 limit: set.limits().links,
             });
         }
-        canonical.add(set, number, &kept, result);
+        canonical.add(number, record, result);
     }
     Ok(InlineCache::new(canonical.sorted(), image.layers.len()))
 }
 
-/// The final records that have a result.
-fn finals(set: &RecordSet) -> Result<Vec<usize>, SelectError> {
-    let mut finals = set.finals();
-    finals.retain(|&r| !set.records()[r].results.is_empty());
-    if finals.is_empty() {
-        return Err(SelectError::NoFinal);
+/// Gives records without a result the expected one, unless some expected one is not what was found.
+fn fill(
+    results: &mut [Option<InlineResult>],
+    expected: &HashMap<usize, InlineResult>,
+    image: &Image,
+) {
+    let mut fitting = Vec::with_capacity(expected.len());
+    for (&number, result) in expected {
+        let (Some(found), Some(result)) = (results.get(number), image.canonical(result)) else {
+            return;
+        };
+        match found {
+            Some(found) if *found != result => return,
+            Some(_) => {}
+            None => fitting.push((number, result)),
+        }
     }
-    Ok(finals)
+    for (number, result) in fitting {
+        results[number] = Some(result);
+    }
 }
 
 // === layers: which are the image's ===
@@ -69,94 +104,89 @@ fn finals(set: &RecordSet) -> Result<Vec<usize>, SelectError> {
 /// blob, and those of one diff ID.
 type Content = usize;
 
-/// The content of each layer. It is named by the diff ID that is known for its blob, or else by
-/// the blob, which is the diff ID where the blob is not compressed.
+/// The content of each layer. It is named by the diff ID, or else by the blob, which is the diff
+/// ID where the blob is not compressed.
 fn contents(layers: &[Layer]) -> Vec<Content> {
-    let mut diff_ids = HashMap::new();
-    for layer in layers {
-        if let Some(diff_id) = &layer.diff_id {
-            // One blob has one diff ID; where somebody claims two, take the lesser, so that the
-            // order of the layers decides nothing.
-            let known = diff_ids.entry(&layer.blob).or_insert(diff_id);
-            *known = diff_id.min(known);
-        }
-    }
     let mut contents = HashMap::new();
     layers
         .iter()
         .map(|layer| {
-            let name = diff_ids.get(&layer.blob).copied().unwrap_or(&layer.blob);
+            let name = layer.diff_id.as_ref().unwrap_or(&layer.blob);
             let next = contents.len();
             *contents.entry(name).or_insert(next)
         })
         .collect()
 }
 
-/// The layers of the image.
+/// The layers of the image, and where in it the layers of results are.
 struct Image {
     layers: Vec<Content>,
     /// The lowest place of each content.
     places: HashMap<Content, usize>,
+    /// The content of each layer of the set.
+    contents: Vec<Content>,
+    /// What [`place`](Self::place) found, by where the chain is in memory. Results that share a
+    /// chain share that, and may be many and long.
+    found: HashMap<*const usize, Option<InlineResult>>,
 }
 
 impl Image {
     /// The image that all results of all `finals` are.
-    fn of(set: &RecordSet, finals: &[usize], contents: &[Content]) -> Result<Self, SelectError> {
-        let mut chains = finals
-            .iter()
-            .flat_map(|&r| &set.records()[r].results)
-            .map(|chain| chain.iter().map(|&layer| contents[layer]));
-        let layers: Vec<_> = chains.next().ok_or(SelectError::NoFinal)?.collect();
-        if !chains.all(|other| other.eq(layers.iter().copied())) {
-            return Err(SelectError::AmbiguousFinal(Named::all(set, finals)));
-        }
+    fn of(set: &RecordSet, finals: &[usize]) -> Result<Self, SelectError> {
+        let mut results = finals.iter().flat_map(|&r| &set.records()[r].results);
+        let first = results.next().ok_or(SelectError::NoFinal)?;
+
+        let contents = contents(set.layers());
+        let layers: Vec<_> = first.iter().map(|&layer| contents[layer]).collect();
         let mut places = HashMap::new();
         for (place, &content) in layers.iter().enumerate() {
             places.entry(content).or_insert(place);
         }
-        Ok(Self { layers, places })
+        let mut image = Self {
+            layers,
+            places,
+            contents,
+            found: HashMap::new(),
+        };
+        let whole = image.place(first);
+        if results.any(|result| image.place(result) != whole) {
+            return Err(SelectError::AmbiguousFinal(Named::all(set, finals)));
+        }
+        Ok(image)
     }
 
     /// Where in the image the layers of a result are, if all of them are there.
-    fn place(&self, chain: &[Content]) -> Option<InlineResult> {
+    fn place(&mut self, result: &LayerChain) -> Option<InlineResult> {
+        if let Some(found) = self.found.get(&result.as_ptr()) {
+            return found.clone();
+        }
+        let chain: Vec<_> = result.iter().map(|&layer| self.contents[layer]).collect();
+        let found = self.result_of(&chain);
+        self.found.insert(result.as_ptr(), found.clone());
+        found
+    }
+
+    /// The result with this content.
+    fn result_of(&self, chain: &[Content]) -> Option<InlineResult> {
         if self.layers.starts_with(chain) {
-            return chain.len().checked_sub(1).map(InlineResult::Layer);
-        }
-        let places: Option<Vec<_>> = chain.iter().map(|c| self.places.get(c).copied()).collect();
-        places.map(|places| InlineResult::Chain(places.into()))
-    }
-}
-
-/// The places of results in the image, each chain of layers looked at once.
-struct Places<'a> {
-    image: &'a Image,
-    contents: &'a [Content],
-    /// By where the chain is in memory, which is the same for all results that share it.
-    known: HashMap<*const usize, Option<InlineResult>>,
-}
-
-impl<'a> Places<'a> {
-    fn new(image: &'a Image, contents: &'a [Content]) -> Self {
-        Self {
-            image,
-            contents,
-            known: HashMap::new(),
+            chain.len().checked_sub(1).map(InlineResult::Layer)
+        } else {
+            let places: Option<Vec<_>> =
+                chain.iter().map(|c| self.places.get(c).copied()).collect();
+            places.map(|places| InlineResult::Chain(places.into()))
         }
     }
 
-    /// The one result to keep.
-    fn best(&mut self, results: &[LayerChain]) -> Option<InlineResult> {
-        results.iter().filter_map(|chain| self.of(chain)).min()
-    }
-
-    fn of(&mut self, chain: &LayerChain) -> Option<InlineResult> {
-        self.known
-            .entry(chain.as_ptr())
-            .or_insert_with(|| {
-                let contents: Vec<_> = chain.iter().map(|&layer| self.contents[layer]).collect();
-                self.image.place(&contents)
-            })
-            .clone()
+    /// The result in the form that [`place`](Self::place) gives it, if the image has its layers.
+    fn canonical(&self, result: &InlineResult) -> Option<InlineResult> {
+        let chain: Vec<_> = match result {
+            InlineResult::Layer(top) => self.layers.get(..=*top)?.to_vec(),
+            InlineResult::Chain(places) => {
+                let content = |place: &usize| self.layers.get(*place).copied();
+                places.iter().map(content).collect::<Option<_>>()?
+            }
+        };
+        self.result_of(&chain)
     }
 }
 
@@ -178,15 +208,11 @@ struct Canonical {
 }
 
 impl Canonical {
-    /// Adds record `number` of the set, or only its result where there is an equal record. Of
-    /// two results the lesser stays.
-    fn add(&mut self, set: &RecordSet, number: usize, kept: &[bool], result: Option<InlineResult>) {
-        let record = &set.records()[number];
-        let inputs: Vec<Vec<Link>> = record
-            .inputs
-            .iter()
-            .map(|links| self.different(links.iter().filter(|link| kept[link.record])))
-            .collect();
+    /// Adds record `number` of the set, or only its result where there is an equal record; of two
+    /// results the lesser stays. Links to records that were not added are left out.
+    fn add(&mut self, number: usize, record: &Record, result: Option<InlineResult>) {
+        let links = |links: &Vec<Link>| self.different(links);
+        let inputs: Vec<_> = record.inputs.iter().map(links).collect();
         let id = self.id(&record.digest, &inputs);
         let canonical = *self.by_id.entry(id).or_insert(self.records.len());
         self.added.insert(number, canonical);
@@ -204,14 +230,17 @@ impl Canonical {
     }
 
     /// The links in numbers of this, by selector and then by identity, each once.
-    fn different<'a>(&self, links: impl Iterator<Item = &'a Link>) -> Vec<Link> {
-        let mut links: Vec<Link> = links
-            .map(|link| Link {
-                selector: link.selector.clone(),
-                record: self.added[&link.record],
+    fn different(&self, links: &[Link]) -> Vec<Link> {
+        let mut links: Vec<_> = links
+            .iter()
+            .filter_map(|link| {
+                Some(Link {
+                    selector: link.selector.clone(),
+                    record: *self.added.get(&link.record)?,
+                })
             })
             .collect();
-        links.sort_by(|a, b| {
+        links.sort_unstable_by(|a, b| {
             (&a.selector, self.ids[a.record]).cmp(&(&b.selector, self.ids[b.record]))
         });
         links.dedup();
@@ -239,31 +268,22 @@ impl Canonical {
 
     /// The records by digest, then by identity; links by selector, then by number.
     fn sorted(self) -> Vec<InlineRecord> {
-        let mut order: Vec<usize> = (0..self.records.len()).collect();
-        order.sort_unstable_by(|&a, &b| {
-            (&self.records[a].digest, self.ids[a]).cmp(&(&self.records[b].digest, self.ids[b]))
+        let mut sorted: Vec<_> = self.ids.into_iter().zip(self.records).enumerate().collect();
+        sorted.sort_unstable_by(|(_, (a_id, a)), (_, (b_id, b))| {
+            (&a.digest, a_id).cmp(&(&b.digest, b_id))
         });
-        let mut rank = vec![0; order.len()];
-        for (number, &record) in order.iter().enumerate() {
-            rank[record] = number;
+        let mut rank = vec![0; sorted.len()];
+        for (number, &(added, _)) in sorted.iter().enumerate() {
+            rank[added] = number;
         }
-        let mut records: Vec<(usize, InlineRecord)> =
-            rank.iter().copied().zip(self.records).collect();
-        records.sort_unstable_by_key(|&(number, _)| number);
+        let mut records: Vec<_> = sorted.into_iter().map(|(_, (_, record))| record).collect();
+        for links in records.iter_mut().flat_map(|r| &mut r.inputs) {
+            for link in links.iter_mut() {
+                link.record = rank[link.record];
+            }
+            links.sort_unstable();
+        }
         records
-            .into_iter()
-            .map(|(_, mut record)| {
-                for links in &mut record.inputs {
-                    for link in links.iter_mut() {
-                        link.record = rank[link.record];
-                    }
-                    links.sort_unstable_by(|a, b| {
-                        (&a.selector, a.record).cmp(&(&b.selector, b.record))
-                    });
-                }
-                record
-            })
-            .collect()
     }
 }
 

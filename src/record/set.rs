@@ -22,8 +22,9 @@ use super::{
     wire::{self, WireError},
 };
 
-/// A link from an input of one record to a record that is a source of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A link from an input of one record to a record that is a source of it. Ordered by selector,
+/// then by number.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Link {
     /// Which part of the source's result the key is of; mostly empty.
     pub selector: Arc<str>,
@@ -55,7 +56,7 @@ pub struct Layer {
     pub blob: Digest,
     /// Number of the layer below, in the chain that this entry stands for.
     pub parent: Option<usize>,
-    /// Digest of the uncompressed blob, where known.
+    /// Digest of the uncompressed blob, where known; the same for all layers with this blob.
     pub diff_id: Option<Digest>,
 }
 
