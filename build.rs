@@ -13,7 +13,10 @@ fn main() -> Result<()> {
     println!("cargo::rerun-if-changed={PROTO}");
     let descriptors = protox::compile(FILES, [PROTO]).map_err(std::io::Error::other)?;
     tonic_prost_build::configure()
-        .bytes(".")
+        // What is handed on is shared; maps of LLB have an order, so that equal operations have equal bytes.
+        .bytes(".moby")
+        .bytes(".containerd")
+        .btree_map(".pb")
         .include_file("proto.rs")
         .compile_fds(descriptors)
 }

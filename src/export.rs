@@ -5,27 +5,35 @@
 //! record set, configs, sessions and messages to their modules.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use prost::Message as _;
 use thiserror::Error;
-use tonic::{Code, Status};
+use tokio::time::timeout;
+use tonic::Status;
 use tracing::{debug, info, warn};
 
 use crate::daemon::{Daemon, new_id};
 use crate::exported::{self, Exported, ExportedError};
 use crate::image::config::{self, ConfigError};
 use crate::image::default::{Platform, default_config};
+use crate::image_cache::{ImageCache, ImageCacheError};
+use crate::llb::probe::Probe;
 use crate::plan::Plan;
 use crate::proto::control::{CacheOptions, CacheOptionsEntry, ListWorkersRequest, SolveRequest};
 use crate::proto::gateway::{EvaluateRequest, Result as BuildResult, WarnRequest};
-use crate::record::{self, Limits, RecordSet, SelectError};
+use crate::proto::pb;
+use crate::record::Limits;
 use crate::result::{self, Image, ResultError};
 use crate::session::{Blobs, Session, SessionError};
 
 /// How many blobs an export writes for one image: a cache config and its manifest, and some room.
 const MAX_BLOBS: usize = 8;
+/// How long a probe may take. One that has the build's sources at hand takes some 30 ms, and one that has not
+/// waits for a client that will not come.
+const MAX_PROBE: Duration = Duration::from_secs(2);
 
 /// What becomes of a result.
 #[derive(Debug)]
@@ -59,12 +67,9 @@ pub enum ExportError {
     /// What the daemon exported cannot be read.
     #[error(transparent)]
     Exported(#[from] ExportedError),
-    /// What the daemon exported is no sound cache.
-    #[error("the exported cache: {0}")]
-    Records(#[from] record::ParseError),
-    /// No record set can be made of it.
-    #[error("the exported cache: {0}")]
-    Select(#[from] SelectError),
+    /// No cache can be made of it.
+    #[error(transparent)]
+    ImageCache(#[from] ImageCacheError),
     /// The image config cannot hold it.
     #[error("image config: {0}")]
     Config(#[from] ConfigError),
@@ -120,19 +125,26 @@ async fn with_cache(daemon: &Daemon, plan: &Plan, result: &[u8]) -> Result<Vec<u
 
     let blobs = Blobs::new(Limits::default().bytes, MAX_BLOBS);
     let session = Session::open(daemon, blobs).await?;
-    let session = &session;
-    let caches = try_join_all(images.iter().enumerate().map(|(n, image)| async move {
-        let exported = exported_cache(daemon, plan, session, &n.to_string(), image).await?;
-        exported.map(|exported| inline_cache(&exported)).transpose()
-    }))
-    .await?;
+    let platform = platform(daemon).await?;
+    let side = Side {
+        daemon,
+        plan,
+        session: &session,
+    };
+    let caches = try_join_all(
+        images
+            .iter()
+            .enumerate()
+            .map(|(n, image)| side.cache(n, image, &platform)),
+    );
+    let caches = caches.await?;
 
     let mut configs = HashMap::new();
     for (image, cache) in images.iter().zip(caches) {
         let Some(cache) = cache else { continue };
         let config = match image.config {
             Some(config) => config.clone(),
-            None => made_up_config(daemon).await?.into(),
+            None => made_up_config(&platform).into(),
         };
         configs.insert(
             image.config_key.clone(),
@@ -160,76 +172,107 @@ async fn evaluate(daemon: &Daemon, build: &str, images: &[Image<'_>]) -> Result<
     Ok(())
 }
 
-/// Has the daemon export the cache of an image's definition; `None` if there is nothing to cache.
+/// inlay's own solves beside a client's build, on the same terms.
 ///
 /// While the client's build is open its steps are shared: nothing runs again.
-async fn exported_cache(
-    daemon: &Daemon,
-    plan: &Plan,
-    session: &Session,
-    store: &str,
-    image: &Image<'_>,
-) -> Result<Option<Exported>, ExportError> {
-    let mut attrs = plan.compression.clone();
-    for (name, value) in [
-        ("dest", store),
-        ("mode", "min"),
-        ("oci-mediatypes", "true"),
-        ("image-manifest", "true"),
-    ] {
-        attrs.insert(name.to_owned(), value.to_owned());
+struct Side<'a> {
+    daemon: &'a Daemon,
+    plan: &'a Plan,
+    session: &'a Session,
+}
+
+// === impl Side ===
+
+impl Side<'_> {
+    /// The encoded cache of an image; `None` if there is nothing to cache.
+    async fn cache(
+        &self,
+        number: usize,
+        image: &Image<'_>,
+        platform: &pb::Platform,
+    ) -> Result<Option<String>, ExportError> {
+        let definition = image.definition;
+        let store = format!("{number}");
+        let Some(exported) = self.solve(definition.clone(), &store).await? else {
+            info!("inline cache: there is nothing to cache");
+            return Ok(None);
+        };
+        let mut cache = ImageCache::read(&exported, definition, Some(platform.clone()))?;
+        if let Some(probe) = cache.probe(definition, &new_id()) {
+            match self.ask(&probe, &format!("{number}-probe")).await {
+                Ok(Some(answer)) => cache.learn(&probe, &answer)?,
+                Ok(None) => debug!("a probe had no answer"),
+                // A larger cache is sound.
+                Err(err) => warn!("records of earlier builds stay in the cache: {err}"),
+            }
+        }
+        let of = cache.exported();
+        let cache = cache.finish()?;
+        let (records, layers) = (cache.records().len(), cache.layers());
+        info!("inline cache: {records} of {of} exported records, for {layers} layers");
+        Ok(Some(cache.encode()))
     }
-    let export = CacheOptionsEntry {
-        r#type: "local".to_owned(),
-        attrs,
-    };
-    let request = SolveRequest {
-        r#ref: new_id(),
-        definition: Some(image.definition.clone()),
-        session: session.id().to_owned(),
-        internal: true,
-        cache: Some(CacheOptions {
-            exports: vec![export],
+
+    /// Solves a probe. Where a source of the build is at hand this takes no time, and where it is not, it must not
+    /// be waited for.
+    async fn ask(&self, probe: &Probe, store: &str) -> Result<Option<Exported>, ExportError> {
+        let solved = self.solve(Bytes::copy_from_slice(probe.definition()), store);
+        timeout(MAX_PROBE, solved).await.unwrap_or_else(|_| {
+            Err(ExportError::Solve(Status::deadline_exceeded(
+                "the daemon did not answer a probe in time",
+            )))
+        })
+    }
+
+    /// Has the daemon export the cache of a definition to the session's store; `None` if there is nothing to cache.
+    async fn solve(&self, definition: Bytes, store: &str) -> Result<Option<Exported>, ExportError> {
+        let mut attrs = self.plan.compression.clone();
+        for (name, value) in [
+            ("dest", store),
+            ("mode", "min"),
+            ("oci-mediatypes", "true"),
+            ("image-manifest", "true"),
+        ] {
+            attrs.insert(name.to_owned(), value.to_owned());
+        }
+        let export = CacheOptionsEntry {
+            r#type: "local".to_owned(),
+            attrs,
+        };
+        let terms = &self.plan.terms;
+        let request = SolveRequest {
+            r#ref: new_id(),
+            definition: Some(definition),
+            session: self.session.id().to_owned(),
+            internal: true,
+            cache: Some(CacheOptions {
+                exports: vec![export],
+                ..Default::default()
+            }),
+            entitlements: terms.entitlements.clone(),
+            source_policy: terms.source_policy.clone().into(),
+            compatibility_version: terms.compatibility_version,
+            proxy_network: terms.proxy_network,
             ..Default::default()
-        }),
-        entitlements: plan.terms.entitlements.clone(),
-        source_policy: plan.terms.source_policy.clone().into(),
-        compatibility_version: plan.terms.compatibility_version,
-        proxy_network: plan.terms.proxy_network,
-        ..Default::default()
-    };
-    let response = daemon
-        .control()
-        .solve(request)
-        .await
-        .map_err(ExportError::Solve)?
-        .into_inner();
-    let Some(manifest) = response.exporter_response.get("cache.manifest") else {
-        debug!("nothing to cache");
-        return Ok(None);
-    };
-    let blobs = session.blobs();
-    Ok(Some(exported::read(manifest, |digest| {
-        blobs.get(&format!("local:{store}"), digest)
-    })?))
+        };
+        let response = self
+            .daemon
+            .control()
+            .solve(request)
+            .await
+            .map_err(ExportError::Solve)?;
+        let Some(manifest) = response.get_ref().exporter_response.get("cache.manifest") else {
+            return Ok(None);
+        };
+        let blobs = self.session.blobs();
+        Ok(Some(exported::read(manifest, |digest| {
+            blobs.get(&format!("local:{store}"), digest)
+        })?))
+    }
 }
 
-/// The inline cache of an image, encoded.
-fn inline_cache(exported: &Exported) -> Result<String, ExportError> {
-    let mut set = RecordSet::parse(&exported.config, &Limits::default())?;
-    set.set_diff_ids(|blob| exported.diff_ids.get(blob).cloned());
-    let cache = record::select(&set)?;
-    info!(
-        "inline cache: {} of {} exported records, for {} layers",
-        cache.records().len(),
-        set.records().len(),
-        cache.layers()
-    );
-    Ok(cache.encode())
-}
-
-/// The config that the daemon's exporter writes for a result without one.
-async fn made_up_config(daemon: &Daemon) -> Result<Vec<u8>, ExportError> {
+/// The daemon's own platform.
+async fn platform(daemon: &Daemon) -> Result<pb::Platform, ExportError> {
     let workers = daemon
         .control()
         .list_workers(ListWorkersRequest::default())
@@ -239,14 +282,23 @@ async fn made_up_config(daemon: &Daemon) -> Result<Vec<u8>, ExportError> {
         .into_iter()
         .next()
         .and_then(|worker| worker.platforms.into_iter().next());
-    let platform = platform.ok_or_else(|| {
-        ExportError::Workers(Status::new(Code::NotFound, "the daemon has no worker"))
-    })?;
-    Ok(default_config(&Platform {
-        os: platform.os,
-        architecture: platform.architecture,
-        variant: platform.variant,
-        os_version: platform.os_version,
-        os_features: platform.os_features,
-    }))
+    platform.ok_or_else(|| ExportError::Workers(Status::not_found("the daemon has no worker")))
+}
+
+/// The config that the daemon's exporter writes for a result without one.
+fn made_up_config(platform: &pb::Platform) -> Vec<u8> {
+    let pb::Platform {
+        architecture,
+        os,
+        variant,
+        os_version,
+        os_features,
+    } = platform.clone();
+    default_config(&Platform {
+        os,
+        architecture,
+        variant,
+        os_version,
+        os_features,
+    })
 }

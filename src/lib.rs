@@ -17,6 +17,10 @@ pub mod export;
 #[cfg(feature = "server")]
 pub mod exported;
 #[cfg(feature = "server")]
+pub mod image_cache;
+#[cfg(feature = "server")]
+pub mod llb;
+#[cfg(feature = "server")]
 pub mod plan;
 #[cfg(feature = "server")]
 pub mod proto;

@@ -1,0 +1,174 @@
+//! The inline cache of one image: made of what the daemon exported, and of the definition that was solved.
+//!
+//! Pure. It lays the two over each other, so that records of other builds go and records of this build have
+//! their results; it knows nothing of how an export or an answer comes.
+
+use std::collections::HashMap;
+
+use thiserror::Error;
+use tracing::debug;
+
+use crate::exported::Exported;
+use crate::llb::probe::Probe;
+use crate::llb::{self, Assumptions, Evidence, Graph, Lineage, Link, layers};
+use crate::proto::pb;
+use crate::record::{self, InlineCache, InlineResult, Limits, ParseError, RecordSet, SelectError};
+
+/// Why there is no cache.
+#[derive(Debug, Error)]
+pub enum ImageCacheError {
+    /// The export is no sound cache.
+    #[error("the exported cache: {0}")]
+    Records(#[from] ParseError),
+    /// No record set can be made of it.
+    #[error("the exported cache: {0}")]
+    Select(#[from] SelectError),
+}
+
+/// The cache of an image in the making.
+#[derive(Debug)]
+pub struct ImageCache {
+    set: RecordSet,
+    /// `None` if the definition cannot be read; nothing is concluded from it then.
+    graph: Option<Graph>,
+    assumptions: Assumptions,
+    evidence: Evidence,
+}
+
+// === impl ImageCache ===
+
+impl ImageCache {
+    /// Reads an export and the encoded definition that it is the cache of. `platform` is the daemon's own.
+    ///
+    /// # Errors
+    /// Where the export is no sound cache.
+    pub fn read(
+        exported: &Exported,
+        definition: &[u8],
+        platform: Option<pb::Platform>,
+    ) -> Result<Self, ImageCacheError> {
+        let mut set = RecordSet::parse(&exported.config, &Limits::default())?;
+        set.set_diff_ids(|blob| exported.diff_ids.get(blob).cloned());
+        let graph = Graph::parse(definition, &llb::Limits::default())
+            .inspect_err(|err| debug!("records are not compared with the definition: {err}"))
+            .ok();
+        let assumptions = Assumptions {
+            platform,
+            ..Default::default()
+        };
+        Ok(Self {
+            set,
+            graph,
+            assumptions,
+            evidence: Evidence::default(),
+        })
+    }
+
+    /// What the daemon is to be asked before the records of this build can be told from others; `None` if
+    /// there is nothing to ask.
+    pub fn probe(&self, definition: &[u8], nonce: &str) -> Option<Probe> {
+        let graph = self.graph.as_ref()?;
+        let lineage = self.lineage()?;
+        Probe::new(graph, definition, lineage.questions(), nonce)
+    }
+
+    /// Takes what the export of a solved probe tells.
+    ///
+    /// # Errors
+    /// Where the export is no sound cache.
+    pub fn learn(&mut self, probe: &Probe, exported: &Exported) -> Result<(), ImageCacheError> {
+        let answer = RecordSet::parse(&exported.config, &Limits::default())?;
+        if let [record] = answer.finals()[..] {
+            probe.read(&answer, record, &mut self.evidence);
+        }
+        Ok(())
+    }
+
+    /// How many records were exported.
+    pub fn exported(&self) -> usize {
+        self.set.records().len()
+    }
+
+    /// Makes the cache.
+    ///
+    /// # Errors
+    /// Where no record set can be made of the export.
+    pub fn finish(mut self) -> Result<InlineCache, ImageCacheError> {
+        // Without a lineage nothing is known of the records but what they say of each other.
+        if let Some(lineage) = self.lineage() {
+            self.set.retain_links(|record, input, link| {
+                let link = Link {
+                    selector: &link.selector,
+                    record: link.record,
+                };
+                lineage.keeps(record, input, link)
+            });
+        }
+        let expected = self.expected_results();
+        Ok(record::select_expecting(&self.set, &expected)?)
+    }
+
+    fn lineage(&self) -> Option<Lineage> {
+        let graph = self.graph.as_ref()?;
+        let lineage = Lineage::trace(graph, &self.set, &self.evidence, &self.assumptions)
+            .inspect_err(|err| debug!("records of other builds are kept: {err}"))
+            .ok()?;
+        if lineage.contradicted() {
+            debug!("records of other builds are kept: the records do not fit the definition");
+        }
+        Some(lineage)
+    }
+
+    /// The results that the definition tells: of each record that is one vertex, and that no other record is.
+    fn expected_results(&self) -> HashMap<usize, InlineResult> {
+        let finals = self.set.finals();
+        let results = finals
+            .iter()
+            .flat_map(|record| &self.set.records()[*record].results);
+        let image = results.map(|result| result.len()).max();
+        let (Some(graph), Some(lineage), Some(image)) = (&self.graph, self.lineage(), image) else {
+            return HashMap::new();
+        };
+        let mut records: HashMap<usize, Vec<usize>> = HashMap::new();
+        for record in 0..self.set.records().len() {
+            let mut vertices = lineage.vertices(record);
+            if let (Some(vertex), None) = (vertices.next(), vertices.next()) {
+                records.entry(vertex).or_default().push(record);
+            }
+        }
+        let places = layers::of_image(graph, image).into_iter();
+        places
+            .filter_map(|(vertex, range)| {
+                match (&records.get(&vertex)?[..], range.end.checked_sub(1)) {
+                    (&[record], Some(top)) if range.start == 0 => {
+                        Some((record, InlineResult::Layer(top)))
+                    }
+                    (&[record], Some(_)) => Some((record, InlineResult::Chain(range.collect()))),
+                    _ => None,
+                }
+            })
+            .collect()
+    }
+}
+
+impl llb::Records for RecordSet {
+    fn count(&self) -> usize {
+        self.records().len()
+    }
+
+    fn digest(&self, record: usize) -> &str {
+        self.records()[record].digest.as_str()
+    }
+
+    fn inputs(&self, record: usize) -> usize {
+        self.records()[record].inputs.len()
+    }
+
+    fn links(&self, record: usize, input: usize) -> impl Iterator<Item = Link<'_>> {
+        let links = self.records()[record].inputs[input].iter();
+        links.map(|link| Link {
+            selector: &link.selector,
+            record: link.record,
+        })
+    }
+}
