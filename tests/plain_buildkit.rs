@@ -5,7 +5,9 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use support::{Buildctl, Buildkitd, Buildx, DockerEngine, ImageStore, Project, Registry, inline_records};
+use support::{
+    Buildctl, Buildkitd, Buildx, DockerEngine, ImageStore, Layout, Project, Registry, inline_records,
+};
 
 /// Two stages; the same bytes whenever it is built.
 const STAGES: &str = "\
@@ -84,6 +86,7 @@ fn an_inline_cache_satisfies_every_step_of_an_empty_daemon() {
     assert_eq!(second.steps_ran(), [""; 0], "{second}");
     assert_eq!(second.steps_cached().len(), 3, "{second}");
     assert_eq!(registry.layers("demo:random", None), layers);
+    assert!(buildkitd.blobs().is_disjoint(&layers.iter().cloned().collect()), "nor compressed");
     assert_eq!(buildkitd.executed().len(), 2, "nothing ran again");
     let read = &registry.blob_gets()[reads..];
     assert!(
@@ -118,6 +121,26 @@ fn a_failing_step_tells_its_error_and_output() {
     let step = failed.vertex("RUN echo");
     assert_eq!(step.log, "before\n");
     assert!(step.error.is_some(), "{failed}");
+}
+
+#[test]
+fn archives_carry_the_inline_cache_too() {
+    let buildkitd = Buildkitd::start();
+    let project = Project::new().base().dockerfile(RANDOM);
+    let out = Project::new();
+    for kind in ["oci", "docker"] {
+        let archive = out.path().join(kind);
+        Buildctl::new(buildkitd.addr())
+            .project(&project)
+            .output(&format!("type={kind},dest={}", archive.display()))
+            .export_cache("type=inline")
+            .run_ok();
+        assert!(!inline_records(&Layout::from_tar(&archive).config()).is_empty(), "{kind}");
+    }
+    let steps = |what| {
+        buildkitd.usage().iter().filter(|record| record["description"].to_string().contains(what)).count()
+    };
+    assert_eq!(steps("urandom"), 1, "{:#?}", buildkitd.usage());
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! BuildKit's daemon.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::net::UnixStream;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Duration;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{Daemon, Peers};
@@ -91,6 +93,29 @@ root = "{path}/root"
                 Some(command.replace("\\\"", "\""))
             })
             .collect()
+    }
+
+    /// The snapshots that it has, from `buildctl du`: each is an object with `id`, `description`, `size`, …
+    /// A step that makes files leaves one behind, whoever asked for it, and also where no container ran.
+    pub fn usage(&self) -> Vec<Value> {
+        let output = self.buildctl(&["du", "--format", "{{json .}}"]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        let records: Value =
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text:?}"));
+        records.as_array().cloned().unwrap_or_default()
+    }
+
+    /// The digests of all the blobs that it holds: layers that it pulled or compressed, configs, manifests.
+    pub fn blobs(&self) -> BTreeSet<String> {
+        let blobs = self.dir.path().join("root/runc-overlayfs/content/blobs/sha256");
+        let Ok(entries) = fs::read_dir(blobs) else { return BTreeSet::new() };
+        entries.map(|entry| format!("sha256:{}", entry.expect("an entry").file_name().display())).collect()
+    }
+
+    /// Runs `buildctl` on it, for subcommands other than `build`.
+    pub fn buildctl(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(Peers::locate().buildctl());
+        command.arg(format!("--addr={}", self.addr())).args(args).output().expect("buildctl runs")
     }
 }
 
