@@ -1,0 +1,40 @@
+# Everything that is done to inlay, by name. `make` alone lists it.
+# Building needs Rust; running against real daemons needs root on a Debian.
+
+CARGO        ?= cargo
+FUZZ_SECONDS ?= 600
+NIGHTLY      ?= nightly
+
+.PHONY: help build peers demo test lint bench fuzz clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+
+build: ## the release binary, target/release/inlay
+	$(CARGO) build --locked --release
+
+peers: ## get the real daemons and clients, pinned, outside this tree
+	dev/peers.sh
+
+demo: build peers ## one project built by BuildKit and through inlay, side by side
+	dev/demo.sh
+
+test: peers ## unit, property and end-to-end tests, these on real daemons
+	$(CARGO) test --locked
+
+lint: ## formatting, clippy, documentation: no warning passes
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
+
+bench: build peers ## inlay against BuildKit's own inline cache, alternating runs
+	$(CARGO) bench --locked
+
+fuzz: ## each fuzz target for FUZZ_SECONDS (600)
+	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz
+	@for target in fuzz/fuzz_targets/*.rs; do \
+		$(CARGO) +$(NIGHTLY) fuzz run "$$(basename "$$target" .rs)" -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
+
+clean: ## what building left here; the peers stay
+	$(CARGO) clean

@@ -1,0 +1,131 @@
+//! BuildKit's daemon.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{Daemon, Peers};
+
+/// A buildkitd with a state of its own, in debug mode so that its log tells what ran.
+#[derive(Debug)]
+pub struct Buildkitd {
+    // Before its directory: fields are dropped in order.
+    daemon: Daemon,
+    dir: TempDir,
+}
+
+impl Buildkitd {
+    /// Starts an empty one.
+    pub fn start() -> Self {
+        Self::with_config("")
+    }
+
+    /// Starts an empty one with more lines at the end of its `buildkitd.toml`.
+    pub fn with_config(more: &str) -> Self {
+        let dir =
+            tempfile::Builder::new().prefix("inlay-buildkitd-").tempdir().expect("a temporary directory");
+        let path = dir.path().display();
+        let config = format!(
+            r#"debug = true
+root = "{path}/root"
+[grpc]
+  address = ["unix://{path}/buildkitd.sock"]
+[worker.oci]
+  enabled = true
+  snapshotter = "overlayfs"
+  networkMode = "host"
+  gc = false
+[worker.containerd]
+  enabled = false
+{more}
+"#
+        );
+        fs::write(dir.path().join("buildkitd.toml"), config).expect("buildkitd.toml is written");
+        let daemon = launch(&dir);
+        Self { dir, daemon }
+    }
+
+    /// Its address, as `buildctl --addr` takes it. It stays the same over restarts.
+    pub fn addr(&self) -> String {
+        format!("unix://{}/buildkitd.sock", self.dir.path().display())
+    }
+
+    /// Makes it as cold as a new one: stops it, deletes all of its state, starts it.
+    pub fn wipe(&mut self) {
+        self.daemon.kill();
+        let root = self.dir.path().join("root");
+        fs::remove_dir_all(&root)
+            .unwrap_or_else(|error| panic!("{} is not removed: {error}", root.display()));
+        self.daemon = launch(&self.dir);
+    }
+
+    /// Stops it in order and starts it again with the state that it had.
+    pub fn restart(&mut self) {
+        self.daemon.terminate();
+        self.daemon = launch(&self.dir);
+    }
+
+    /// Kills it and all that it runs, as a crash would. [`restart`](Self::restart) brings it back.
+    pub fn kill(&mut self) {
+        self.daemon.kill();
+    }
+
+    /// Its log from its first start, over restarts.
+    pub fn log(&self) -> String {
+        self.daemon.log()
+    }
+
+    /// The command lines of all the containers that it has run since its first start, such as
+    /// `/bin/sh -c make`. Who asked does not matter: a step that a side solve ran is here too.
+    pub fn executed(&self) -> Vec<String> {
+        // …level=debug msg="> creating dj07fkcm1975rpvc1fu53vj1u [/bin/sh -c make]" span=…
+        self.log()
+            .lines()
+            .filter_map(|line| {
+                let (_, rest) = line.split_once("msg=\"> creating ")?;
+                let (_, command) = rest.split_once(" [")?;
+                let (command, _) = command.split_once("]\"")?;
+                Some(command.replace("\\\"", "\""))
+            })
+            .collect()
+    }
+
+    /// The snapshots that it has, from `buildctl du`: each is an object with `id`, `description`, `size`, …
+    /// A step that makes files leaves one behind, whoever asked for it, and also where no container ran.
+    pub fn usage(&self) -> Vec<Value> {
+        let output = self.buildctl(&["du", "--format", "{{json .}}"]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        let records: Value =
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text:?}"));
+        records.as_array().cloned().unwrap_or_default()
+    }
+
+    /// The digests of all the blobs that it holds: layers that it pulled or compressed, configs, manifests.
+    pub fn blobs(&self) -> BTreeSet<String> {
+        let blobs = self.dir.path().join("root/runc-overlayfs/content/blobs/sha256");
+        let Ok(entries) = fs::read_dir(blobs) else { return BTreeSet::new() };
+        entries.map(|entry| format!("sha256:{}", entry.expect("an entry").file_name().display())).collect()
+    }
+
+    /// Runs `buildctl` on it, for subcommands other than `build`.
+    pub fn buildctl(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(Peers::locate().buildctl());
+        command.arg(format!("--addr={}", self.addr())).args(args).output().expect("buildctl runs")
+    }
+}
+
+fn launch(dir: &TempDir) -> Daemon {
+    let peers = Peers::locate();
+    let socket = dir.path().join("buildkitd.sock");
+    let _ = fs::remove_file(&socket); // a killed daemon leaves its own behind
+    let mut command = Command::new(peers.buildkitd());
+    command.arg("--config").arg(dir.path().join("buildkitd.toml")).env("PATH", peers.path());
+    let mut daemon = Daemon::spawn_isolated("buildkitd", &command, &dir.path().join("log"));
+    daemon.wait_until(Duration::from_secs(30), |_| UnixStream::connect(&socket).ok());
+    daemon
+}

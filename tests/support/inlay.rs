@@ -1,0 +1,70 @@
+//! The program under test.
+
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::{Buildkitd, Daemon};
+
+/// An `inlay serve` in front of a daemon.
+#[derive(Debug)]
+pub struct Inlay {
+    // Before its directory: fields are dropped in order.
+    daemon: Daemon,
+    dir: TempDir,
+}
+
+impl Inlay {
+    /// Starts it in front of `buildkitd`, with more arguments to `inlay serve`.
+    pub fn start(buildkitd: &Buildkitd, args: &[&str]) -> Self {
+        Self::in_front_of(&buildkitd.addr(), args)
+    }
+
+    /// Starts it in front of any address that `--buildkitd` takes.
+    pub fn in_front_of(addr: &str, args: &[&str]) -> Self {
+        // Not `env!`: without the feature `server` there is no binary, and tests that need none still build.
+        let Some(program) = option_env!("CARGO_BIN_EXE_inlay") else { panic!("needs the feature `server`") };
+        let dir = tempfile::Builder::new().prefix("inlay-serve-").tempdir().expect("a temporary directory");
+        let socket = dir.path().join("inlay.sock");
+        let mut command = Command::new(program);
+        command
+            .arg("serve")
+            .arg(format!("--addr=unix://{}", socket.display()))
+            .arg(format!("--buildkitd={addr}"));
+        command.args(args).env("RUST_LOG", "inlay=debug");
+        let mut daemon = Daemon::spawn("inlay", command, &dir.path().join("log"));
+        daemon.wait_until(Duration::from_secs(10), |_| UnixStream::connect(&socket).ok());
+        Self { dir, daemon }
+    }
+
+    /// Its address, as `buildctl --addr` takes it.
+    pub fn addr(&self) -> String {
+        format!("unix://{}/inlay.sock", self.dir.path().display())
+    }
+
+    /// Its log so far.
+    pub fn log(&self) -> String {
+        self.daemon.log()
+    }
+
+    /// The most memory that it has had resident so far, in bytes.
+    pub fn peak_rss(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.daemon.pid())).expect("inlay runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak in the status");
+        let kib = line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of kB");
+        kib * 1024
+    }
+
+    /// SIGTERM; gives how it ended.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.daemon.terminate()
+    }
+
+    /// The daemon, for signals and waits.
+    pub fn daemon(&mut self) -> &mut Daemon {
+        &mut self.daemon
+    }
+}

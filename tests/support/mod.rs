@@ -1,0 +1,67 @@
+//! Real daemons, clients and build contexts for the end-to-end tests.
+//!
+//! Each value here owns what it started: a daemon runs in namespaces of its own,
+//! writes to a temporary directory, and ends with the value, however the test ends.
+//! When a test panics, the logs of its daemons are printed.
+//!
+//! ```no_run
+//! let registry = Registry::start();
+//! let buildkitd = Buildkitd::start();
+//! let project = Project::new().base().dockerfile("FROM scratch\nADD rootfs.tar /\nRUN date > /now\n");
+//! let built = Buildctl::new(buildkitd.addr())
+//!     .project(&project)
+//!     .push(&registry.image("demo:1"))
+//!     .export_cache("type=inline")
+//!     .run_ok();
+//! assert_eq!(built.steps_ran().len(), 2);
+//! assert!(!inline_records(&registry.config("demo:1", None)).is_empty());
+//! ```
+//!
+//! The programs come from `make peers`. A missing one fails the test: nothing skips.
+
+// Each test file compiles this module for itself and uses a part of it.
+#![allow(dead_code, unused_imports)]
+// To fail loudly is what a test harness is for; clippy exempts only `#[test]` functions.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod buildctl;
+mod buildkitd;
+mod buildx;
+mod daemon;
+mod docker_engine;
+mod inlay;
+mod layout;
+mod output;
+mod peers;
+mod project;
+mod records;
+mod registry;
+
+pub use buildctl::{Buildctl, Running};
+pub use buildkitd::Buildkitd;
+pub use buildx::{Buildx, BuildxBuild};
+pub use daemon::Daemon;
+pub use docker_engine::{DockerEngine, ImageStore};
+pub use inlay::Inlay;
+pub use layout::Layout;
+pub use output::{BuildOutput, Vertex};
+pub use peers::Peers;
+pub use project::Project;
+pub use records::{INLINE_CACHE_KEY, inline_records};
+pub use registry::{Registry, Request};
+
+use std::time::{Duration, Instant};
+
+/// Asks `ready` every few milliseconds until it gives something, for at most `limit`.
+pub fn wait_for<T>(limit: Duration, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(value) = ready() {
+            return Some(value);
+        }
+        if Instant::now() >= deadline {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

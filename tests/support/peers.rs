@@ -1,0 +1,79 @@
+//! Where the real programs are.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// The directory that `make peers` fills.
+#[derive(Clone, Debug)]
+pub struct Peers {
+    dir: PathBuf,
+}
+
+impl Peers {
+    /// Finds the peers where `dev/lib.sh` puts them, and panics if one is missing.
+    pub fn locate() -> Self {
+        let dir = match (env::var_os("INLAY_PEERS"), env::var_os("XDG_CACHE_HOME")) {
+            (Some(peers), _) => PathBuf::from(peers),
+            (None, Some(cache)) => Path::new(&cache).join("inlay/peers"),
+            (None, None) => Path::new(&env::var_os("HOME").expect("HOME is set")).join(".cache/inlay/peers"),
+        };
+        let peers = Self { dir };
+        for wanted in [
+            peers.buildkitd(),
+            peers.buildctl(),
+            peers.buildx(),
+            peers.runc(),
+            peers.docker_registry(),
+            peers.rootfs_tar(),
+            peers.docker(),
+        ] {
+            let name = wanted.strip_prefix(&peers.dir).unwrap_or(&wanted).display();
+            assert!(wanted.exists(), "run `make peers`: missing {name} in {}", peers.dir.display());
+        }
+        peers
+    }
+
+    /// BuildKit's daemon.
+    pub fn buildkitd(&self) -> PathBuf {
+        self.bin().join("buildkitd")
+    }
+
+    /// BuildKit's own client.
+    pub fn buildctl(&self) -> PathBuf {
+        self.bin().join("buildctl")
+    }
+
+    /// Docker's client of BuildKit, which runs without Docker.
+    pub fn buildx(&self) -> PathBuf {
+        self.bin().join("buildx")
+    }
+
+    /// What buildkitd runs steps with; it looks for it in `PATH`.
+    pub fn runc(&self) -> PathBuf {
+        self.bin().join("runc")
+    }
+
+    /// The registry.
+    pub fn docker_registry(&self) -> PathBuf {
+        self.bin().join("docker-registry")
+    }
+
+    /// The client of [`DockerEngine`](super::DockerEngine).
+    pub fn docker(&self) -> PathBuf {
+        self.dir.join("docker-engine/usr/bin/docker")
+    }
+
+    /// The base image: busybox and links for its applets.
+    pub fn rootfs_tar(&self) -> PathBuf {
+        self.dir.join("rootfs.tar")
+    }
+
+    /// `PATH` with the peers first.
+    pub fn path(&self) -> String {
+        format!("{}:{}", self.bin().display(), env::var("PATH").unwrap_or_default())
+    }
+
+    fn bin(&self) -> PathBuf {
+        self.dir.join("bin")
+    }
+}
