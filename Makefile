@@ -3,7 +3,6 @@
 
 CARGO        ?= cargo
 FUZZ_SECONDS ?= 600
-NIGHTLY      ?= nightly
 
 .PHONY: help build peers demo test lint bench fuzz clean
 
@@ -32,8 +31,11 @@ bench: build peers ## inlay against BuildKit's own inline cache, alternating run
 
 fuzz: ## each fuzz target for FUZZ_SECONDS (600)
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz
+	@# libFuzzer's instrumentation is unstable in rustc, but needs no other compiler.
 	@for target in fuzz/fuzz_targets/*.rs; do \
-		$(CARGO) +$(NIGHTLY) fuzz run "$$(basename "$$target" .rs)" -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+		name=$$(basename "$$target" .rs); mkdir -p fuzz/corpus/$$name; \
+		RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$name fuzz/corpus/$$name fuzz/corpus-seed/$$name -- \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=8192 || exit 1; \
 	done
 
 clean: ## what building left here; the peers stay

@@ -6,7 +6,8 @@ mod support;
 use std::collections::BTreeSet;
 
 use support::{
-    Buildctl, Buildkitd, Buildx, DockerEngine, ImageStore, Layout, Project, Registry, inline_records,
+    Buildctl, Buildkitd, Buildx, DockerEngine, ImageStore, Layout, Project, Registry,
+    inline_records,
 };
 
 /// Two stages; the same bytes whenever it is built.
@@ -33,7 +34,10 @@ RUN cat /random
 ";
 
 fn stages() -> Project {
-    Project::new().base().dockerfile(STAGES).file("source.txt", "some text\n")
+    Project::new()
+        .base()
+        .dockerfile(STAGES)
+        .file("source.txt", "some text\n")
 }
 
 #[test]
@@ -61,8 +65,16 @@ fn cold_builds_are_reproducible_until_the_inline_cache_is_embedded() {
         buildkitd.wipe();
     }
     assert_eq!(without.len(), 1, "without inline cache");
-    assert_eq!(with.len(), 3, "with inline cache: its records carry the time of the build");
-    assert_eq!(buildkitd.executed().len(), 6 * 3, "three RUN steps in each of six builds");
+    assert_eq!(
+        with.len(),
+        3,
+        "with inline cache: its records carry the time of the build"
+    );
+    assert_eq!(
+        buildkitd.executed().len(),
+        6 * 3,
+        "three RUN steps in each of six builds"
+    );
 }
 
 #[test]
@@ -71,7 +83,10 @@ fn an_inline_cache_satisfies_every_step_of_an_empty_daemon() {
     let mut buildkitd = Buildkitd::start();
     let project = Project::new().base().dockerfile(RANDOM);
     let image = registry.image("demo:random");
-    let build = Buildctl::new(buildkitd.addr()).project(&project).push(&image).export_cache("type=inline");
+    let build = Buildctl::new(buildkitd.addr())
+        .project(&project)
+        .push(&image)
+        .export_cache("type=inline");
 
     let first = build.run_ok();
     assert_eq!(first.steps_ran().len(), 3, "{first}");
@@ -82,11 +97,18 @@ fn an_inline_cache_satisfies_every_step_of_an_empty_daemon() {
 
     buildkitd.wipe();
     let reads = registry.blob_gets().len();
-    let second = build.import_cache(&format!("type=registry,ref={image}")).run_ok();
+    let second = build
+        .import_cache(&format!("type=registry,ref={image}"))
+        .run_ok();
     assert_eq!(second.steps_ran(), [""; 0], "{second}");
     assert_eq!(second.steps_cached().len(), 3, "{second}");
     assert_eq!(registry.layers("demo:random", None), layers);
-    assert!(buildkitd.blobs().is_disjoint(&layers.iter().cloned().collect()), "nor compressed");
+    assert!(
+        buildkitd
+            .blobs()
+            .is_disjoint(&layers.iter().cloned().collect()),
+        "nor compressed"
+    );
     assert_eq!(buildkitd.executed().len(), 2, "nothing ran again");
     let read = &registry.blob_gets()[reads..];
     assert!(
@@ -101,21 +123,35 @@ fn a_changed_last_step_runs_alone_on_an_imported_base() {
     let mut buildkitd = Buildkitd::start();
     let project = Project::new().base().dockerfile(RANDOM);
     let image = registry.image("demo:random");
-    let build = Buildctl::new(buildkitd.addr()).project(&project).push(&image).export_cache("type=inline");
+    let build = Buildctl::new(buildkitd.addr())
+        .project(&project)
+        .push(&image)
+        .export_cache("type=inline");
     let random = build.run_ok().vertex("RUN cat").log.clone();
 
     buildkitd.wipe();
     project.write("Dockerfile", format!("{RANDOM}RUN cat /random # again\n"));
-    let built = build.import_cache(&format!("type=registry,ref={image}")).run_ok();
-    assert_eq!(built.steps_ran(), ["[4/4] RUN cat /random # again"], "{built}");
-    assert_eq!(built.vertex("# again").log, random, "its base has the files of the first build");
+    let built = build
+        .import_cache(&format!("type=registry,ref={image}"))
+        .run_ok();
+    assert_eq!(
+        built.steps_ran(),
+        ["[4/4] RUN cat /random # again"],
+        "{built}"
+    );
+    assert_eq!(
+        built.vertex("# again").log,
+        random,
+        "its base has the files of the first build"
+    );
 }
 
 #[test]
 fn a_failing_step_tells_its_error_and_output() {
     let buildkitd = Buildkitd::start();
-    let project =
-        Project::new().base().dockerfile("FROM scratch\nADD rootfs.tar /\nRUN echo before; exit 7\n");
+    let project = Project::new()
+        .base()
+        .dockerfile("FROM scratch\nADD rootfs.tar /\nRUN echo before; exit 7\n");
     let failed = Buildctl::new(buildkitd.addr()).project(&project).run_err();
     assert!(failed.message().contains("exit code: 7"), "{failed}");
     let step = failed.vertex("RUN echo");
@@ -135,10 +171,17 @@ fn archives_carry_the_inline_cache_too() {
             .output(&format!("type={kind},dest={}", archive.display()))
             .export_cache("type=inline")
             .run_ok();
-        assert!(!inline_records(&Layout::from_tar(&archive).config()).is_empty(), "{kind}");
+        assert!(
+            !inline_records(&Layout::from_tar(&archive).config()).is_empty(),
+            "{kind}"
+        );
     }
     let steps = |what| {
-        buildkitd.usage().iter().filter(|record| record["description"].to_string().contains(what)).count()
+        buildkitd
+            .usage()
+            .iter()
+            .filter(|record| record["description"].to_string().contains(what))
+            .count()
     };
     assert_eq!(steps("urandom"), 1, "{:#?}", buildkitd.usage());
 }
@@ -165,7 +208,9 @@ fn several_platforms_give_an_index_with_records_in_each_config() {
 #[test]
 fn a_killed_daemon_comes_back_with_what_it_had() {
     let mut buildkitd = Buildkitd::start();
-    let project = Project::new().base().dockerfile("FROM scratch\nADD rootfs.tar /\nRUN sleep 30\n");
+    let project = Project::new()
+        .base()
+        .dockerfile("FROM scratch\nADD rootfs.tar /\nRUN sleep 30\n");
     let mut build = Buildctl::new(buildkitd.addr()).project(&project).spawn();
     let begun = support::wait_for(std::time::Duration::from_secs(20), || {
         (!buildkitd.executed().is_empty()).then_some(())
@@ -185,7 +230,10 @@ fn buildx_drives_buildkitd_by_its_remote_driver() {
     let buildx = Buildx::remote(&buildkitd.addr());
     let built = buildx
         .build(&stages())
-        .output(&format!("type=registry,name={}", registry.image("demo:buildx")))
+        .output(&format!(
+            "type=registry,name={}",
+            registry.image("demo:buildx")
+        ))
         .cache_to("type=inline")
         .run_ok();
     assert_eq!(built.steps_ran().len(), 6, "{built}");
@@ -206,12 +254,24 @@ fn docker_engine_has_a_local_cache_exporter_only_with_the_containerd_image_store
             .cache_to("type=inline")
             .run_ok();
         assert_eq!(built.steps_ran().len(), 3, "{built}");
-        assert!(engine.docker(&["image", "inspect", "demo"]).status.success());
-        buildx.build(&project).args(["--network=host"]).cache_to(&cache_to).run()
+        assert!(
+            engine
+                .docker(&["image", "inspect", "demo"])
+                .status
+                .success()
+        );
+        buildx
+            .build(&project)
+            .args(["--network=host"])
+            .cache_to(&cache_to)
+            .run()
     };
     let classic = build(ImageStore::Classic);
     assert!(!classic.status.success());
-    assert!(classic.message().contains("Cache export is not supported"), "{classic}");
+    assert!(
+        classic.message().contains("Cache export is not supported"),
+        "{classic}"
+    );
     let containerd = build(ImageStore::Containerd);
     assert!(containerd.status.success(), "{containerd}");
 }

@@ -567,6 +567,7 @@ mod tests {
 
     /// Records under construction.
     #[derive(Debug, Clone, Default)]
+    #[allow(clippy::type_complexity)] // digest, and by input: selector and source
     struct Set(Vec<(String, Vec<Vec<(String, usize)>>)>);
 
     impl Records for Set {

@@ -25,7 +25,13 @@ pub struct Running {
 impl Buildctl {
     /// A build on the daemon at `addr`.
     pub fn new(addr: impl Into<String>) -> Self {
-        Self { addr: addr.into(), args: Vec::new(), progress: "rawjson", envs: Vec::new(), stdin: Vec::new() }
+        Self {
+            addr: addr.into(),
+            args: Vec::new(),
+            progress: "rawjson",
+            envs: Vec::new(),
+            stdin: Vec::new(),
+        }
     }
 
     /// On another daemon.
@@ -37,8 +43,10 @@ impl Buildctl {
     /// Of this project, by the Dockerfile frontend.
     pub fn project(self, project: &Project) -> Self {
         let path = project.path().display();
-        self.args(["--frontend=dockerfile.v0"])
-            .args([format!("--local=context={path}"), format!("--local=dockerfile={path}")])
+        self.args(["--frontend=dockerfile.v0"]).args([
+            format!("--local=context={path}"),
+            format!("--local=dockerfile={path}"),
+        ])
     }
 
     /// Of a marshalled LLB definition on standard input, with no frontend.
@@ -60,7 +68,9 @@ impl Buildctl {
     /// The same with more attributes, such as `rewrite-timestamp=true`.
     pub fn push_with(self, image: &str, attributes: &str) -> Self {
         let comma = if attributes.is_empty() { "" } else { "," };
-        self.output(&format!("type=image,name={image},push=true{comma}{attributes}"))
+        self.output(&format!(
+            "type=image,name={image},push=true{comma}{attributes}"
+        ))
     }
 
     /// `--export-cache`.
@@ -108,8 +118,13 @@ impl Buildctl {
             .arg(format!("--addr={}", self.addr))
             .arg("build")
             .arg(format!("--progress={}", self.progress));
-        command.args(&self.args).envs(self.envs.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .args(&self.args)
+            .envs(self.envs.iter().map(|(name, value)| (name, value)));
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().expect("buildctl starts");
         let mut stdin = child.stdin.take().expect("standard input is piped");
         // A build that ends early closes its end: that is for its output to tell.
@@ -125,14 +140,22 @@ impl Buildctl {
     /// Runs it to its end, which has to be a good one.
     pub fn run_ok(&self) -> BuildOutput {
         let output = self.run();
-        assert!(output.status.success(), "this build has to succeed: {:?}\n{output}", self.args);
+        assert!(
+            output.status.success(),
+            "this build has to succeed: {:?}\n{output}",
+            self.args
+        );
         output
     }
 
     /// Runs it to its end, which has to be a failure.
     pub fn run_err(&self) -> BuildOutput {
         let output = self.run();
-        assert!(!output.status.success(), "this build has to fail: {:?}\n{output}", self.args);
+        assert!(
+            !output.status.success(),
+            "this build has to fail: {:?}\n{output}",
+            self.args
+        );
         output
     }
 }
@@ -140,7 +163,11 @@ impl Buildctl {
 impl Running {
     /// Waits for its end.
     pub fn wait(self) -> BuildOutput {
-        BuildOutput::new(self.child.wait_with_output().expect("a child can be waited for"))
+        BuildOutput::new(
+            self.child
+                .wait_with_output()
+                .expect("a child can be waited for"),
+        )
     }
 
     /// Kills the client, and gives what it had said until then.
@@ -151,6 +178,9 @@ impl Running {
 
     /// Whether the client still runs.
     pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("a child can be waited for").is_none()
+        self.child
+            .try_wait()
+            .expect("a child can be waited for")
+            .is_none()
     }
 }

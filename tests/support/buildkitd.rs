@@ -27,8 +27,10 @@ impl Buildkitd {
 
     /// Starts an empty one with more lines at the end of its `buildkitd.toml`.
     pub fn with_config(more: &str) -> Self {
-        let dir =
-            tempfile::Builder::new().prefix("inlay-buildkitd-").tempdir().expect("a temporary directory");
+        let dir = tempfile::Builder::new()
+            .prefix("inlay-buildkitd-")
+            .tempdir()
+            .expect("a temporary directory");
         let path = dir.path().display();
         let config = format!(
             r#"debug = true
@@ -107,15 +109,26 @@ root = "{path}/root"
 
     /// The digests of all the blobs that it holds: layers that it pulled or compressed, configs, manifests.
     pub fn blobs(&self) -> BTreeSet<String> {
-        let blobs = self.dir.path().join("root/runc-overlayfs/content/blobs/sha256");
-        let Ok(entries) = fs::read_dir(blobs) else { return BTreeSet::new() };
-        entries.map(|entry| format!("sha256:{}", entry.expect("an entry").file_name().display())).collect()
+        let blobs = self
+            .dir
+            .path()
+            .join("root/runc-overlayfs/content/blobs/sha256");
+        let Ok(entries) = fs::read_dir(blobs) else {
+            return BTreeSet::new();
+        };
+        entries
+            .map(|entry| format!("sha256:{}", entry.expect("an entry").file_name().display()))
+            .collect()
     }
 
     /// Runs `buildctl` on it, for subcommands other than `build`.
     pub fn buildctl(&self, args: &[&str]) -> Output {
         let mut command = Command::new(Peers::locate().buildctl());
-        command.arg(format!("--addr={}", self.addr())).args(args).output().expect("buildctl runs")
+        command
+            .arg(format!("--addr={}", self.addr()))
+            .args(args)
+            .output()
+            .expect("buildctl runs")
     }
 }
 
@@ -124,8 +137,13 @@ fn launch(dir: &TempDir) -> Daemon {
     let socket = dir.path().join("buildkitd.sock");
     let _ = fs::remove_file(&socket); // a killed daemon leaves its own behind
     let mut command = Command::new(peers.buildkitd());
-    command.arg("--config").arg(dir.path().join("buildkitd.toml")).env("PATH", peers.path());
+    command
+        .arg("--config")
+        .arg(dir.path().join("buildkitd.toml"))
+        .env("PATH", peers.path());
     let mut daemon = Daemon::spawn_isolated("buildkitd", &command, &dir.path().join("log"));
-    daemon.wait_until(Duration::from_secs(30), |_| UnixStream::connect(&socket).ok());
+    daemon.wait_until(Duration::from_secs(30), |_| {
+        UnixStream::connect(&socket).ok()
+    });
     daemon
 }

@@ -29,9 +29,16 @@ impl Buildx {
     /// For a daemon that speaks BuildKit's API: buildx's remote driver.
     pub fn remote(addr: &str) -> Self {
         let buildx = Self::new("remote", Vec::new());
-        let created = buildx.command().args(["create", "--driver=remote", "--name=remote", addr]).output();
+        let created = buildx
+            .command()
+            .args(["create", "--driver=remote", "--name=remote", addr])
+            .output();
         let created = created.expect("buildx starts");
-        assert!(created.status.success(), "buildx create: {}", String::from_utf8_lossy(&created.stderr));
+        assert!(
+            created.status.success(),
+            "buildx create: {}",
+            String::from_utf8_lossy(&created.stderr)
+        );
         buildx
     }
 
@@ -43,21 +50,36 @@ impl Buildx {
     /// A build.
     pub fn build(&self, project: &Project) -> BuildxBuild<'_> {
         let context = project.path().as_os_str().to_owned();
-        BuildxBuild { buildx: self, args: Vec::new(), progress: "rawjson", context }
+        BuildxBuild {
+            buildx: self,
+            args: Vec::new(),
+            progress: "rawjson",
+            context,
+        }
     }
 
     /// `docker buildx` in its own environment, for other subcommands.
     pub fn command(&self) -> Command {
         let mut command = Command::new(Peers::locate().buildx());
-        command.env("HOME", self.home.path()).env_remove("DOCKER_HOST").env_remove("BUILDX_BUILDER");
+        command
+            .env("HOME", self.home.path())
+            .env_remove("DOCKER_HOST")
+            .env_remove("BUILDX_BUILDER");
         command.env("BUILDX_CONFIG", self.home.path().join("buildx"));
         command.envs(self.envs.iter().map(|(name, value)| (name, value)));
         command
     }
 
     fn new(builder: &'static str, envs: Vec<(String, String)>) -> Self {
-        let home = tempfile::Builder::new().prefix("inlay-buildx-").tempdir().expect("a temporary directory");
-        Self { home, envs, builder }
+        let home = tempfile::Builder::new()
+            .prefix("inlay-buildx-")
+            .tempdir()
+            .expect("a temporary directory");
+        Self {
+            home,
+            envs,
+            builder,
+        }
     }
 }
 
@@ -97,22 +119,35 @@ impl BuildxBuild<'_> {
     /// Runs it to its end.
     pub fn run(&self) -> BuildOutput {
         let mut command = self.buildx.command();
-        command.arg("build").arg(format!("--builder={}", self.buildx.builder));
-        command.arg(format!("--progress={}", self.progress)).args(&self.args).arg(&self.context);
+        command
+            .arg("build")
+            .arg(format!("--builder={}", self.buildx.builder));
+        command
+            .arg(format!("--progress={}", self.progress))
+            .args(&self.args)
+            .arg(&self.context);
         BuildOutput::new(command.output().expect("buildx starts"))
     }
 
     /// Runs it to its end, which has to be a good one.
     pub fn run_ok(&self) -> BuildOutput {
         let output = self.run();
-        assert!(output.status.success(), "this build has to succeed: {:?}\n{output}", self.args);
+        assert!(
+            output.status.success(),
+            "this build has to succeed: {:?}\n{output}",
+            self.args
+        );
         output
     }
 
     /// Runs it to its end, which has to be a failure.
     pub fn run_err(&self) -> BuildOutput {
         let output = self.run();
-        assert!(!output.status.success(), "this build has to fail: {:?}\n{output}", self.args);
+        assert!(
+            !output.status.success(),
+            "this build has to fail: {:?}\n{output}",
+            self.args
+        );
         output
     }
 }

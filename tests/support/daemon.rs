@@ -30,7 +30,11 @@ pub struct Daemon {
 impl Daemon {
     /// Starts `command`; its output is appended to the file `log`.
     pub fn spawn(name: &str, mut command: Command, log: &Path) -> Self {
-        let out = File::options().create(true).append(true).open(log).expect("log file opens");
+        let out = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .expect("log file opens");
         let err = out.try_clone().expect("log file clones");
         let child = command
             .stdin(Stdio::null())
@@ -38,7 +42,13 @@ impl Daemon {
             .stderr(err)
             .spawn()
             .unwrap_or_else(|error| panic!("{name} does not start: {command:?}: {error}"));
-        Self { name: name.to_owned(), child, isolated: false, log: log.to_owned(), ended: None }
+        Self {
+            name: name.to_owned(),
+            child,
+            isolated: false,
+            log: log.to_owned(),
+            ended: None,
+        }
     }
 
     /// Starts `command` in mount and process namespaces of its own. What it mounts or
@@ -76,8 +86,13 @@ impl Daemon {
         if !self.isolated {
             return outer;
         }
-        let children = fs::read_to_string(format!("/proc/{outer}/task/{outer}/children")).unwrap_or_default();
-        children.split_whitespace().next().and_then(|pid| pid.parse().ok()).unwrap_or(outer)
+        let children =
+            fs::read_to_string(format!("/proc/{outer}/task/{outer}/children")).unwrap_or_default();
+        children
+            .split_whitespace()
+            .next()
+            .and_then(|pid| pid.parse().ok())
+            .unwrap_or(outer)
     }
 
     /// All that it has written so far.
@@ -95,15 +110,27 @@ impl Daemon {
 
     /// Waits until `ready` gives something; panics with the log if the daemon ends
     /// before that, or after `limit`.
-    pub fn wait_until<T>(&mut self, limit: Duration, mut ready: impl FnMut(&Self) -> Option<T>) -> T {
+    pub fn wait_until<T>(
+        &mut self,
+        limit: Duration,
+        mut ready: impl FnMut(&Self) -> Option<T>,
+    ) -> T {
         let value = wait_for(limit, || match ready(self) {
             Some(value) => Some(Ok(value)),
             None => self.ended().map(Err),
         });
         match value {
             Some(Ok(value)) => value,
-            Some(Err(status)) => panic!("{} ended at its start ({status}):\n{}", self.name, self.log()),
-            None => panic!("{} is not ready after {limit:?}:\n{}", self.name, self.log()),
+            Some(Err(status)) => panic!(
+                "{} ended at its start ({status}):\n{}",
+                self.name,
+                self.log()
+            ),
+            None => panic!(
+                "{} is not ready after {limit:?}:\n{}",
+                self.name,
+                self.log()
+            ),
         }
     }
 

@@ -31,19 +31,28 @@ impl DockerEngine {
     /// Starts an empty one.
     pub fn start(store: ImageStore) -> Self {
         Peers::locate();
-        let dir = tempfile::Builder::new().prefix("inlay-dockerd-").tempdir().expect("a temporary directory");
+        let dir = tempfile::Builder::new()
+            .prefix("inlay-dockerd-")
+            .tempdir()
+            .expect("a temporary directory");
         let config = serde_json::json!({
             "debug": true,
             "features": { "containerd-snapshotter": store == ImageStore::Containerd },
         });
-        fs::write(dir.path().join("daemon.json"), config.to_string()).expect("daemon.json is written");
+        fs::write(dir.path().join("daemon.json"), config.to_string())
+            .expect("daemon.json is written");
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("dev/dockerd.sh");
         let mut command = Command::new(script);
         command.arg(dir.path());
         let mut daemon = Daemon::spawn("dockerd", command, &dir.path().join("log")).isolated();
         let socket = dir.path().join("docker.sock");
-        daemon.wait_until(Duration::from_secs(60), |_| UnixStream::connect(&socket).ok());
-        Self { dir, _daemon: daemon }
+        daemon.wait_until(Duration::from_secs(60), |_| {
+            UnixStream::connect(&socket).ok()
+        });
+        Self {
+            dir,
+            _daemon: daemon,
+        }
     }
 
     /// Its address, as `DOCKER_HOST` takes it.

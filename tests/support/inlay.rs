@@ -26,8 +26,13 @@ impl Inlay {
     /// Starts it in front of any address that `--buildkitd` takes.
     pub fn in_front_of(addr: &str, args: &[&str]) -> Self {
         // Not `env!`: without the feature `server` there is no binary, and tests that need none still build.
-        let Some(program) = option_env!("CARGO_BIN_EXE_inlay") else { panic!("needs the feature `server`") };
-        let dir = tempfile::Builder::new().prefix("inlay-serve-").tempdir().expect("a temporary directory");
+        let Some(program) = option_env!("CARGO_BIN_EXE_inlay") else {
+            panic!("needs the feature `server`")
+        };
+        let dir = tempfile::Builder::new()
+            .prefix("inlay-serve-")
+            .tempdir()
+            .expect("a temporary directory");
         let socket = dir.path().join("inlay.sock");
         let mut command = Command::new(program);
         command
@@ -36,7 +41,9 @@ impl Inlay {
             .arg(format!("--buildkitd={addr}"));
         command.args(args).env("RUST_LOG", "inlay=debug");
         let mut daemon = Daemon::spawn("inlay", command, &dir.path().join("log"));
-        daemon.wait_until(Duration::from_secs(10), |_| UnixStream::connect(&socket).ok());
+        daemon.wait_until(Duration::from_secs(10), |_| {
+            UnixStream::connect(&socket).ok()
+        });
         Self { dir, daemon }
     }
 
@@ -52,9 +59,17 @@ impl Inlay {
 
     /// The most memory that it has had resident so far, in bytes.
     pub fn peak_rss(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.daemon.pid())).expect("inlay runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak in the status");
-        let kib = line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of kB");
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.daemon.pid())).expect("inlay runs");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .expect("a peak in the status");
+        let kib = line
+            .trim()
+            .trim_end_matches(" kB")
+            .parse::<u64>()
+            .expect("a number of kB");
         kib * 1024
     }
 

@@ -16,16 +16,30 @@ pub struct Layout {
 impl Layout {
     /// Reads the archive from `type=oci,dest=…` or `type=docker,dest=…`.
     pub fn from_tar(path: &Path) -> Self {
-        let dir = tempfile::Builder::new().prefix("inlay-layout-").tempdir().expect("a temporary directory");
-        let unpacked = Command::new("tar").arg("-xf").arg(path).arg("-C").arg(dir.path()).status();
-        assert!(unpacked.expect("tar runs").success(), "{} is not unpacked", path.display());
+        let dir = tempfile::Builder::new()
+            .prefix("inlay-layout-")
+            .tempdir()
+            .expect("a temporary directory");
+        let unpacked = Command::new("tar")
+            .arg("-xf")
+            .arg(path)
+            .arg("-C")
+            .arg(dir.path())
+            .status();
+        assert!(
+            unpacked.expect("tar runs").success(),
+            "{} is not unpacked",
+            path.display()
+        );
         Self { dir }
     }
 
     /// The digest of its image, an index or a manifest.
     pub fn digest(&self) -> String {
         let index: Value = self.json("index.json");
-        let digest = index["manifests"][0]["digest"].as_str().expect("the layout has an image");
+        let digest = index["manifests"][0]["digest"]
+            .as_str()
+            .expect("the layout has an image");
         digest.to_owned()
     }
 
@@ -37,7 +51,11 @@ impl Layout {
     /// The bytes of its config.
     pub fn config(&self) -> Vec<u8> {
         let manifest = self.manifest();
-        self.blob(manifest["config"]["digest"].as_str().expect("an image has a config"))
+        self.blob(
+            manifest["config"]["digest"]
+                .as_str()
+                .expect("an image has a config"),
+        )
     }
 
     /// The bytes of a blob.
@@ -50,6 +68,7 @@ impl Layout {
     }
 
     fn read(&self, path: &str) -> Vec<u8> {
-        fs::read(self.dir.path().join(path)).unwrap_or_else(|error| panic!("{path} in the layout: {error}"))
+        fs::read(self.dir.path().join(path))
+            .unwrap_or_else(|error| panic!("{path} in the layout: {error}"))
     }
 }

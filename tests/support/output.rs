@@ -60,11 +60,17 @@ impl BuildOutput {
         let mut places: BTreeMap<String, usize> = BTreeMap::new();
         let mut warnings = Vec::new();
         // SolveStatus messages: each has lists of changed vertices, of log pieces, of warnings.
-        for status in stderr.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+        for status in stderr
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        {
             for update in list(&status["vertexes"]) {
                 let digest = text(&update["digest"]);
                 let place = *places.entry(digest.clone()).or_insert_with(|| {
-                    vertices.push(Vertex { digest, ..Vertex::default() });
+                    vertices.push(Vertex {
+                        digest,
+                        ..Vertex::default()
+                    });
                     vertices.len() - 1
                 });
                 let vertex = &mut vertices[place];
@@ -81,9 +87,19 @@ impl BuildOutput {
                     vertices[*place].log.push_str(&bytes(&piece["data"]));
                 }
             }
-            warnings.extend(list(&status["warnings"]).iter().map(|warning| bytes(&warning["short"])));
+            warnings.extend(
+                list(&status["warnings"])
+                    .iter()
+                    .map(|warning| bytes(&warning["short"])),
+            );
         }
-        Self { status: output.status, stderr, stdout: output.stdout, vertices, warnings }
+        Self {
+            status: output.status,
+            stderr,
+            stdout: output.stdout,
+            vertices,
+            warnings,
+        }
     }
 
     /// The names of the steps that were executed.
@@ -98,21 +114,34 @@ impl BuildOutput {
 
     /// The vertex whose name contains `part`; panics unless there is exactly one.
     pub fn vertex(&self, part: &str) -> &Vertex {
-        let found: Vec<_> = self.vertices.iter().filter(|vertex| vertex.name.contains(part)).collect();
+        let found: Vec<_> = self
+            .vertices
+            .iter()
+            .filter(|vertex| vertex.name.contains(part))
+            .collect();
         let [vertex] = found[..] else {
-            panic!("{} vertices have {part:?} in their name:\n{self}", found.len())
+            panic!(
+                "{} vertices have {part:?} in their name:\n{self}",
+                found.len()
+            )
         };
         vertex
     }
 
     /// What the client wrote to standard error beside the progress: its own error message.
     pub fn message(&self) -> String {
-        let lines = self.stderr.lines().filter(|line| serde_json::from_str::<Value>(line).is_err());
+        let lines = self
+            .stderr
+            .lines()
+            .filter(|line| serde_json::from_str::<Value>(line).is_err());
         lines.collect::<Vec<_>>().join("\n")
     }
 
     fn steps(&self, which: impl Fn(&Vertex) -> bool) -> Vec<&str> {
-        let steps = self.vertices.iter().filter(|vertex| vertex.is_step() && which(vertex));
+        let steps = self
+            .vertices
+            .iter()
+            .filter(|vertex| vertex.is_step() && which(vertex));
         steps.map(|vertex| vertex.name.as_str()).collect()
     }
 }
@@ -124,7 +153,9 @@ impl fmt::Display for BuildOutput {
             let state = match vertex {
                 Vertex { error: Some(_), .. } => "ERROR ",
                 Vertex { cached: true, .. } => "CACHED",
-                Vertex { completed: true, .. } => "ran   ",
+                Vertex {
+                    completed: true, ..
+                } => "ran   ",
                 Vertex { started: true, .. } => "begun ",
                 _ => "-     ",
             };
@@ -150,6 +181,8 @@ fn text(value: &Value) -> String {
 
 /// Go writes bytes as base64.
 fn bytes(value: &Value) -> String {
-    let decoded = BASE64_STANDARD.decode(value.as_str().unwrap_or_default()).unwrap_or_default();
+    let decoded = BASE64_STANDARD
+        .decode(value.as_str().unwrap_or_default())
+        .unwrap_or_default();
     String::from_utf8_lossy(&decoded).into_owned()
 }

@@ -15,7 +15,9 @@ impl Peers {
         let dir = match (env::var_os("INLAY_PEERS"), env::var_os("XDG_CACHE_HOME")) {
             (Some(peers), _) => PathBuf::from(peers),
             (None, Some(cache)) => Path::new(&cache).join("inlay/peers"),
-            (None, None) => Path::new(&env::var_os("HOME").expect("HOME is set")).join(".cache/inlay/peers"),
+            (None, None) => {
+                Path::new(&env::var_os("HOME").expect("HOME is set")).join(".cache/inlay/peers")
+            }
         };
         let peers = Self { dir };
         for wanted in [
@@ -28,7 +30,11 @@ impl Peers {
             peers.docker(),
         ] {
             let name = wanted.strip_prefix(&peers.dir).unwrap_or(&wanted).display();
-            assert!(wanted.exists(), "run `make peers`: missing {name} in {}", peers.dir.display());
+            assert!(
+                wanted.exists(),
+                "run `make peers`: missing {name} in {}",
+                peers.dir.display()
+            );
         }
         peers
     }
@@ -70,7 +76,11 @@ impl Peers {
 
     /// `PATH` with the peers first.
     pub fn path(&self) -> String {
-        format!("{}:{}", self.bin().display(), env::var("PATH").unwrap_or_default())
+        format!(
+            "{}:{}",
+            self.bin().display(),
+            env::var("PATH").unwrap_or_default()
+        )
     }
 
     fn bin(&self) -> PathBuf {

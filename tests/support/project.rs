@@ -17,7 +17,10 @@ impl Project {
     /// An empty one.
     pub fn new() -> Self {
         Self {
-            dir: tempfile::Builder::new().prefix("inlay-project-").tempdir().expect("a temporary directory"),
+            dir: tempfile::Builder::new()
+                .prefix("inlay-project-")
+                .tempdir()
+                .expect("a temporary directory"),
         }
     }
 
@@ -42,7 +45,8 @@ impl Project {
     /// Writes a file between two builds.
     pub fn write(&self, path: &str, contents: impl AsRef<[u8]>) {
         let path = self.path().join(path);
-        fs::create_dir_all(path.parent().expect("a file is in a directory")).expect("directories are made");
+        fs::create_dir_all(path.parent().expect("a file is in a directory"))
+            .expect("directories are made");
         fs::write(path, contents).expect("the file is written");
     }
 

@@ -43,8 +43,10 @@ pub struct Request {
 impl Registry {
     /// Starts an empty one.
     pub fn start() -> Self {
-        let dir =
-            tempfile::Builder::new().prefix("inlay-registry-").tempdir().expect("a temporary directory");
+        let dir = tempfile::Builder::new()
+            .prefix("inlay-registry-")
+            .tempdir()
+            .expect("a temporary directory");
         let path = dir.path().display();
         let config = format!(
             r#"version: 0.1
@@ -64,7 +66,11 @@ http: {{addr: "127.0.0.1:0"}}
             let (_, rest) = log.split_once("msg=\"listening on ")?;
             Some(rest.split_once('"')?.0.to_owned())
         });
-        Self { _dir: dir, daemon, host }
+        Self {
+            _dir: dir,
+            daemon,
+            host,
+        }
     }
 
     /// Host and port.
@@ -96,7 +102,9 @@ http: {{addr: "127.0.0.1:0"}}
     /// one. Without a platform the image has to have a single one.
     pub fn image_manifest(&self, image: &str, platform: Option<&str>) -> Value {
         let top = self.manifest(image);
-        let Some(entries) = top["manifests"].as_array() else { return top };
+        let Some(entries) = top["manifests"].as_array() else {
+            return top;
+        };
         let entries: Vec<_> = entries
             .iter()
             .filter(|entry| {
@@ -107,7 +115,9 @@ http: {{addr: "127.0.0.1:0"}}
                 name != "unknown/unknown" && platform.is_none_or(|wanted| wanted == name)
             })
             .collect();
-        let [entry] = entries[..] else { panic!("{} entries for {platform:?} in {top:#}", entries.len()) };
+        let [entry] = entries[..] else {
+            panic!("{} entries for {platform:?} in {top:#}", entries.len())
+        };
         let digest = entry["digest"].as_str().expect("an entry has a digest");
         self.manifest(&format!("{}@{digest}", repository(image)))
     }
@@ -115,7 +125,9 @@ http: {{addr: "127.0.0.1:0"}}
     /// The bytes of an image's config; for the platform see [`image_manifest`](Self::image_manifest).
     pub fn config(&self, image: &str, platform: Option<&str>) -> Vec<u8> {
         let manifest = self.image_manifest(image, platform);
-        let digest = manifest["config"]["digest"].as_str().expect("an image has a config");
+        let digest = manifest["config"]["digest"]
+            .as_str()
+            .expect("an image has a config");
         self.blob(repository(image), digest)
     }
 
@@ -125,7 +137,12 @@ http: {{addr: "127.0.0.1:0"}}
         let layers = manifest["layers"].as_array().expect("an image has layers");
         layers
             .iter()
-            .map(|layer| layer["digest"].as_str().expect("a layer has a digest").to_owned())
+            .map(|layer| {
+                layer["digest"]
+                    .as_str()
+                    .expect("a layer has a digest")
+                    .to_owned()
+            })
             .collect()
     }
 
@@ -153,7 +170,9 @@ http: {{addr: "127.0.0.1:0"}}
     pub fn blob_gets(&self) -> Vec<String> {
         self.requests()
             .into_iter()
-            .filter(|request| request.method == "GET" && request.status < 400 && request.user_agent != "test")
+            .filter(|request| {
+                request.method == "GET" && request.status < 400 && request.user_agent != "test"
+            })
             .filter_map(|request| Some(request.path.split_once("/blobs/")?.1.to_owned()))
             .collect()
     }
@@ -169,9 +188,15 @@ http: {{addr: "127.0.0.1:0"}}
     /// The body, and `Docker-Content-Digest` (empty where there is none).
     fn get(&self, path: &str) -> (Vec<u8>, String) {
         let url = format!("{}{path}", self.url());
-        let response = ureq::get(&url).header("accept", MANIFEST_TYPES).header("user-agent", "test").call();
+        let response = ureq::get(&url)
+            .header("accept", MANIFEST_TYPES)
+            .header("user-agent", "test")
+            .call();
         let mut response = response.unwrap_or_else(|error| panic!("GET {url}: {error}"));
-        let digest = response.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
+        let digest = response
+            .headers()
+            .get("docker-content-digest")
+            .and_then(|value| value.to_str().ok());
         let digest = digest.unwrap_or_default().to_owned();
         let mut body = Vec::new();
         response
