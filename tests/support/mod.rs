@@ -36,6 +36,7 @@ mod peers;
 mod project;
 mod records;
 mod registry;
+mod stand;
 
 pub use buildctl::{Buildctl, Running};
 pub use buildkitd::Buildkitd;
@@ -49,6 +50,7 @@ pub use peers::Peers;
 pub use project::Project;
 pub use records::{INLINE_CACHE_KEY, inline_records};
 pub use registry::{Registry, Request};
+pub use stand::{Pushed, Stand, assert_one};
 
 use std::time::{Duration, Instant};
 
