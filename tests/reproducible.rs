@@ -86,9 +86,18 @@ FROM base
 fn six_builds_on_a_warm_daemon_with_five_equal_copies() {
     let stand = Stand::start();
     let cases = [
-        ("to one place", five(|_| "COPY --from=build /out.txt /app/".into())),
-        ("to five places", five(|n| format!("COPY --from=build /out.txt /app{n}/"))),
-        ("linked", five(|n| format!("COPY --link --from=build /out.txt /app{n}/"))),
+        (
+            "to one place",
+            five(|_| "COPY --from=build /out.txt /app/".into()),
+        ),
+        (
+            "to five places",
+            five(|n| format!("COPY --from=build /out.txt /app{n}/")),
+        ),
+        (
+            "linked",
+            five(|n| format!("COPY --link --from=build /out.txt /app{n}/")),
+        ),
     ];
     for (case, dockerfile) in cases {
         let project = project(&dockerfile);
@@ -159,7 +168,11 @@ fn cold_builds_with_provenance() {
             build.opt(&format!("attest:provenance=mode={mode}"))
         });
         let platforms: Vec<_> = pushed[0].digests.keys().collect();
-        assert_eq!(platforms, ["linux/amd64"], "an index, with the attestation beside");
+        assert_eq!(
+            platforms,
+            ["linux/amd64"],
+            "an index, with the attestation beside"
+        );
     }
 }
 

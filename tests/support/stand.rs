@@ -90,7 +90,10 @@ pub fn assert_one(what: &str, pushed: &[Pushed]) {
     let [first, rest @ ..] = pushed else {
         panic!("{what}: nothing to compare")
     };
-    assert!(!first.digests.is_empty() && first.results > 0, "{what}: {pushed:#?}");
+    assert!(
+        !first.digests.is_empty() && first.results > 0,
+        "{what}: {pushed:#?}"
+    );
     assert!(
         rest.iter().all(|other| other == first),
         "{what}: has to be one image: {pushed:#?}"
