@@ -81,6 +81,18 @@ fn variants_of_a_mounted_file() {
 }
 
 #[test]
+fn variants_of_a_stage_that_is_mounted_whole() {
+    v1_variants_v1("mounted stage", |project, variant| {
+        let build = "COPY source.txt /src/\nRUN wc -l </src/source.txt >/count.txt\n\
+            FROM base AS second\n\
+            RUN --mount=type=bind,from=build,target=/build cat /build/count.txt >/out.txt";
+        let dockerfile = with_stage(build).replace("--from=build", "--from=second");
+        project.write("Dockerfile", dockerfile);
+        project.write("source.txt", format!("text {variant}\n"));
+    });
+}
+
+#[test]
 fn variants_of_sources_by_wildcard_beside_ignored_files() {
     v1_variants_v1("wildcard", |project, variant| {
         project.write(

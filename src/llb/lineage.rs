@@ -29,6 +29,13 @@
 //! keeps. Refutation is of a link for a vertex's input, never of a root as such, because one
 //! content is current in one place and past in another.
 //!
+//! # What the records tell of content
+//! If `r` has a definition link that is not refuted, then its content links for the same input are
+//! of what `u` gave under a key that this build has: a daemon finds the record of an operation by
+//! any of its keys, and adds the others to it. So content that no such record has is another's,
+//! and known to be: the search is done again with that. If all such records have no content, or
+//! there is none, nothing is concluded.
+//!
 //! # What is not concluded
 //! - The digest of an operation only counts if it occurs among the records, and so do those of
 //!   all operations of its kind: otherwise the daemon may derive digests in another way.
@@ -70,9 +77,15 @@ pub trait Records {
 /// in it is not of this build.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Evidence {
-    content: BTreeMap<(usize, usize), BTreeSet<String>>,
+    content: Contents,
     source: BTreeMap<usize, BTreeSet<String>>,
 }
+
+/// Roots of content, by vertex and input.
+type Contents = BTreeMap<(usize, usize), BTreeSet<String>>;
+
+/// How often the search is done again with what it told.
+const MAX_SEARCHES: usize = 8;
 
 /// What is taken for given.
 #[derive(Debug, Clone, PartialEq)]
@@ -171,7 +184,30 @@ impl Lineage {
         assumptions: &Assumptions,
     ) -> Result<Self, LineageError> {
         let export = Export::read(records)?;
-        let mut tracer = Tracer::new(graph, &export, evidence, assumptions);
+        let mut evidence = evidence.clone();
+        let (mut lineage, mut contents) = Self::search(graph, &export, &evidence, assumptions)?;
+        for _ in 0..MAX_SEARCHES {
+            contents.retain(|at, roots| !roots.is_empty() && !evidence.content.contains_key(at));
+            if contents.is_empty() {
+                break;
+            }
+            evidence.content.append(&mut contents);
+            let (next, more) = Self::search(graph, &export, &evidence, assumptions)?;
+            if next.contradicted {
+                break;
+            }
+            (lineage, contents) = (next, more);
+        }
+        Ok(lineage)
+    }
+
+    fn search(
+        graph: &Graph,
+        export: &Export<'_>,
+        evidence: &Evidence,
+        assumptions: &Assumptions,
+    ) -> Result<(Self, Contents), LineageError> {
+        let mut tracer = Tracer::new(graph, export, evidence, assumptions);
         for &last in &export.finals {
             tracer.refute(last, graph.terminal().vertex)?;
         }
@@ -469,9 +505,11 @@ impl<'a> Tracer<'a> {
             && (key.content || !key.selector.is_empty())
     }
 
-    /// Follows what is not refuted from the final records.
-    fn descend(self) -> Lineage {
+    /// Follows what is not refuted from the final records. Also gives the content that records have beside a
+    /// definition.
+    fn descend(self) -> (Lineage, Contents) {
         let mut out = Lineage::default();
+        let mut contents = Contents::new();
         let mut allowed: BTreeMap<(usize, usize), BTreeSet<usize>> = BTreeMap::new();
         let mut candidates: BTreeMap<(usize, usize), BTreeSet<String>> = BTreeMap::new();
         // Records of which everything stays.
@@ -515,6 +553,15 @@ impl<'a> Tracer<'a> {
                         }
                     }
                 }
+                let (content, definition): (Vec<_>, Vec<_>) = (kept.iter())
+                    .map(|&number| links[number])
+                    .partition(|link| self.is_content(*link, key));
+                if !definition.is_empty() {
+                    let roots = content
+                        .iter()
+                        .map(|link| self.export.records[link.record].digest.to_owned());
+                    contents.entry((vertex, input)).or_default().extend(roots);
+                }
                 allowed.entry((record, input)).or_default().extend(kept);
             }
         }
@@ -548,7 +595,7 @@ impl<'a> Tracer<'a> {
                 candidates,
             })
             .collect();
-        out
+        (out, contents)
     }
 }
 
@@ -786,6 +833,54 @@ mod tests {
         let lineage = trace(&graph, &set, &Evidence::default());
         assert_eq!(dropped(&lineage), [(both, 1, past)]);
         assert_eq!(lineage.vertices(both).count(), 2);
+    }
+
+    /// A stage is mounted whole, and once had other content of which only the content is left to tell.
+    #[test]
+    fn content_that_no_record_of_the_build_has_is_of_another_build() {
+        let ops = [exec("make"), copy("all", "/all")];
+        let mut mount = pb::ExecOp::default();
+        if let Op::Exec(exec) = exec("cat") {
+            mount = exec;
+        }
+        mount.mounts.push(pb::Mount {
+            input: 1,
+            dest: "/made".into(),
+            output: -1,
+            readonly: true,
+            ..Default::default()
+        });
+        let mounted = Op::Exec(mount);
+        let graph = graph(vec![
+            (source(IMAGE), vec![]),
+            (ops[0].clone(), vec![(0, 0)]),
+            (mounted.clone(), vec![(0, 0), (1, 0)]),
+            (ops[1].clone(), vec![(0, 0), (2, 0)]),
+        ]);
+        let mut set = Set::default();
+        let vertex = find(&graph, &source(IMAGE));
+        let image = manifest_root(&graph.vertices()[vertex], None).unwrap();
+        let image = set.add(&image, &[]);
+        let contents = ["now", "past"].map(|content| set.add(&content_root(content), &[]));
+        let selectors = [(&ops[0], 0), (&mounted, 0), (&mounted, 1), (&ops[1], 1)]
+            .map(|(op, input)| selector(&graph, op, input));
+        let made = set.add(&digest_of(&graph, &ops[0]), &[&[(&selectors[0], image)]]);
+        let cat = digest_of(&graph, &mounted);
+        let base = (&*selectors[1], image);
+        let now = set.add(
+            &cat,
+            &[&[base], &[("", contents[0]), (&selectors[2], made)]],
+        );
+        let past = set.add(&cat, &[&[base], &[("", contents[1])]]);
+        let sources = [(&*selectors[3], now), (&*selectors[3], past)];
+        let last = set.add(&digest_of(&graph, &ops[1]), &[&[("", image)], &sources]);
+        let lineage = trace(&graph, &set, &Evidence::default());
+        assert_eq!(dropped(&lineage), [(last, 1, past)]);
+
+        // Where the definition has no content beside it, there is nothing to compare with.
+        set.0[now].1[1].remove(0);
+        let lineage = trace(&graph, &set, &Evidence::default());
+        assert_eq!(dropped(&lineage), []);
     }
 
     #[test]
