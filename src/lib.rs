@@ -1,3 +1,4 @@
 //! Reproducible inline build cache for BuildKit.
 pub mod image;
+pub mod proto;
 pub mod record;
