@@ -1,0 +1,8 @@
+//! What an LLB definition says about a build's cache records, by computation alone.
+//!
+//! [`graph`] reads the definition. It must not know where definitions and records come from, nor
+//! ask anything.
+
+pub mod graph;
+
+pub use graph::{Edge, Graph, GraphError, Limits, Vertex};
