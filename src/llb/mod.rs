@@ -1,10 +1,13 @@
 //! What an LLB definition says about a build's cache records, by computation alone.
 //!
 //! [`graph`] reads the definition, [`digest`] computes the digests that BuildKit derives from an
-//! operation. It must not know where definitions and records come from, nor ask anything.
+//! operation, [`lineage`] lays the operations over the exported records and says which links are
+//! of other builds. It must not know where definitions and records come from, nor ask anything.
 
 pub mod digest;
 mod gojson;
 pub mod graph;
+pub mod lineage;
 
 pub use graph::{Edge, Graph, GraphError, Limits, Vertex};
+pub use lineage::{Assumptions, Evidence, Lineage, LineageError, Link, Question, Records};
