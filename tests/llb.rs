@@ -288,3 +288,47 @@ fn what_an_import_did_not_bring_is_not_made_up() {
         assert!(fixture.records["cold"].iter().any(known));
     }
 }
+
+#[test]
+fn content_of_a_stage_that_ran_again_is_asked_for() {
+    // A command without a reproducible result; again, without its cache; again, from cache. The
+    // record of what copies the result has both contents and one layer.
+    let fixture = Fixture::read("rerun");
+    for name in ["rerun", "cached"] {
+        let graph = fixture.graph(name);
+        let lineage = fixture.trace(name, &Evidence::default());
+        let [question] = lineage.questions() else {
+            panic!("{:?}", lineage.questions());
+        };
+        assert!(!question.local);
+        assert_eq!(question.vertex, graph.terminal().vertex);
+        assert_eq!(question.candidates.len(), 2);
+        assert_eq!(lineage.dropped().next(), None);
+
+        let before = contents_of(&fixture, "cold", question.vertex, question.input);
+        let now: Vec<_> = (question.candidates.iter())
+            .filter(|root| !before.contains(root))
+            .collect();
+        let mut evidence = Evidence::default();
+        evidence.content(question.vertex, question.input, now);
+        let lineage = fixture.trace(name, &evidence);
+        assert_eq!(lineage.questions(), []);
+        let dropped: Vec<_> = lineage.dropped().collect();
+        assert_eq!(dropped.len(), 1);
+        let (_, _, link) = dropped[0];
+        assert_eq!(fixture.records[name][link.record].digest, before[0]);
+    }
+}
+
+/// The roots without selector that the records of a vertex have for an input.
+fn contents_of(fixture: &Fixture, name: &str, vertex: usize, input: usize) -> Vec<String> {
+    let records = &fixture.records[name];
+    let lineage = fixture.trace(name, &Evidence::default());
+    let of_vertex =
+        (0..records.len()).filter(|&record| lineage.vertices(record).any(|v| v == vertex));
+    of_vertex
+        .flat_map(|record| &records[record].inputs[input])
+        .filter(|(selector, root)| selector.is_empty() && records[*root].inputs.is_empty())
+        .map(|(_, root)| records[*root].digest.clone())
+        .collect()
+}
