@@ -2,6 +2,8 @@
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod image;
+pub mod llb;
+pub mod proto;
 pub mod record;
 
 #[cfg(feature = "server")]
@@ -19,11 +21,7 @@ pub mod exported;
 #[cfg(feature = "server")]
 pub mod image_cache;
 #[cfg(feature = "server")]
-pub mod llb;
-#[cfg(feature = "server")]
 pub mod plan;
-#[cfg(feature = "server")]
-pub mod proto;
 #[cfg(feature = "server")]
 pub mod result;
 #[cfg(feature = "server")]

@@ -87,21 +87,27 @@ impl Default for Assumptions {
     fn default() -> Self {
         Self {
             platform: None,
-            steps: 20_000_000,
+            steps: 2_000_000,
         }
     }
 }
 
-/// An input of which the content is that of a directory of the client, and nothing here tells
-/// which of several it is now.
+/// An input read by content of which nothing here tells which of several it is now.
+///
+/// For a directory of the client, each of them had its own records. For the result of an
+/// operation or an image, they are links of one record, which has the result of one of them: an
+/// operation that gave different content when it ran again leaves the earlier content linked to
+/// the later result, and a link kept here is not merely superfluous, it may be untrue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
     /// The vertex that reads.
     pub vertex: usize,
     /// Number of its input.
     pub input: usize,
-    /// The vertex of the directory.
+    /// The vertex of what is read.
     pub source: usize,
+    /// Whether that is a directory of the client.
+    pub local: bool,
     /// Digests of the roots that it may be.
     pub candidates: BTreeSet<String>,
 }
@@ -500,19 +506,13 @@ impl<'a> Tracer<'a> {
                 let links = &self.export.records[record].inputs[input];
                 let kept = self.kept(record, vertex, input);
                 for link in kept.iter().map(|&number| links[number]) {
-                    match self.kinds[edge.vertex] {
-                        // All that is left is content.
-                        Kind::Local => {
-                            let digests = candidates.entry((vertex, input)).or_default();
-                            digests.insert(self.export.records[link.record].digest.to_owned());
-                        }
-                        Kind::Source | Kind::Opaque => whole.push(link.record),
-                        _ if self.is_content(link, key) => {}
-                        _ => {
-                            if seen.insert((link.record, edge.vertex)) {
-                                open.push((link.record, edge.vertex));
-                            }
-                        }
+                    if self.is_content(link, key) {
+                        let digests = candidates.entry((vertex, input)).or_default();
+                        digests.insert(self.export.records[link.record].digest.to_owned());
+                    } else if !self.kinds[edge.vertex].is_operation() {
+                        whole.push(link.record);
+                    } else if seen.insert((link.record, edge.vertex)) {
+                        open.push((link.record, edge.vertex));
                     }
                 }
                 allowed.entry((record, input)).or_default().extend(kept);
@@ -541,11 +541,15 @@ impl<'a> Tracer<'a> {
         }
         out.questions = (candidates.into_iter())
             .filter(|(at, digests)| digests.len() > 1 && !self.evidence.content.contains_key(at))
-            .map(|((vertex, input), candidates)| Question {
-                vertex,
-                input,
-                source: self.graph.vertices()[vertex].inputs[input].vertex,
-                candidates,
+            .map(|((vertex, input), candidates)| {
+                let source = self.graph.vertices()[vertex].inputs[input].vertex;
+                Question {
+                    vertex,
+                    input,
+                    source,
+                    local: self.kinds[source] == Kind::Local,
+                    candidates,
+                }
             })
             .collect();
         out
@@ -567,8 +571,9 @@ mod tests {
 
     /// Records under construction.
     #[derive(Debug, Clone, Default)]
-    #[allow(clippy::type_complexity)] // digest, and by input: selector and source
-    struct Set(Vec<(String, Vec<Vec<(String, usize)>>)>);
+    struct Set(Vec<(String, Inputs)>);
+
+    type Inputs = Vec<Vec<(String, usize)>>;
 
     impl Records for Set {
         fn count(&self) -> usize {
@@ -817,9 +822,7 @@ mod tests {
         let lineage = trace(&graph, &set, &Evidence::default());
         assert_eq!(dropped(&lineage), []);
         // The operation alone would keep its own selector only.
-        let kept = set.0.last_mut().map(|last| last.1[1].pop());
-        assert!(kept.is_some());
-        set.0.last_mut().unwrap().1[1].push((String::new(), roots[0]));
+        set.0[passed].1.clear();
         let lineage = trace(&graph, &set, &Evidence::default());
         assert_eq!(dropped(&lineage), [(made, 0, roots[1])]);
     }
@@ -936,7 +939,7 @@ mod tests {
                     continue;
                 }
                 let keys = input_keys(op).unwrap();
-                let mut inputs: Vec<Vec<(String, usize)>> = Vec::new();
+                let mut inputs = Inputs::new();
                 for (input, (key, edge)) in keys.iter().zip(&op.inputs).enumerate() {
                     let mut links = Vec::new();
                     if let Some(source) = record_of[edge.vertex] {
