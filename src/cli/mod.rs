@@ -18,7 +18,7 @@ struct Cli {
     #[arg(
         long,
         global = true,
-        env = "INLAY_LOG",
+        env = "RUST_LOG",
         default_value = "info",
         value_name = "FILTER"
     )]
