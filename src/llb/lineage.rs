@@ -31,7 +31,8 @@
 //!
 //! # What is not concluded
 //! - The digest of an operation only counts if it occurs among the records, and so do those of
-//!   all operations of its kind: otherwise the daemon may derive digests in another way.
+//!   all operations of its kind, in one dialect and not in another: otherwise the daemon may
+//!   derive digests in another way.
 //! - Where the number of inputs differs, or the vertex is of a kind that is not covered, a record
 //!   keeps all that leads to it.
 //! - Should a final record be refuted as the terminal vertex, then something that was taken for
@@ -40,7 +41,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{
-    digest::{InputKey, edge_digest, input_keys},
+    digest::{Dialect, InputKey, edge_digest, input_keys},
     graph::{Edge, Graph, Vertex},
 };
 use crate::proto::pb::{self, op::Op};
@@ -305,6 +306,25 @@ impl Kind {
     }
 }
 
+/// The digests of all operations of a kind in the one dialect in which all of them occur.
+fn only_reading(
+    readings: [HashMap<Edge, String>; 2],
+    present: &HashSet<&str>,
+) -> HashMap<Edge, String> {
+    let occurs = |reading: &HashMap<Edge, String>| {
+        reading
+            .values()
+            .all(|digest| present.contains(digest.as_str()))
+    };
+    let [current, gogo] = readings;
+    match (occurs(&current), occurs(&gogo)) {
+        (true, false) => current,
+        (false, true) => gogo,
+        (true, true) if current == gogo => current,
+        _ => HashMap::new(),
+    }
+}
+
 struct Tracer<'a> {
     graph: &'a Graph,
     export: &'a Export<'a>,
@@ -328,21 +348,18 @@ impl<'a> Tracer<'a> {
     ) -> Self {
         let kinds: Vec<_> = graph.vertices().iter().map(Kind::of).collect();
         let present: HashSet<_> = export.records.iter().map(|record| record.digest).collect();
-        let mut digests = HashMap::new();
-        let mut distrusted = HashSet::new();
         let edges = graph.vertices().iter().flat_map(|vertex| &vertex.inputs);
-        for &edge in edges.chain([&graph.terminal()]) {
-            if digests.contains_key(&edge) {
-                continue;
-            }
-            if let Some(digest) = edge_digest(graph, edge, assumptions.platform.as_ref()) {
-                if !present.contains(digest.as_str()) {
-                    distrusted.insert(kinds[edge.vertex]);
-                }
-                digests.insert(edge, digest);
-            }
+        let edges: BTreeSet<_> = edges.copied().chain([graph.terminal()]).collect();
+        let mut digests = HashMap::new();
+        for kind in [Kind::Exec, Kind::File, Kind::Merge, Kind::Diff] {
+            let edges = edges.iter().filter(|edge| kinds[edge.vertex] == kind);
+            let platform = assumptions.platform.as_ref();
+            let readings = Dialect::ALL.map(|dialect| -> HashMap<_, _> {
+                let digest = |edge| Some((edge, edge_digest(graph, edge, platform, dialect)?));
+                edges.clone().copied().filter_map(digest).collect()
+            });
+            digests.extend(only_reading(readings, &present));
         }
-        digests.retain(|edge, _| !distrusted.contains(&kinds[edge.vertex]));
         Self {
             graph,
             export,
@@ -632,7 +649,7 @@ mod tests {
 
     fn digest_of(graph: &Graph, op: &Op) -> String {
         let vertex = find(graph, op);
-        edge_digest(graph, Edge { vertex, output: 0 }, None).unwrap()
+        edge_digest(graph, Edge { vertex, output: 0 }, None, Dialect::Current).unwrap()
     }
 
     fn selector(graph: &Graph, op: &Op, input: usize) -> String {
@@ -957,7 +974,7 @@ mod tests {
                     }
                     inputs.push(links);
                 }
-                let digest = edge_digest(&graph, Edge { vertex, output: 0 }, None).unwrap();
+                let digest = edge_digest(&graph, Edge { vertex, output: 0 }, None, Dialect::Current).unwrap();
                 // Vertices with one key have one record.
                 let have = (set.0.iter()).position(|(d, i)| *d == digest && *i == inputs);
                 let record = have.unwrap_or_else(|| {
