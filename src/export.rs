@@ -148,7 +148,7 @@ async fn with_cache(daemon: &Daemon, plan: &Plan, result: &[u8]) -> Result<Vec<u
         };
         configs.insert(
             image.config_key.clone(),
-            config::embed(&config, &cache, Limits::default().bytes)?,
+            config::embed(&config, &cache, config::DEFAULT_LIMIT)?,
         );
     }
     Ok(result::with_metadata(result, &configs).map_err(ResultError::from)?)
