@@ -62,7 +62,7 @@ storage: {filesystem: {rootdirectory: $work/registry}}
 http: {addr: "127.0.0.1:0"}
 YML
     start registry docker-registry serve "$work/registry.yml"
-    await registry grep -q 'listening on' "$work/registry.log"
+    await registry grep -qs 'listening on' "$work/registry.log"
     registry=$(sed -nE 's/.*listening on (127[^"]*)".*/\1/p' "$work/registry.log")
 }
 
