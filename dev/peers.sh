@@ -17,9 +17,14 @@ flock 9 # one at a time: sessions share the directory
 
 # Whatever decides what the peers are is part of the stamp.
 stamp=$(cat "$DEV"/peers/go.{mod,sum} "$DEV"/{lib,peers,base-image,docker-engine}.sh | sha256sum | cut -d' ' -f1)
-there=$(ls "$PEERS"/bin/{buildkitd,buildctl,buildx,runc,docker-registry} \
-    "$PEERS"/{rootfs.tar,docker-engine/version} 2>/dev/null | wc -l)
-if [[ $(cat "$PEERS/stamp" 2>/dev/null) == "$stamp" && $there == 7 ]]; then
+complete() {
+    local file
+    for file in bin/{buildkitd,buildctl,buildx,runc,docker-registry} rootfs.tar docker-engine/version; do
+        [[ -e $PEERS/$file ]] || return 1
+    done
+    [[ $(cat "$PEERS/stamp" 2>/dev/null) == "$stamp" ]]
+}
+if complete; then
     say "all there in $PEERS"
     exit 0
 fi

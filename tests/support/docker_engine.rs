@@ -60,6 +60,11 @@ impl DockerEngine {
         format!("unix://{}/docker.sock", self.dir.path().display())
     }
 
+    /// Its address, as `inlay serve --buildkitd` takes it.
+    pub fn buildkitd_addr(&self) -> String {
+        format!("docker://{}/docker.sock", self.dir.path().display())
+    }
+
     /// Runs the `docker` command on it.
     pub fn docker(&self, args: &[&str]) -> Output {
         Command::new(Peers::locate().docker())
