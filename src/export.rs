@@ -121,7 +121,9 @@ pub async fn warn_user(daemon: &Daemon, build: &str, result: &[u8], text: &str) 
 async fn with_cache(daemon: &Daemon, plan: &Plan, result: &[u8]) -> Result<Vec<u8>, ExportError> {
     let decoded = BuildResult::decode(result).map_err(ResultError::from)?;
     let images = result::images(&decoded)?;
+    debug!("evaluating the result");
     evaluate(daemon, &plan.build, &images).await?;
+    debug!("exporting the cache of the result");
 
     let blobs = Blobs::new(Limits::default().bytes, MAX_BLOBS);
     let session = Session::open(daemon, blobs).await?;
