@@ -24,6 +24,7 @@ impl Peers {
             peers.buildkitd(),
             peers.buildctl(),
             peers.buildx(),
+            peers.direct(),
             peers.runc(),
             peers.docker_registry(),
             peers.rootfs_tar(),
@@ -52,6 +53,11 @@ impl Peers {
     /// Docker's client of BuildKit, which runs without Docker.
     pub fn buildx(&self) -> PathBuf {
         self.bin().join("buildx")
+    }
+
+    /// Our own client over BuildKit's Go client, `tests/clients/direct`.
+    pub fn direct(&self) -> PathBuf {
+        self.bin().join("direct")
     }
 
     /// What buildkitd runs steps with; it looks for it in `PATH`.
