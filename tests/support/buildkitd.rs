@@ -37,6 +37,8 @@ impl Buildkitd {
 root = "{path}/root"
 [grpc]
   address = ["unix://{path}/buildkitd.sock"]
+[otel] # by default one path for all daemons, and the second of two that start together ends
+  socketPath = "{path}/otel.sock"
 [worker.oci]
   enabled = true
   snapshotter = "overlayfs"

@@ -37,6 +37,7 @@ mod peers;
 mod project;
 mod records;
 mod registry;
+mod stand;
 
 pub use buildctl::{Buildctl, Running};
 pub use buildkitd::Buildkitd;
@@ -51,6 +52,7 @@ pub use peers::Peers;
 pub use project::Project;
 pub use records::{INLINE_CACHE_KEY, inline_records};
 pub use registry::{Registry, Request};
+pub use stand::{Pushed, Stand, assert_one};
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,6 @@
 //! A registry, and what landed in it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
 use std::process::Command;
@@ -15,6 +16,9 @@ const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, \
     application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.v2+json";
+
+/// The platform under which an index has the attestations of its images.
+const ATTESTATION: &str = "unknown/unknown";
 
 /// A registry on a free loopback port, over plain HTTP. BuildKit needs no configuration for it.
 ///
@@ -93,6 +97,23 @@ http: {{addr: "127.0.0.1:0"}}
         self.fetch_manifest(image).1
     }
 
+    /// The digest of each image manifest under a name, by platform such as `linux/arm64`; a single image that
+    /// has no index is that of platform "". Attestations are no images.
+    pub fn image_digests(&self, image: &str) -> BTreeMap<String, String> {
+        let (bytes, digest) = self.fetch_manifest(image);
+        let top = parse(&bytes);
+        let Some(entries) = top["manifests"].as_array() else {
+            return BTreeMap::from([(String::new(), digest)]);
+        };
+        let entries = entries.iter().map(|entry| {
+            let digest = entry["digest"].as_str().expect("an entry has a digest");
+            (platform(entry), digest.to_owned())
+        });
+        entries
+            .filter(|(platform, _)| platform != ATTESTATION)
+            .collect()
+    }
+
     /// The manifest or index under a name, parsed.
     pub fn manifest(&self, image: &str) -> Value {
         parse(&self.fetch_manifest(image).0)
@@ -100,7 +121,7 @@ http: {{addr: "127.0.0.1:0"}}
 
     /// The image manifest for a platform such as `linux/arm64`, by way of the index if there is
     /// one. Without a platform the image has to have a single one.
-    pub fn image_manifest(&self, image: &str, platform: Option<&str>) -> Value {
+    pub fn image_manifest(&self, image: &str, wanted: Option<&str>) -> Value {
         let top = self.manifest(image);
         let Some(entries) = top["manifests"].as_array() else {
             return top;
@@ -108,15 +129,12 @@ http: {{addr: "127.0.0.1:0"}}
         let entries: Vec<_> = entries
             .iter()
             .filter(|entry| {
-                let name = [&entry["platform"]["os"], &entry["platform"]["architecture"]]
-                    .map(|part| part.as_str().unwrap_or_default())
-                    .join("/");
-                // Attestations are entries for "unknown/unknown".
-                name != "unknown/unknown" && platform.is_none_or(|wanted| wanted == name)
+                let name = platform(entry);
+                name != ATTESTATION && wanted.is_none_or(|wanted| wanted == name)
             })
             .collect();
         let [entry] = entries[..] else {
-            panic!("{} entries for {platform:?} in {top:#}", entries.len())
+            panic!("{} entries for {wanted:?} in {top:#}", entries.len())
         };
         let digest = entry["digest"].as_str().expect("an entry has a digest");
         self.manifest(&format!("{}@{digest}", repository(image)))
@@ -210,6 +228,13 @@ http: {{addr: "127.0.0.1:0"}}
 
 fn parse(json: &[u8]) -> Value {
     serde_json::from_slice(json).expect("a manifest is JSON")
+}
+
+/// The platform of an index's entry.
+fn platform(entry: &Value) -> String {
+    [&entry["platform"]["os"], &entry["platform"]["architecture"]]
+        .map(|part| part.as_str().unwrap_or_default())
+        .join("/")
 }
 
 /// `repository:tag` or `repository@digest` without what follows.

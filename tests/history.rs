@@ -1,0 +1,198 @@
+//! What else a daemon has built leaves no trace in an image's cache.
+
+mod support;
+
+use support::{Project, Stand, assert_one};
+
+const VARIANTS: usize = 12;
+
+/// The `build` stage makes `/out.txt`, of which the final stage has a copy.
+fn with_stage(build: &str) -> String {
+    format!(
+        "\
+FROM scratch AS base
+ADD rootfs.tar /
+
+FROM base AS build
+{build}
+
+FROM base
+RUN echo fixed >/fixed.txt
+COPY --from=build /out.txt /app/
+RUN cat /app/out.txt >/all.txt
+"
+    )
+}
+
+/// Builds v1, variants of it with the same outputs, and v1 again; `write` makes the project a variant, 0 being v1.
+fn v1_variants_v1(what: &str, write: impl Fn(&Project, usize)) {
+    let stand = Stand::start();
+    let project = Project::new().base();
+    let build = stand.build(&project);
+    write(&project, 0);
+    let first = stand.push(&build, "demo:v1", "");
+    for variant in 1..=VARIANTS {
+        write(&project, variant);
+        stand.push(&build, "demo:variant", "");
+    }
+    write(&project, 0);
+    let again = stand.push(&build, "demo:v1", "");
+    assert_one(what, &[first, again]);
+}
+
+#[test]
+fn variants_of_a_copied_source() {
+    v1_variants_v1("copied", |project, variant| {
+        project.write(
+            "Dockerfile",
+            with_stage("COPY source.txt /src/\nRUN wc -l </src/source.txt >/out.txt"),
+        );
+        project.write("source.txt", format!("text {variant}\n"));
+    });
+}
+
+#[test]
+fn variants_of_a_copied_source_through_two_stages() {
+    v1_variants_v1("copied through two stages", |project, variant| {
+        project.write("Dockerfile", with_stage("COPY source.txt /src/\nRUN wc -l </src/source.txt >/count.txt\n\
+            FROM base AS second\nCOPY --from=build /count.txt /\nCOPY other.txt /src/\nRUN cat /count.txt >/out.txt").replace("--from=build /out", "--from=second /out"));
+        project.write("source.txt", format!("text {variant}\n"));
+        project.write("other.txt", format!("other {}\n", variant / 2));
+    });
+}
+
+#[test]
+fn variants_of_a_mounted_source() {
+    v1_variants_v1("mounted", |project, variant| {
+        project.write(
+            "Dockerfile",
+            with_stage("RUN --mount=type=bind,target=/src wc -l </src/source.txt >/out.txt"),
+        );
+        project.write("source.txt", format!("text {variant}\n"));
+    });
+}
+
+#[test]
+fn variants_of_a_mounted_file() {
+    v1_variants_v1("mounted file", |project, variant| {
+        project.write("Dockerfile", with_stage("RUN --mount=type=bind,source=source.txt,target=/source.txt wc -l </source.txt >/out.txt"));
+        project.write("source.txt", format!("text {variant}\n"));
+    });
+}
+
+#[test]
+fn variants_of_sources_by_wildcard_beside_ignored_files() {
+    v1_variants_v1("wildcard", |project, variant| {
+        project.write(
+            "Dockerfile",
+            with_stage("COPY *.txt /src/\nRUN cat /src/*.txt | wc -l >/out.txt"),
+        );
+        project.write(".dockerignore", "*.log\nignored.txt\n");
+        project.write("a.txt", format!("text {variant}\n"));
+        project.write("b.txt", format!("text {}\n", variant / 3));
+        project.write("ignored.txt", format!("ignored {variant}\n"));
+        project.write("build.log", format!("log {variant}\n"));
+    });
+}
+
+#[test]
+fn variants_of_a_command_in_another_stage() {
+    v1_variants_v1("command", |project, variant| {
+        project.write(
+            "Dockerfile",
+            with_stage(&format!(
+                "COPY source.txt /src/\nRUN : {variant}; wc -l </src/source.txt >/out.txt"
+            )),
+        );
+        project.write("source.txt", "text\n");
+    });
+}
+
+#[test]
+fn v1_v2_v1_with_other_outputs() {
+    for (case, build) in [
+        (
+            "copied",
+            "COPY source.txt /src/\nRUN tr a-z A-Z </src/source.txt >/out.txt",
+        ),
+        (
+            "mounted",
+            "RUN --mount=type=bind,target=/src tr a-z A-Z </src/source.txt >/out.txt",
+        ),
+    ] {
+        let stand = Stand::start();
+        let project = Project::new().base().dockerfile(&with_stage(build));
+        let pushed = ["one\n", "two\n", "one\n"].map(|source| {
+            project.write("source.txt", source);
+            stand.push(&stand.build(&project), "demo:v", "")
+        });
+        let [first, other, again] = pushed;
+        assert_ne!(first, other);
+        assert_one(&format!("v1, v2, v1 {case}"), &[first, again]);
+    }
+}
+
+/// Builds v1, runs its steps once more without export, all of them or those of one stage, and builds v1 again.
+///
+/// Which of the results v1 then is made of is the daemon's choice, so the digest may differ.
+#[test]
+fn newer_results_of_the_same_steps_leave_no_record_without_one() {
+    let below = "\
+FROM scratch AS below
+ADD rootfs.tar /
+RUN date +%N >/a.txt
+
+FROM below AS middle
+RUN date +%N >/b.txt
+
+FROM middle
+RUN cat /a.txt /b.txt >/c.txt
+RUN cat /c.txt >/d.txt
+";
+    let copied = with_stage("COPY source.txt /src/\nRUN date +%N >/out.txt");
+    let linked = copied.replace("COPY --from", "COPY --link --from");
+    let whole: &[&str] = &["--no-cache"];
+    for (case, dockerfile, args) in [
+        ("one chain", below, whole),
+        (
+            "one chain, its base",
+            below,
+            &["--no-cache", "--opt=target=below"],
+        ),
+        (
+            "stages, their base",
+            &copied,
+            &["--no-cache", "--opt=target=base"],
+        ),
+        (
+            "stages, the other one",
+            &copied,
+            &["--no-cache", "--opt=target=build"],
+        ),
+        ("linked", &linked, whole),
+        (
+            "linked, their base",
+            &linked,
+            &["--no-cache", "--opt=target=base"],
+        ),
+    ] {
+        let stand = Stand::start();
+        let project = Project::new()
+            .base()
+            .dockerfile(dockerfile)
+            .file("source.txt", "text\n");
+        let build = stand.build(&project);
+        let first = stand.push(&build, "demo:v1", "");
+        let layers = stand.registry.layers("demo:v1", None);
+        build.clone().args(args.iter().copied()).run_ok();
+        let again = stand.push(&build, "demo:v1", "");
+        assert_eq!(
+            (again.records, again.results),
+            (first.records, first.results),
+            "{case}: {again:?} after {first:?}"
+        );
+        if stand.registry.layers("demo:v1", None) == layers {
+            assert_one(case, &[first, again]);
+        }
+    }
+}
