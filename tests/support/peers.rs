@@ -25,6 +25,7 @@ impl Peers {
             peers.buildctl(),
             peers.buildx(),
             peers.direct(),
+            peers.descriptors(),
             peers.runc(),
             peers.docker_registry(),
             peers.rootfs_tar(),
@@ -53,6 +54,11 @@ impl Peers {
     /// Docker's client of BuildKit, which runs without Docker.
     pub fn buildx(&self) -> PathBuf {
         self.bin().join("buildx")
+    }
+
+    /// The descriptors of the protocols, `tests/clients/descriptors`.
+    pub fn descriptors(&self) -> PathBuf {
+        self.bin().join("descriptors")
     }
 
     /// Our own client over BuildKit's Go client, `tests/clients/direct`.
