@@ -6,14 +6,6 @@ use support::{Buildctl, Buildx, Project, Pushed, Stand, assert_one};
 
 const EPOCH: u64 = 1_700_000_000;
 
-const SINGLE: &str = "\
-FROM scratch
-ADD rootfs.tar /
-COPY source.txt /src/
-RUN wc -c </src/source.txt >/count.txt
-RUN cat /count.txt >/all.txt
-";
-
 const STAGES: &str = "\
 FROM scratch AS base
 ADD rootfs.tar /

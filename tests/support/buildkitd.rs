@@ -11,6 +11,9 @@ use tempfile::TempDir;
 
 use super::{Daemon, Peers};
 
+/// Where it has its blobs.
+const BLOBS: &str = "root/runc-overlayfs/content/blobs/sha256";
+
 /// A buildkitd with a state of its own, in debug mode so that its log tells what ran.
 #[derive(Debug)]
 pub struct Buildkitd {
@@ -111,16 +114,55 @@ root = "{path}/root"
 
     /// The digests of all the blobs that it holds: layers that it pulled or compressed, configs, manifests.
     pub fn blobs(&self) -> BTreeSet<String> {
-        let blobs = self
-            .dir
-            .path()
-            .join("root/runc-overlayfs/content/blobs/sha256");
+        let blobs = self.dir.path().join(BLOBS);
         let Ok(entries) = fs::read_dir(blobs) else {
             return BTreeSet::new();
         };
         entries
             .map(|entry| format!("sha256:{}", entry.expect("an entry").file_name().display()))
             .collect()
+    }
+
+    /// Those of the blobs that are layers, in whatever compression.
+    pub fn layer_blobs(&self) -> BTreeSet<String> {
+        let mut blobs = self.blobs();
+        // The others are manifests, configs and the logs of builds.
+        blobs.retain(|digest| {
+            let blob = self.blob(digest);
+            let (gzip, zstd) = (&[0x1f, 0x8b][..], &[0x28, 0xb5, 0x2f, 0xfd][..]);
+            blob.starts_with(gzip) || blob.starts_with(zstd) || blob.get(257..262) == Some(b"ustar")
+        });
+        blobs
+    }
+
+    /// The bytes of a blob that it holds.
+    fn blob(&self, digest: &str) -> Vec<u8> {
+        let name = digest.trim_start_matches("sha256:");
+        let blobs = self.dir.path().join(BLOBS);
+        fs::read(blobs.join(name)).unwrap_or_else(|error| panic!("blob {digest}: {error}"))
+    }
+
+    /// Deletes the results of steps of which `buildctl du` describes with one of these words, and all that is
+    /// built on them. What led to them stays known.
+    pub fn forget(&self, words: &[&str]) {
+        let is_meant = |record: &Value| {
+            let description = record["description"].as_str().unwrap_or_default();
+            words.iter().any(|word| description.contains(word))
+        };
+        loop {
+            let before = self.usage();
+            let meant: Vec<_> = before.iter().filter(|record| is_meant(record)).collect();
+            if meant.is_empty() {
+                return;
+            }
+            for record in meant {
+                let id = record["id"].as_str().expect("a record has an id");
+                let pruned = self.buildctl(&["prune", "--filter", &format!("id=={id}")]);
+                assert!(pruned.status.success(), "{pruned:?}");
+            }
+            // Results that others are built on go after these.
+            assert!(self.usage().len() < before.len(), "{before:#?}");
+        }
     }
 
     /// Runs `buildctl` on it, for subcommands other than `build`.
