@@ -39,7 +39,7 @@ impl Inlay {
             .arg("serve")
             .arg(format!("--addr=unix://{}", socket.display()))
             .arg(format!("--buildkitd={addr}"));
-        command.args(args).env("RUST_LOG", "inlay=debug");
+        command.args(args).env("INLAY_LOG", "inlay=debug");
         let mut daemon = Daemon::spawn("inlay", command, &dir.path().join("log"));
         daemon.wait_until(Duration::from_secs(10), |_| {
             UnixStream::connect(&socket).ok()
@@ -71,6 +71,17 @@ impl Inlay {
             .parse::<u64>()
             .expect("a number of kB");
         kib * 1024
+    }
+
+    /// How many sockets it has open: those that it listens on, its clients', and those to the daemon.
+    pub fn sockets(&self) -> usize {
+        let files = fs::read_dir(format!("/proc/{}/fd", self.daemon.pid())).expect("inlay runs");
+        let targets = files
+            .flatten()
+            .filter_map(|file| fs::read_link(file.path()).ok());
+        targets
+            .filter(|target| target.to_string_lossy().starts_with("socket:"))
+            .count()
     }
 
     /// SIGTERM; gives how it ended.
