@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Daemon, Peers};
+use super::{Buildctl, Daemon, Peers};
 
 /// A buildkitd with a state of its own, in debug mode so that its log tells what ran.
 #[derive(Debug)]
@@ -156,12 +156,7 @@ root = "{path}/root"
 
     /// Runs `buildctl` on it, for subcommands other than `build`.
     pub fn buildctl(&self, args: &[&str]) -> Output {
-        let mut command = Command::new(Peers::locate().buildctl());
-        command
-            .arg(format!("--addr={}", self.addr()))
-            .args(args)
-            .output()
-            .expect("buildctl runs")
+        Buildctl::command(&self.addr(), args)
     }
 }
 
