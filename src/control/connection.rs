@@ -47,7 +47,7 @@ pub async fn serve(stream: Box<dyn Stream>, connection: Connection, stop: Cancel
     let mut served = pin!(
         http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            .auto_date_header(false)
+            .auto_date_header(false) // the daemon's headers, and no others
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(MAX_FRAME)

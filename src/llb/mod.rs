@@ -11,6 +11,7 @@ mod gojson;
 pub mod graph;
 pub mod layers;
 pub mod lineage;
+pub mod notice;
 pub mod probe;
 
 pub use graph::{Edge, Graph, GraphError, Limits, Vertex};
