@@ -19,7 +19,7 @@ demo: build peers ## one project built by BuildKit and through inlay, side by si
 	dev/demo.sh
 
 test: peers ## unit, property and end-to-end tests, these on real daemons
-	$(CARGO) test --locked
+	$(CARGO) test --locked --no-fail-fast
 
 lint: ## formatting, clippy, documentation: no warning passes
 	$(CARGO) fmt --check

@@ -1,6 +1,11 @@
 //! Compiles `proto/` without an installed `protoc`.
 
-use std::io::Result;
+use std::env;
+use std::fs;
+use std::io::{Error, Result};
+use std::path::Path;
+
+use prost::Message as _;
 
 const PROTO: &str = "proto";
 const FILES: [&str; 3] = [
@@ -11,7 +16,13 @@ const FILES: [&str; 3] = [
 
 fn main() -> Result<()> {
     println!("cargo::rerun-if-changed={PROTO}");
-    let descriptors = protox::compile(FILES, [PROTO]).map_err(std::io::Error::other)?;
+    let descriptors = protox::compile(FILES, [PROTO]).map_err(Error::other)?;
+    // tests/protocol.rs holds them against those of the real peers.
+    let out = env::var_os("OUT_DIR").ok_or_else(|| Error::other("OUT_DIR is not set"))?;
+    fs::write(
+        Path::new(&out).join("descriptors.bin"),
+        descriptors.encode_to_vec(),
+    )?;
     tonic_prost_build::configure()
         // What is handed on is shared; maps of LLB have an order, so that equal operations have equal bytes.
         .bytes(".moby")

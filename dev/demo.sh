@@ -15,11 +15,13 @@ export PATH=$PEERS/bin:$PATH
 work=$(mktemp -d "${TMPDIR:-/tmp}/inlay-demo-XXXXXX")
 declare -A pids
 
-# Ends what start began. SIGKILL will do: its state goes next, and a daemon's
-# namespaces take along all that it runs or has mounted.
+# Ends what start began. SIGKILL will do: its state goes next. For a daemon in
+# namespaces, its first process goes, and with that all that it runs or has mounted.
 stop() {
-    kill -KILL "${pids[$1]}"
-    wait "${pids[$1]}" 2>/dev/null || true
+    local pid=${pids[$1]} inner
+    inner=$(cat "/proc/$pid/task/$pid/children" 2>/dev/null || true)
+    kill -KILL ${inner:-"$pid"} 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
     unset "pids[$1]"
 }
 
@@ -60,7 +62,7 @@ storage: {filesystem: {rootdirectory: $work/registry}}
 http: {addr: "127.0.0.1:0"}
 YML
     start registry docker-registry serve "$work/registry.yml"
-    await registry grep -q 'listening on' "$work/registry.log"
+    await registry grep -qs 'listening on' "$work/registry.log"
     registry=$(sed -nE 's/.*listening on (127[^"]*)".*/\1/p' "$work/registry.log")
 }
 
@@ -80,8 +82,10 @@ root = "$work/$1"
 TOML
     start "$1" unshare --mount --pid --fork --kill-child --mount-proc --propagation private \
         buildkitd --config "$work/$1.toml"
-    await "$1" buildctl --addr "unix://$work/$1.sock" debug workers >"$work/workers" 2>&1
+    await "$1" answers "unix://$work/$1.sock"
 }
+
+answers() { buildctl --addr "$1" debug workers >/dev/null 2>&1; }
 
 wipe() {
     stop "$1"
@@ -92,19 +96,20 @@ wipe() {
 build() {
     local addr=$1 tag=$2 progress=$work/progress
     shift 2
-    buildctl --addr "$addr" build --progress plain --frontend dockerfile.v0 \
+    buildctl --addr "$addr" build --progress rawjson --frontend dockerfile.v0 \
         --local context="$work/project" --local dockerfile="$work/project" \
         --opt build-arg:SOURCE_DATE_EPOCH=1700000000 \
         --output "type=image,name=$registry/$tag,push=true,rewrite-timestamp=true" \
         --export-cache type=inline --metadata-file "$work/metadata" "$@" >"$progress" 2>&1 \
-        || { cat "$progress" >&2; die "a build failed"; }
+        || { grep -v '^{' "$progress" >&2; die "a build failed"; }
     digest=$(sed -nE 's/.*"containerimage.digest": "sha256:([0-9a-f]+)".*/\1/p' "$work/metadata" | head -1)
-    # "#7 [pages 2/3] COPY pages /src", later "#7 CACHED" or "#7 DONE 0.1s"
-    read -r ran cached < <(awk '
-        /^#[0-9]+ \[/ && !/\[(internal|auth)\]/ && !/\] FROM / { step[$1] = 1 }
-        step[$1] && $2 == "CACHED" { state[$1] = "cached" }
-        step[$1] && $2 == "DONE" && !state[$1] { state[$1] = "ran" }
-        END { for (s in state) n[state[s]]++; print n["ran"] + 0, n["cached"] + 0 }' "$progress")
+    # One vertex a line; what was once told to be cached is, even if its layer was downloaded later.
+    read -r ran cached < <(sed 's/{"digest":"sha256:/\n&/g' "$progress" | awk '
+        !/^{"digest":"sha256:/ || !/"name":"\[/ || /"name":"\[(internal|auth)\]/ || /"name":"[^"]*\] FROM / { next }
+        { step = substr($0, 12, 71) }
+        /"completed":/ && !state[step] { state[step] = "ran" }
+        /"cached":true/ { state[step] = "cached" }
+        END { for (step in state) n[state[step]]++; print n["ran"] + 0, n["cached"] + 0 }')
 }
 
 # The six builds of one column, on daemons of its own. column NAME FRONT: FRONT
@@ -158,17 +163,18 @@ distinct() {
 }
 
 version=$(buildctl --version | awk '{ print $3 }')
-line() { printf '%-44s  %-28s  %-28s\n' "$@"; }
+rule=-----------------------------------------
+line() { printf '%-41s  %-26s  %s\n' "$@"; }
 echo
 line "" "BuildKit $version" "through inlay"
 line "one project, inline cache in its image" "ran cached   digest" "ran cached   digest"
-line "-------------------------------------------" "--------------------------" "--------------------------"
+line "${rule:0:41}" "${rule:0:26}" "${rule:0:26}"
 labels=("empty daemon" "daemon wiped, imports image 1" "another empty daemon, no import"
     "the same once more" "plus random bytes, daemon wiped" "daemon wiped, imports image 5")
 for row in 1 2 3 4 5 6; do
     line "$row  ${labels[row - 1]}" "${rows[plain$row]}" "${rows[inlay$row]}"
 done
-line "-------------------------------------------" "--------------------------" "--------------------------"
+line "${rule:0:41}" "${rule:0:26}" "${rule:0:26}"
 line "digests of 1 to 4 (one is right)" "$(distinct plain 1 2 3 4)" "$(distinct inlay 1 2 3 4)"
 line "digests of 5 and 6 (one is right)" "$(distinct plain 5 6)" "$(distinct inlay 5 6)"
 echo

@@ -3,6 +3,7 @@
 # into ${INLAY_PEERS:-${XDG_CACHE_HOME:-~/.cache}/inlay/peers}:
 #
 #   bin/buildkitd bin/buildctl bin/buildx   built from dev/peers/go.mod
+#   bin/direct bin/descriptors              tests/clients, with the same modules
 #   bin/runc bin/docker-registry            Debian's packages, unpacked
 #   rootfs.tar                              a base image of Debian's busybox
 #   docker-engine/                          a Debian tree with Docker Engine
@@ -16,10 +17,16 @@ exec 9>"$PEERS/lock"
 flock 9 # one at a time: sessions share the directory
 
 # Whatever decides what the peers are is part of the stamp.
-stamp=$(cat "$DEV"/peers/go.{mod,sum} "$DEV"/{lib,peers,base-image,docker-engine}.sh | sha256sum | cut -d' ' -f1)
-there=$(ls "$PEERS"/bin/{buildkitd,buildctl,buildx,runc,docker-registry} \
-    "$PEERS"/{rootfs.tar,docker-engine/version} 2>/dev/null | wc -l)
-if [[ $(cat "$PEERS/stamp" 2>/dev/null) == "$stamp" && $there == 7 ]]; then
+clients=$DEV/../tests/clients
+stamp=$(cat "$DEV"/peers/go.{mod,sum} "$DEV"/{lib,peers,base-image,docker-engine}.sh "$clients"/*/*.go | sha256sum | cut -d' ' -f1)
+complete() {
+    local file
+    for file in bin/{buildkitd,buildctl,buildx,direct,descriptors,runc,docker-registry} rootfs.tar docker-engine/version; do
+        [[ -e $PEERS/$file ]] || return 1
+    done
+    [[ $(cat "$PEERS/stamp" 2>/dev/null) == "$stamp" ]]
+}
+if complete; then
     say "all there in $PEERS"
     exit 0
 fi
@@ -69,6 +76,14 @@ build() {
 build buildkitd github.com/moby/buildkit
 build buildctl github.com/moby/buildkit
 build buildx github.com/docker/buildx
+
+# --- clients of our own, for what BuildKit's tools do not do ------------------
+
+for client in direct descriptors; do
+    (cd "$DEV/peers" && "$go" build -trimpath -buildvcs=false -ldflags "-s -w" -o "$PEERS/bin/$client" "$clients/$client/main.go") \
+        || die "building the client $client failed"
+    say "$client built"
+done
 
 # --- runc, docker-registry, busybox from Debian ------------------------------
 

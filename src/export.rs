@@ -20,10 +20,13 @@ use crate::exported::{self, Exported, ExportedError};
 use crate::image::config::{self, ConfigError};
 use crate::image::default::{Platform, default_config};
 use crate::image_cache::{ImageCache, ImageCacheError};
+use crate::llb::notice::notice;
 use crate::llb::probe::Probe;
 use crate::plan::Plan;
 use crate::proto::control::{CacheOptions, CacheOptionsEntry, ListWorkersRequest, SolveRequest};
-use crate::proto::gateway::{EvaluateRequest, Result as BuildResult, WarnRequest};
+use crate::proto::gateway::{
+    EvaluateRequest, Result as BuildResult, SolveRequest as SolveGatewayRequest, WarnRequest,
+};
 use crate::proto::pb;
 use crate::record::Limits;
 use crate::result::{self, Image, ResultError};
@@ -95,24 +98,34 @@ pub async fn conclude(daemon: &Daemon, plan: &Plan, result: &[u8]) -> Conclusion
     }
 }
 
-/// Says something in the progress output of a build's user, beside the step that made the result.
+/// Says something in the progress output of a build's user: as a warning of the step that made the result, and as
+/// a step by itself.
 pub async fn warn_user(daemon: &Daemon, build: &str, result: &[u8], text: &str) {
     warn!("{text}");
+    let text = format!("inlay: {text}");
     let vertex = BuildResult::decode(result)
         .ok()
         .and_then(|result| result::images(&result).ok()?.first()?.vertex())
         .unwrap_or_default();
-    let warning = WarnRequest {
-        digest: vertex,
-        level: 1,
-        short: Bytes::from(format!("inlay: {text}")),
-        ..Default::default()
+    let warned = async {
+        let mut gateway = daemon.gateway(build)?;
+        let warning = WarnRequest {
+            digest: vertex,
+            level: 1,
+            short: Bytes::from(text.clone()),
+            ..Default::default()
+        };
+        gateway.warn(warning).await?;
+        // A plain log shows no warning of a step that is over.
+        let notice = SolveGatewayRequest {
+            definition: Some(notice(&text, &new_id()).into()),
+            allow_result_return: true,
+            evaluate: true,
+            ..Default::default()
+        };
+        gateway.solve(notice).await
     };
-    let warned = match daemon.gateway(build) {
-        Ok(mut gateway) => gateway.warn(warning).await.map(drop),
-        Err(status) => Err(status),
-    };
-    if let Err(status) = warned {
+    if let Err(status) = warned.await {
         // The build goes on: a warning that cannot be given must not fail it.
         warn!("the user could not be warned: {}", status.message());
     }
@@ -121,7 +134,9 @@ pub async fn warn_user(daemon: &Daemon, build: &str, result: &[u8], text: &str) 
 async fn with_cache(daemon: &Daemon, plan: &Plan, result: &[u8]) -> Result<Vec<u8>, ExportError> {
     let decoded = BuildResult::decode(result).map_err(ResultError::from)?;
     let images = result::images(&decoded)?;
+    debug!("evaluating the result");
     evaluate(daemon, &plan.build, &images).await?;
+    debug!("exporting the cache of the result");
 
     let blobs = Blobs::new(Limits::default().bytes, MAX_BLOBS);
     let session = Session::open(daemon, blobs).await?;
@@ -148,7 +163,7 @@ async fn with_cache(daemon: &Daemon, plan: &Plan, result: &[u8]) -> Result<Vec<u
         };
         configs.insert(
             image.config_key.clone(),
-            config::embed(&config, &cache, Limits::default().bytes)?,
+            config::embed(&config, &cache, config::DEFAULT_LIMIT)?,
         );
     }
     Ok(result::with_metadata(result, &configs).map_err(ResultError::from)?)
@@ -193,6 +208,7 @@ impl Side<'_> {
     ) -> Result<Option<String>, ExportError> {
         let definition = image.definition;
         let store = format!("{number}");
+        debug!(image = number, "side solve: the daemon exports the cache");
         let Some(exported) = self.solve(definition.clone(), &store).await? else {
             info!("inline cache: there is nothing to cache");
             return Ok(None);

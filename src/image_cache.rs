@@ -68,7 +68,7 @@ impl ImageCache {
     /// there is nothing to ask.
     pub fn probe(&self, definition: &[u8], nonce: &str) -> Option<Probe> {
         let graph = self.graph.as_ref()?;
-        let lineage = self.lineage()?;
+        let lineage = self.lineage(&self.evidence)?;
         Probe::new(graph, definition, lineage.questions(), nonce)
     }
 
@@ -95,7 +95,7 @@ impl ImageCache {
     /// Where no record set can be made of the export.
     pub fn finish(mut self) -> Result<InlineCache, ImageCacheError> {
         // Without a lineage nothing is known of the records but what they say of each other.
-        if let Some(lineage) = self.lineage() {
+        if let Some(lineage) = self.certain_lineage() {
             self.set.retain_links(|record, input, link| {
                 let link = Link {
                     selector: &link.selector,
@@ -108,9 +108,32 @@ impl ImageCache {
         Ok(record::select_expecting(&self.set, &expected)?)
     }
 
-    fn lineage(&self) -> Option<Lineage> {
+    /// The lineage without content that may not be this build's.
+    ///
+    /// An operation that gave other content when it ran again leaves the earlier content linked to the later
+    /// result. Which of them is true cannot be told without running it, so where the operation's own key leads to
+    /// the same record, that alone stays.
+    fn certain_lineage(&self) -> Option<Lineage> {
+        let lineage = self.lineage(&self.evidence)?;
+        let mut doubted = self.evidence.clone();
+        for question in lineage
+            .questions()
+            .iter()
+            .filter(|question| !question.local)
+        {
+            doubted.content(question.vertex, question.input, [] as [String; 0]);
+        }
+        let certain = self.lineage(&doubted)?;
+        Some(if certain.contradicted() {
+            lineage
+        } else {
+            certain
+        })
+    }
+
+    fn lineage(&self, evidence: &Evidence) -> Option<Lineage> {
         let graph = self.graph.as_ref()?;
-        let lineage = Lineage::trace(graph, &self.set, &self.evidence, &self.assumptions)
+        let lineage = Lineage::trace(graph, &self.set, evidence, &self.assumptions)
             .inspect_err(|err| debug!("records of other builds are kept: {err}"))
             .ok()?;
         if lineage.contradicted() {
@@ -126,7 +149,9 @@ impl ImageCache {
             .iter()
             .flat_map(|record| &self.set.records()[*record].results);
         let image = results.map(|result| result.len()).max();
-        let (Some(graph), Some(lineage), Some(image)) = (&self.graph, self.lineage(), image) else {
+        let (Some(graph), Some(lineage), Some(image)) =
+            (&self.graph, self.lineage(&self.evidence), image)
+        else {
             return HashMap::new();
         };
         let mut records: HashMap<usize, Vec<usize>> = HashMap::new();

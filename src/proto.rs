@@ -1,15 +1,26 @@
 //! The messages and services of `proto/`, as `build.rs` generates them; nothing else.
 #![allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::expect_used)]
 
+#[cfg(feature = "server")]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/proto.rs"));
 }
 
 /// containerd's content service.
+#[cfg(feature = "server")]
 pub use generated::containerd::services::content::v1 as content;
 /// buildkitd's control service.
+#[cfg(feature = "server")]
 pub use generated::moby::buildkit::v1 as control;
 /// The gateway of a build in flight.
+#[cfg(feature = "server")]
 pub use generated::moby::buildkit::v1::frontend as gateway;
-/// LLB, the language of build steps.
+/// LLB: operations and definitions.
+#[cfg(feature = "server")]
 pub use generated::pb;
+
+/// LLB: operations and definitions. It has no services, and needs no more than prost.
+#[cfg(not(feature = "server"))]
+pub mod pb {
+    include!(concat!(env!("OUT_DIR"), "/pb.rs"));
+}

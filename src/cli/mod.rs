@@ -2,6 +2,7 @@
 
 mod serve;
 
+use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -18,7 +19,7 @@ struct Cli {
     #[arg(
         long,
         global = true,
-        env = "INLAY_LOG",
+        env = "RUST_LOG",
         default_value = "info",
         value_name = "FILTER"
     )]
@@ -37,7 +38,8 @@ pub fn run() -> ExitCode {
     let cli = Cli::parse();
     tracing_subscriber::fmt()
         .with_env_filter(cli.log)
-        .with_writer(std::io::stderr)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
         .init();
     let outcome = match cli.command {
         Command::Serve(serve) => serve.run(),

@@ -14,8 +14,16 @@ use tracing::info;
 use crate::address::{DaemonAddress, ListenAddress};
 use crate::control::{InlineExport, Server};
 
+/// Where BuildKit's tools, too, look for the daemon's address.
+const BUILDKIT_HOST: &str = "BUILDKIT_HOST";
+
 /// Listen for BuildKit's clients and hand their builds on to a daemon
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Then point a client at it, and ask for inline cache:
+  buildctl --addr unix:///run/inlay/inlay.sock build … --export-cache type=inline
+  docker buildx create --use --driver remote unix:///run/inlay/inlay.sock
+  docker buildx build … --cache-to type=inline")]
 pub struct Serve {
     /// Where to listen: unix:///PATH or tcp://HOST:PORT (loopback only); may be given several times
     #[arg(
@@ -25,8 +33,9 @@ pub struct Serve {
     )]
     addr: Vec<ListenAddress>,
     /// The daemon: unix:///PATH, tcp://HOST:PORT, or docker:///PATH for Docker Engine's API socket [default:
-    /// buildkitd's usual socket]
-    #[arg(long, value_name = "ADDR", env = "BUILDKIT_HOST")]
+    /// $BUILDKIT_HOST, else buildkitd's usual socket]
+    // Not clap's `env`: for BuildKit's tools an empty variable is none, for clap it is a value.
+    #[arg(long, value_name = "ADDR")]
     buildkitd: Option<DaemonAddress>,
     /// Whether builds that ask for inline cache get it from inlay, or are left to the daemon
     #[arg(long, value_enum, value_name = "WHEN", default_value = "on-request")]
@@ -51,7 +60,12 @@ impl Serve {
     pub fn run(self) -> Result<(), Box<dyn Error>> {
         let daemon = match self.buildkitd {
             Some(daemon) => daemon,
-            None => usual_daemon()?,
+            None => match env::var(BUILDKIT_HOST).ok().filter(|host| !host.is_empty()) {
+                Some(host) => host
+                    .parse()
+                    .map_err(|err| format!("${BUILDKIT_HOST}: {err}"))?,
+                None => usual_daemon()?,
+            },
         };
         let inline_export = match self.inline_export {
             WhenInline::OnRequest => InlineExport::OnRequest,

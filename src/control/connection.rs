@@ -22,15 +22,12 @@ use super::pipe::{
 };
 use super::server::InlineExport;
 use super::{returns, solve, unary};
-use crate::address::DaemonAddress;
 use crate::daemon::{Daemon, Stream};
 
 /// What all connections share.
 #[derive(Debug, Clone)]
 pub struct Connection {
-    /// Where the client's calls go.
-    pub address: Arc<DaemonAddress>,
-    /// inlay's own calls.
+    /// Where the client's calls go, and inlay's own.
     pub daemon: Daemon,
     /// The builds in flight.
     pub builds: Builds,
@@ -40,7 +37,7 @@ pub struct Connection {
 
 /// Serves one client until it leaves, or the daemon's connection is lost, or `stop` finds no call in flight.
 pub async fn serve(stream: Box<dyn Stream>, connection: Connection, stop: CancellationToken) {
-    let upstream = Arc::new(Upstream::new(Arc::clone(&connection.address)));
+    let upstream = Arc::new(Upstream::new(connection.daemon.address()));
     let in_flight = Arc::new(InFlight::default());
     let calls = Calls {
         connection,
@@ -50,6 +47,7 @@ pub async fn serve(stream: Box<dyn Stream>, connection: Connection, stop: Cancel
     let mut served = pin!(
         http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
+            .auto_date_header(false) // the daemon's headers, and no others
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(MAX_FRAME)

@@ -11,6 +11,7 @@ use crate::daemon::{Daemon, Gateway};
 use crate::export::{self, Conclusion};
 use crate::plan::{Direct, Plan};
 use crate::proto::gateway::{PingRequest, SolveRequest};
+use crate::proto::{control, gateway};
 
 /// How often the build is looked for. The daemon itself waits some seconds for it each time, and the build is
 /// known as soon as the solve has begun; a daemon under load may take its time to begin.
@@ -36,7 +37,7 @@ async fn to_return(daemon: &Daemon, plan: &Plan, direct: Direct) -> Result<(), S
             frontend_opt: direct.frontend_attrs,
             allow_result_return: true,
             allow_result_array_ref: true,
-            cache_imports: direct.imports,
+            cache_imports: direct.imports.into_iter().map(import).collect(),
             frontend_inputs: direct
                 .frontend_inputs
                 .into_iter()
@@ -58,6 +59,12 @@ async fn to_return(daemon: &Daemon, plan: &Plan, direct: Direct) -> Result<(), S
     };
     gateway.r#return(request).await?;
     Ok(())
+}
+
+/// The same import in the gateway's terms.
+fn import(import: control::CacheOptionsEntry) -> gateway::CacheOptionsEntry {
+    let control::CacheOptionsEntry { r#type, attrs } = import;
+    gateway::CacheOptionsEntry { r#type, attrs }
 }
 
 async fn wait_until_known(gateway: &mut Gateway) -> Result<(), Status> {

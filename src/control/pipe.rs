@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use futures_util::stream;
+use http::{HeaderMap, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use thiserror::Error;
@@ -107,9 +108,9 @@ pub fn from_incoming(body: Incoming) -> Body {
     body.boxed_unsync()
 }
 
-/// A body of one message that is already here.
-pub fn full(message: Bytes) -> Body {
-    Full::new(message)
-        .map_err(|never| match never {})
-        .boxed_unsync()
+/// A body of what is already here. Its length is not told beforehand: no header that the client did not send.
+pub fn from_parts(data: Bytes, trailers: Option<HeaderMap>) -> Body {
+    let frames = [Some(Frame::data(data)), trailers.map(Frame::trailers)];
+    let frames = frames.into_iter().flatten().map(Ok);
+    StreamBody::new(stream::iter(frames)).boxed_unsync()
 }

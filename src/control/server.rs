@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -86,7 +85,6 @@ impl Server {
             info!(%address, "listening");
         }
         let connection = Connection {
-            address: Arc::new(daemon.clone()),
             daemon: Daemon::new(daemon),
             builds: Builds::default(),
             inline_export,

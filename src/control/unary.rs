@@ -5,7 +5,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, Request, Response, header};
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::{BodyExt as _, Empty, Limited};
 use thiserror::Error;
 
 use super::pipe::{self, Body};
@@ -77,12 +77,7 @@ impl Call {
             frame,
             trailers,
         } = self;
-        let body = match trailers {
-            None => pipe::full(frame),
-            Some(trailers) => pipe::full(frame)
-                .with_trailers(async move { Some(Ok(trailers)) })
-                .boxed_unsync(),
-        };
+        let body = pipe::from_parts(frame, trailers);
         Request::from_parts(head, body)
     }
 
@@ -101,7 +96,7 @@ impl Call {
 
 /// The answer to a call that failed here.
 pub fn refusal(status: tonic::Status) -> Response<Body> {
-    status.into_http::<Full>().map(|_| pipe::full(Bytes::new()))
+    status
+        .into_http::<()>()
+        .map(|()| Empty::new().map_err(|never| match never {}).boxed_unsync())
 }
-
-type Full = http_body_util::Full<Bytes>;

@@ -4,6 +4,7 @@ mod connect;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hyper_util::rt::TokioIo;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -30,6 +31,7 @@ pub const BUILD_HEADER: &str = "buildkit-controlapi-buildid";
 pub struct Daemon {
     address: Arc<DaemonAddress>,
     channel: Channel,
+    exports_to_sessions: Arc<AtomicBool>,
 }
 
 /// Ties each call to one build.
@@ -55,12 +57,16 @@ impl Daemon {
         // The connector does not look at the name.
         let channel =
             Endpoint::from_static("http://localhost").connect_with_connector_lazy(connector);
-        Self { address, channel }
+        Self {
+            address,
+            channel,
+            exports_to_sessions: Arc::default(),
+        }
     }
 
     /// Where it is.
-    pub fn address(&self) -> &DaemonAddress {
-        &self.address
+    pub fn address(&self) -> Arc<DaemonAddress> {
+        Arc::clone(&self.address)
     }
 
     /// Its control service.
@@ -85,11 +91,14 @@ impl Daemon {
     /// Whether it can export cache to a session (`type=local`). Docker Engine's classic image store cannot.
     ///
     /// Asks for such an export without a destination, which each daemon refuses before it does anything: the
-    /// refusal tells whether it is for the type.
+    /// refusal tells whether it is for the type. A daemon that can is not asked again.
     ///
     /// # Errors
     /// Where the daemon cannot be asked.
     pub async fn exports_to_sessions(&self) -> Result<bool, Status> {
+        if self.exports_to_sessions.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
         let export = CacheOptionsEntry {
             r#type: "local".to_owned(),
             attrs: HashMap::new(),
@@ -103,11 +112,13 @@ impl Daemon {
             }),
             ..Default::default()
         };
-        match self.control().solve(request).await {
-            Err(status) if status.code() == tonic::Code::Unavailable => Err(status),
-            Err(status) => Ok(!status.message().contains("unknown cache exporter")),
-            Ok(_) => Ok(true),
-        }
+        let can = match self.control().solve(request).await {
+            Err(status) if status.code() == tonic::Code::Unavailable => return Err(status),
+            Err(status) => !status.message().contains("unknown cache exporter"),
+            Ok(_) => true,
+        };
+        self.exports_to_sessions.store(can, Ordering::Relaxed);
+        Ok(can)
     }
 }
 

@@ -1,4 +1,5 @@
-//! Digests and selectors that BuildKit derives from an operation alone, as of v0.34.2.
+//! Digests and selectors that BuildKit derives from an operation alone, as v0.34.2 and, in
+//! another [`Dialect`], v0.13.2 do.
 //! It must not know records, nor any digest that depends on files or on the network.
 //!
 //! Everything here may answer "unknown" (`None`): for operations that it does not cover, and for
@@ -18,6 +19,20 @@ const CONTENT: i64 = -1;
 /// The number of an input that is not there.
 const EMPTY: i64 = -1;
 
+/// How a daemon's protobuf library has Go write its messages as JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// Numbers of inputs and outputs are left out where they are 0, as in v0.34.2.
+    Current,
+    /// They are written always, and a user's number has another name, as in v0.13.2.
+    Gogo,
+}
+
+impl Dialect {
+    /// All that are known.
+    pub const ALL: [Self; 2] = [Self::Current, Self::Gogo];
+}
+
 /// The digest of the record for one output of an operation with this cache-map digest.
 pub fn record_digest(operation: &str, output: i64) -> String {
     sha256(format!("{operation}@{output}").as_bytes())
@@ -29,32 +44,41 @@ pub fn content_root(content: &str) -> String {
 }
 
 /// The digest of `edge`'s records, if the operation alone tells it.
-pub fn edge_digest(graph: &Graph, edge: Edge, default: Option<&pb::Platform>) -> Option<String> {
+pub fn edge_digest(
+    graph: &Graph,
+    edge: Edge,
+    default: Option<&pb::Platform>,
+    dialect: Dialect,
+) -> Option<String> {
     let vertex = graph.vertices().get(edge.vertex)?;
-    let operation = operation_digest(vertex, default)?;
+    let operation = operation_digest(vertex, default, dialect)?;
     Some(record_digest(&operation, edge.output))
 }
 
 /// The cache-map digest of an exec, file, merge or diff operation. `default` is the platform of
 /// the daemon, for operations that name none.
-pub fn operation_digest(vertex: &Vertex, default: Option<&pb::Platform>) -> Option<String> {
+pub fn operation_digest(
+    vertex: &Vertex,
+    default: Option<&pb::Platform>,
+    dialect: Dialect,
+) -> Option<String> {
     if !vertex.complete {
         return None;
     }
     let json = match vertex.op.op.as_ref()? {
-        Op::Exec(exec) => exec_json(exec, &platform(&vertex.op, default)?)?,
-        Op::File(file) => file_json(file, vertex.inputs.len())?,
+        Op::Exec(exec) => exec_json(exec, &platform(&vertex.op, default)?, dialect)?,
+        Op::File(file) => file_json(file, vertex.inputs.len(), dialect)?,
         Op::Merge(merge) => Object::new()
             .always("Type", "buildkit.merge.v0")
             .always_object(
                 "Merge",
                 Object::new().objects("inputs", &merge.inputs, |input| {
-                    Object::new().int("input", input.input)
+                    Object::new().index("input", input.input, dialect)
                 }),
             )
             .finish()?,
         Op::Diff(diff) => {
-            let side = |input| Object::new().int("input", input);
+            let side = |input| Object::new().index("input", input, dialect);
             Object::new()
                 .always("Type", "buildkit.diff.v0")
                 .always_object(
@@ -112,7 +136,8 @@ pub struct InputKey {
     pub content: bool,
 }
 
-/// How BuildKit keys each input; `None` for operations not covered.
+/// How BuildKit v0.34.2 keys each input; `None` for operations not covered. v0.13.2 differs for
+/// commands with secrets or SSH, whose mounts it counts as mounts of the first input.
 pub fn input_keys(vertex: &Vertex) -> Option<Vec<InputKey>> {
     if !vertex.complete {
         return None;
@@ -207,7 +232,17 @@ fn file_keys(file: &pb::FileOp, count: usize) -> Option<Vec<InputKey>> {
 
 // === what BuildKit hashes ===
 
-fn exec_json(exec: &pb::ExecOp, platform: &pb::Platform) -> Option<Vec<u8>> {
+impl Object {
+    /// The number of an input or output.
+    fn index(self, name: &str, value: i64, dialect: Dialect) -> Self {
+        match dialect {
+            Dialect::Current => self.int(name, value),
+            Dialect::Gogo => self.always_int(name, value),
+        }
+    }
+}
+
+fn exec_json(exec: &pb::ExecOp, platform: &pb::Platform, dialect: Dialect) -> Option<Vec<u8>> {
     // The daemon replaces requests for devices by what it grants.
     if !exec.cdi_devices.is_empty() {
         return None;
@@ -242,7 +277,7 @@ fn exec_json(exec: &pb::ExecOp, platform: &pb::Platform) -> Option<Vec<u8>> {
     };
     let exec = Object::new()
         .object("meta", meta)
-        .objects("mounts", mounts, mount_json)
+        .objects("mounts", mounts, |mount| mount_json(mount, dialect))
         .int("network", exec.network)
         .int("security", exec.security)
         .objects("secretenv", &exec.secretenv, |secret| {
@@ -274,7 +309,7 @@ fn is_plain_root(mount: &pb::Mount) -> bool {
 }
 
 /// A mount without its selector, which is a link's.
-fn mount_json(mount: &pb::Mount) -> Object {
+fn mount_json(mount: &pb::Mount, dialect: Dialect) -> Object {
     let cache = mount.cache_opt.as_ref().map(|cache| {
         let named_after_path = cache.id == mount.dest
             || (cache.id.split_once('/')).is_some_and(|(_, rest)| rest == mount.dest);
@@ -302,9 +337,9 @@ fn mount_json(mount: &pb::Mount) -> Object {
     });
     let tmpfs = (mount.tmpfs_opt.as_ref()).map(|tmpfs| Object::new().int("size", tmpfs.size));
     Object::new()
-        .int("input", mount.input)
+        .index("input", mount.input, dialect)
         .string("dest", &mount.dest)
-        .int("output", mount.output)
+        .index("output", mount.output, dialect)
         .flag("readonly", mount.readonly)
         .int("mountType", mount.mount_type)
         .object("TmpfsOpt", tmpfs)
@@ -315,9 +350,9 @@ fn mount_json(mount: &pb::Mount) -> Object {
         .int("contentCache", mount.content_cache)
 }
 
-fn file_json(file: &pb::FileOp, inputs: usize) -> Option<Vec<u8>> {
+fn file_json(file: &pb::FileOp, inputs: usize, dialect: Dialect) -> Option<Vec<u8>> {
     let actions: Option<Vec<_>> = (file.actions.iter())
-        .map(|action| action_json(action, inputs))
+        .map(|action| action_json(action, inputs, dialect))
         .collect();
     let indexes: Vec<_> = (file.actions.iter())
         .map(|action| [action.input, action.secondary_input, action.output])
@@ -344,7 +379,8 @@ fn is_usual(indexes: &[[i64; 3]]) -> bool {
     count > 0 && indexes.iter().enumerate().all(usual)
 }
 
-fn action_json(action: &pb::FileAction, inputs: usize) -> Option<Vec<u8>> {
+fn action_json(action: &pb::FileAction, inputs: usize, dialect: Dialect) -> Option<Vec<u8>> {
+    let owner_json = |owner: &pb::ChownOpt| owner_json(owner, dialect);
     let object = match action.action.as_ref()? {
         Action::Copy(copy) => {
             // The folder of what is copied from an input is in the link's selector.
@@ -404,18 +440,21 @@ fn action_json(action: &pb::FileAction, inputs: usize) -> Option<Vec<u8>> {
     object.finish()
 }
 
-fn owner_json(owner: &pb::ChownOpt) -> Object {
+fn owner_json(owner: &pb::ChownOpt, dialect: Dialect) -> Object {
     let who = |who: &pb::UserOpt| {
         let who = match &who.user {
             Some(user_opt::User::ByName(named)) => Object::new().object(
                 "byName",
-                Some(
-                    Object::new()
-                        .string("name", &named.name)
-                        .int("input", named.input),
-                ),
+                Some(Object::new().string("name", &named.name).index(
+                    "input",
+                    named.input,
+                    dialect,
+                )),
             ),
-            Some(user_opt::User::ById(id)) => Object::new().int("byId", *id),
+            Some(user_opt::User::ById(id)) => match dialect {
+                Dialect::Current => Object::new().int("byId", *id),
+                Dialect::Gogo => Object::new().int("byID", *id),
+            },
             None => Object::new(),
         };
         Object::new().always_object("User", who)

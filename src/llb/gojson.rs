@@ -37,12 +37,17 @@ impl Object {
         self
     }
 
-    pub(super) fn int(mut self, name: &str, value: impl Into<i64>) -> Self {
-        let value = value.into();
-        if value != 0 {
-            self.key(name);
-            self.out.extend(value.to_string().bytes());
+    pub(super) fn int(self, name: &str, value: impl Into<i64>) -> Self {
+        match value.into() {
+            0 => self,
+            value => self.always_int(name, value),
         }
+    }
+
+    /// A number that is written even if 0.
+    pub(super) fn always_int(mut self, name: &str, value: i64) -> Self {
+        self.key(name);
+        self.out.extend(value.to_string().bytes());
         self
     }
 

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use crate::proto::pb;
 
 /// The description that a frontend gives a vertex for people to read.
-const CUSTOM_NAME: &str = "llb.customname";
+pub(super) const CUSTOM_NAME: &str = "llb.customname";
 
 /// How large a definition may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -38,7 +38,8 @@
 //!
 //! # What is not concluded
 //! - The digest of an operation only counts if it occurs among the records, and so do those of
-//!   all operations of its kind: otherwise the daemon may derive digests in another way.
+//!   all operations of its kind, in one dialect and not in another: otherwise the daemon may
+//!   derive digests in another way.
 //! - Where the number of inputs differs, or the vertex is of a kind that is not covered, a record
 //!   keeps all that leads to it.
 //! - Should a final record be refuted as the terminal vertex, then something that was taken for
@@ -47,7 +48,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{
-    digest::{InputKey, edge_digest, input_keys},
+    digest::{Dialect, InputKey, edge_digest, input_keys},
     graph::{Edge, Graph, Vertex},
 };
 use crate::proto::pb::{self, op::Op};
@@ -100,21 +101,27 @@ impl Default for Assumptions {
     fn default() -> Self {
         Self {
             platform: None,
-            steps: 20_000_000,
+            steps: 2_000_000,
         }
     }
 }
 
-/// An input of which the content is that of a directory of the client, and nothing here tells
-/// which of several it is now.
+/// An input read by content of which nothing here tells which of several it is now.
+///
+/// For a directory of the client, each of them had its own records. For the result of an
+/// operation or an image, they are links of one record, which has the result of one of them: an
+/// operation that gave different content when it ran again leaves the earlier content linked to
+/// the later result, and a link kept here is not merely superfluous, it may be untrue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
     /// The vertex that reads.
     pub vertex: usize,
     /// Number of its input.
     pub input: usize,
-    /// The vertex of the directory.
+    /// The vertex of what is read.
     pub source: usize,
+    /// Whether that is a directory of the client.
+    pub local: bool,
     /// Digests of the roots that it may be.
     pub candidates: BTreeSet<String>,
 }
@@ -335,6 +342,25 @@ impl Kind {
     }
 }
 
+/// The digests of all operations of a kind in the one dialect in which all of them occur.
+fn only_reading(
+    readings: [HashMap<Edge, String>; 2],
+    present: &HashSet<&str>,
+) -> HashMap<Edge, String> {
+    let occurs = |reading: &HashMap<Edge, String>| {
+        reading
+            .values()
+            .all(|digest| present.contains(digest.as_str()))
+    };
+    let [current, gogo] = readings;
+    match (occurs(&current), occurs(&gogo)) {
+        (true, false) => current,
+        (false, true) => gogo,
+        (true, true) if current == gogo => current,
+        _ => HashMap::new(),
+    }
+}
+
 struct Tracer<'a> {
     graph: &'a Graph,
     export: &'a Export<'a>,
@@ -358,21 +384,18 @@ impl<'a> Tracer<'a> {
     ) -> Self {
         let kinds: Vec<_> = graph.vertices().iter().map(Kind::of).collect();
         let present: HashSet<_> = export.records.iter().map(|record| record.digest).collect();
-        let mut digests = HashMap::new();
-        let mut distrusted = HashSet::new();
         let edges = graph.vertices().iter().flat_map(|vertex| &vertex.inputs);
-        for &edge in edges.chain([&graph.terminal()]) {
-            if digests.contains_key(&edge) {
-                continue;
-            }
-            if let Some(digest) = edge_digest(graph, edge, assumptions.platform.as_ref()) {
-                if !present.contains(digest.as_str()) {
-                    distrusted.insert(kinds[edge.vertex]);
-                }
-                digests.insert(edge, digest);
-            }
+        let edges: BTreeSet<_> = edges.copied().chain([graph.terminal()]).collect();
+        let mut digests = HashMap::new();
+        for kind in [Kind::Exec, Kind::File, Kind::Merge, Kind::Diff] {
+            let edges = edges.iter().filter(|edge| kinds[edge.vertex] == kind);
+            let platform = assumptions.platform.as_ref();
+            let readings = Dialect::ALL.map(|dialect| -> HashMap<_, _> {
+                let digest = |edge| Some((edge, edge_digest(graph, edge, platform, dialect)?));
+                edges.clone().copied().filter_map(digest).collect()
+            });
+            digests.extend(only_reading(readings, &present));
         }
-        digests.retain(|edge, _| !distrusted.contains(&kinds[edge.vertex]));
         Self {
             graph,
             export,
@@ -538,19 +561,13 @@ impl<'a> Tracer<'a> {
                 let links = &self.export.records[record].inputs[input];
                 let kept = self.kept(record, vertex, input);
                 for link in kept.iter().map(|&number| links[number]) {
-                    match self.kinds[edge.vertex] {
-                        // All that is left is content.
-                        Kind::Local => {
-                            let digests = candidates.entry((vertex, input)).or_default();
-                            digests.insert(self.export.records[link.record].digest.to_owned());
-                        }
-                        Kind::Source | Kind::Opaque => whole.push(link.record),
-                        _ if self.is_content(link, key) => {}
-                        _ => {
-                            if seen.insert((link.record, edge.vertex)) {
-                                open.push((link.record, edge.vertex));
-                            }
-                        }
+                    if self.is_content(link, key) {
+                        let digests = candidates.entry((vertex, input)).or_default();
+                        digests.insert(self.export.records[link.record].digest.to_owned());
+                    } else if !self.kinds[edge.vertex].is_operation() {
+                        whole.push(link.record);
+                    } else if seen.insert((link.record, edge.vertex)) {
+                        open.push((link.record, edge.vertex));
                     }
                 }
                 let (content, definition): (Vec<_>, Vec<_>) = (kept.iter())
@@ -588,11 +605,15 @@ impl<'a> Tracer<'a> {
         }
         out.questions = (candidates.into_iter())
             .filter(|(at, digests)| digests.len() > 1 && !self.evidence.content.contains_key(at))
-            .map(|((vertex, input), candidates)| Question {
-                vertex,
-                input,
-                source: self.graph.vertices()[vertex].inputs[input].vertex,
-                candidates,
+            .map(|((vertex, input), candidates)| {
+                let source = self.graph.vertices()[vertex].inputs[input].vertex;
+                Question {
+                    vertex,
+                    input,
+                    source,
+                    local: self.kinds[source] == Kind::Local,
+                    candidates,
+                }
             })
             .collect();
         (out, contents)
@@ -614,8 +635,9 @@ mod tests {
 
     /// Records under construction.
     #[derive(Debug, Clone, Default)]
-    #[allow(clippy::type_complexity)] // digest, and by input: selector and source
-    struct Set(Vec<(String, Vec<Vec<(String, usize)>>)>);
+    struct Set(Vec<(String, Inputs)>);
+
+    type Inputs = Vec<Vec<(String, usize)>>;
 
     impl Records for Set {
         fn count(&self) -> usize {
@@ -674,7 +696,7 @@ mod tests {
 
     fn digest_of(graph: &Graph, op: &Op) -> String {
         let vertex = find(graph, op);
-        edge_digest(graph, Edge { vertex, output: 0 }, None).unwrap()
+        edge_digest(graph, Edge { vertex, output: 0 }, None, Dialect::Current).unwrap()
     }
 
     fn selector(graph: &Graph, op: &Op, input: usize) -> String {
@@ -912,9 +934,7 @@ mod tests {
         let lineage = trace(&graph, &set, &Evidence::default());
         assert_eq!(dropped(&lineage), []);
         // The operation alone would keep its own selector only.
-        let kept = set.0.last_mut().map(|last| last.1[1].pop());
-        assert!(kept.is_some());
-        set.0.last_mut().unwrap().1[1].push((String::new(), roots[0]));
+        set.0[passed].1.clear();
         let lineage = trace(&graph, &set, &Evidence::default());
         assert_eq!(dropped(&lineage), [(made, 0, roots[1])]);
     }
@@ -1031,7 +1051,7 @@ mod tests {
                     continue;
                 }
                 let keys = input_keys(op).unwrap();
-                let mut inputs: Vec<Vec<(String, usize)>> = Vec::new();
+                let mut inputs = Inputs::new();
                 for (input, (key, edge)) in keys.iter().zip(&op.inputs).enumerate() {
                     let mut links = Vec::new();
                     if let Some(source) = record_of[edge.vertex] {
@@ -1049,7 +1069,7 @@ mod tests {
                     }
                     inputs.push(links);
                 }
-                let digest = edge_digest(&graph, Edge { vertex, output: 0 }, None).unwrap();
+                let digest = edge_digest(&graph, Edge { vertex, output: 0 }, None, Dialect::Current).unwrap();
                 // Vertices with one key have one record.
                 let have = (set.0.iter()).position(|(d, i)| *d == digest && *i == inputs);
                 let record = have.unwrap_or_else(|| {

@@ -2,13 +2,16 @@
 //!
 //! [`graph`] reads the definition, [`digest`] computes the digests that BuildKit derives from an
 //! operation, [`lineage`] lays the operations over the exported records and says which links are
-//! of other builds. It must not know where definitions and records come from, nor ask anything.
+//! of other builds, [`probe`] makes the operation that answers what neither tells, and [`layers`]
+//! says which layers are whose. It must not know where definitions and records come from, nor ask
+//! anything.
 
 pub mod digest;
 mod gojson;
 pub mod graph;
 pub mod layers;
 pub mod lineage;
+pub mod notice;
 pub mod probe;
 
 pub use graph::{Edge, Graph, GraphError, Limits, Vertex};

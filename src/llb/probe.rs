@@ -46,7 +46,8 @@ impl Probe {
             definition.def.iter().map(|op| (sha256(op), op)).collect();
         let mut probe = pb::Definition::default();
         let (mut inputs, mut actions, mut asked) = (Vec::new(), Vec::new(), Vec::new());
-        for question in questions {
+        // To ask about any other source, its result would have to be made: steps of the build would run.
+        for question in questions.iter().filter(|question| question.local) {
             let vertices = graph.vertices();
             let vertex = vertices.get(question.vertex)?;
             let edge = vertex.inputs.get(question.input)?;

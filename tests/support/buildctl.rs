@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::Write as _;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use super::{BuildOutput, Peers, Project};
 
@@ -23,6 +23,13 @@ pub struct Running {
 }
 
 impl Buildctl {
+    /// Runs `buildctl` on the daemon at `addr`, for subcommands other than `build`.
+    pub fn command(addr: &str, args: &[&str]) -> Output {
+        let mut command = Command::new(Peers::locate().buildctl());
+        command.arg(format!("--addr={addr}")).args(args);
+        command.output().expect("buildctl runs")
+    }
+
     /// A build on the daemon at `addr`.
     pub fn new(addr: impl Into<String>) -> Self {
         Self {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Daemon, Peers};
+use super::{Buildctl, Daemon, Peers};
 
 /// Where it has its blobs.
 const BLOBS: &str = "root/runc-overlayfs/content/blobs/sha256";
@@ -165,14 +165,42 @@ root = "{path}/root"
         }
     }
 
+    /// The command lines of the processes that it runs at the moment: its steps, and what runs them.
+    pub fn processes(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut parents = vec![self.daemon.pid()];
+        while let Some(parent) = parents.pop() {
+            let Ok(threads) = fs::read_dir(format!("/proc/{parent}/task")) else {
+                continue; // it has ended meanwhile
+            };
+            for thread in threads.flatten() {
+                let children = fs::read_to_string(thread.path().join("children"));
+                let children = children.unwrap_or_default();
+                parents.extend(
+                    children
+                        .split_whitespace()
+                        .filter_map(|pid| pid.parse::<u32>().ok()),
+                );
+            }
+            if parent != self.daemon.pid() {
+                let line = fs::read(format!("/proc/{parent}/cmdline")).unwrap_or_default();
+                found.push(String::from_utf8_lossy(&line).replace('\0', " "));
+            }
+        }
+        found
+    }
+
+    /// How many sessions it has at the moment.
+    pub fn sessions(&self) -> usize {
+        let log = self.log();
+        let since = log.rfind("running server on").unwrap_or(0);
+        let count = |what| log[since..].matches(what).count();
+        count("msg=\"session started\"") - count("msg=\"session finished: ")
+    }
+
     /// Runs `buildctl` on it, for subcommands other than `build`.
     pub fn buildctl(&self, args: &[&str]) -> Output {
-        let mut command = Command::new(Peers::locate().buildctl());
-        command
-            .arg(format!("--addr={}", self.addr()))
-            .args(args)
-            .output()
-            .expect("buildctl runs")
+        Buildctl::command(&self.addr(), args)
     }
 }
 

@@ -149,8 +149,9 @@ impl Daemon {
     /// SIGKILL: no chance to clean up.
     pub fn kill(&mut self) -> ExitStatus {
         self.signal(Signal::KILL);
-        if self.isolated {
-            let _ = self.child.kill(); // `unshare --kill-child`: whatever is in there goes with it
+        // `unshare` ends once the daemon and all in its namespaces are gone: only then are its files at rest.
+        if wait_for(STOP_LIMIT, || self.ended()).is_none() {
+            let _ = self.child.kill(); // it may end meanwhile
         }
         let status = self.child.wait().expect("a child can be waited for");
         self.ended = Some(status);

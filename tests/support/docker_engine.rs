@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::{Daemon, Peers};
+use super::{Daemon, Layout, Peers};
 
 /// Where Docker Engine keeps images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +58,23 @@ impl DockerEngine {
     /// Its address, as `DOCKER_HOST` takes it.
     pub fn addr(&self) -> String {
         format!("unix://{}/docker.sock", self.dir.path().display())
+    }
+
+    /// Its address, as `inlay serve --buildkitd` takes it.
+    pub fn buildkitd_addr(&self) -> String {
+        format!("docker://{}/docker.sock", self.dir.path().display())
+    }
+
+    /// The config of an image that it has.
+    pub fn config(&self, image: &str) -> Vec<u8> {
+        let archive = self.dir.path().join("saved.tar");
+        let saved = self.docker(&["save", "--output", &archive.to_string_lossy(), image]);
+        assert!(
+            saved.status.success(),
+            "{}",
+            String::from_utf8_lossy(&saved.stderr)
+        );
+        Layout::from_tar(&archive).config()
     }
 
     /// Runs the `docker` command on it.

@@ -25,26 +25,31 @@ impl Inlay {
 
     /// Starts it in front of any address that `--buildkitd` takes.
     pub fn in_front_of(addr: &str, args: &[&str]) -> Self {
-        // Not `env!`: without the feature `server` there is no binary, and tests that need none still build.
-        let Some(program) = option_env!("CARGO_BIN_EXE_inlay") else {
-            panic!("needs the feature `server`")
-        };
         let dir = tempfile::Builder::new()
             .prefix("inlay-serve-")
             .tempdir()
             .expect("a temporary directory");
         let socket = dir.path().join("inlay.sock");
-        let mut command = Command::new(program);
+        let mut command = Self::command();
         command
             .arg("serve")
             .arg(format!("--addr=unix://{}", socket.display()))
             .arg(format!("--buildkitd={addr}"));
-        command.args(args).env("RUST_LOG", "inlay=debug");
+        command.args(args).env("INLAY_LOG", "inlay=debug");
         let mut daemon = Daemon::spawn("inlay", command, &dir.path().join("log"));
         daemon.wait_until(Duration::from_secs(10), |_| {
             UnixStream::connect(&socket).ok()
         });
         Self { dir, daemon }
+    }
+
+    /// The program itself, without arguments.
+    pub fn command() -> Command {
+        // Not `env!`: without the feature `server` there is no binary, and tests that need none still build.
+        let Some(program) = option_env!("CARGO_BIN_EXE_inlay") else {
+            panic!("needs the feature `server`")
+        };
+        Command::new(program)
     }
 
     /// Its address, as `buildctl --addr` takes it.
@@ -71,6 +76,17 @@ impl Inlay {
             .parse::<u64>()
             .expect("a number of kB");
         kib * 1024
+    }
+
+    /// How many sockets it has open: those that it listens on, its clients', and those to the daemon.
+    pub fn sockets(&self) -> usize {
+        let files = fs::read_dir(format!("/proc/{}/fd", self.daemon.pid())).expect("inlay runs");
+        let targets = files
+            .flatten()
+            .filter_map(|file| fs::read_link(file.path()).ok());
+        targets
+            .filter(|target| target.to_string_lossy().starts_with("socket:"))
+            .count()
     }
 
     /// SIGTERM; gives how it ended.

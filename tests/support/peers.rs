@@ -24,6 +24,8 @@ impl Peers {
             peers.buildkitd(),
             peers.buildctl(),
             peers.buildx(),
+            peers.direct(),
+            peers.descriptors(),
             peers.runc(),
             peers.docker_registry(),
             peers.rootfs_tar(),
@@ -52,6 +54,16 @@ impl Peers {
     /// Docker's client of BuildKit, which runs without Docker.
     pub fn buildx(&self) -> PathBuf {
         self.bin().join("buildx")
+    }
+
+    /// The descriptors of the protocols, `tests/clients/descriptors`.
+    pub fn descriptors(&self) -> PathBuf {
+        self.bin().join("descriptors")
+    }
+
+    /// Our own client over BuildKit's Go client, `tests/clients/direct`.
+    pub fn direct(&self) -> PathBuf {
+        self.bin().join("direct")
     }
 
     /// What buildkitd runs steps with; it looks for it in `PATH`.

@@ -1,0 +1,86 @@
+//! Cold builds with inline cache: by BuildKit itself, and through inlay. Alternating runs on one daemon, which is
+//! wiped before each; the medians, their difference and their ratio are printed.
+//!
+//! `cargo bench --bench cold_builds`, or with `-- N` for N runs of each.
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::time::{Duration, Instant};
+
+use support::{Buildctl, Buildkitd, Inlay, Project, Registry, inline_records};
+
+/// About half a second of work.
+const SMALL: &str = "\
+FROM scratch AS base
+ADD rootfs.tar /
+FROM base AS build
+COPY source.txt /src/
+RUN tr a-z A-Z </src/source.txt >/out.txt
+RUN wc -c </out.txt >/count.txt
+FROM base
+COPY --from=build /out.txt /count.txt /app/
+RUN cat /app/* >/all.txt
+";
+
+/// 500 MB of layers that do not compress.
+const LARGE: &str = "\
+FROM scratch
+ADD rootfs.tar /
+RUN head -c 250000000 /dev/urandom >/one
+RUN head -c 250000000 /dev/urandom >/two
+";
+
+fn main() {
+    let runs = std::env::args().skip(1).find_map(|arg| arg.parse().ok());
+    let project = |dockerfile| {
+        Project::new()
+            .base()
+            .dockerfile(dockerfile)
+            .file("source.txt", "some text\n")
+    };
+    println!(
+        "{:<24} {:>10} {:>10} {:>10} {:>7}",
+        "cold build", "BuildKit", "inlay", "longer", "ratio"
+    );
+    compare("small", &project(SMALL), runs.unwrap_or(15));
+    compare("500 MB of layers", &project(LARGE), runs.unwrap_or(5));
+}
+
+fn compare(name: &str, project: &Project, runs: usize) {
+    let registry = Registry::start();
+    let mut buildkitd = Buildkitd::start();
+    let inlay = Inlay::start(&buildkitd, &[]);
+    let (mut plain, mut through) = (Vec::new(), Vec::new());
+    for _ in 0..runs {
+        for (address, times) in [(buildkitd.addr(), &mut plain), (inlay.addr(), &mut through)] {
+            buildkitd.wipe();
+            let image = registry.image("bench:cold");
+            let build = Buildctl::new(address)
+                .project(project)
+                .push(&image)
+                .export_cache("type=inline");
+            let started = Instant::now();
+            build.run_ok();
+            times.push(started.elapsed());
+            assert!(!inline_records(&registry.config("bench:cold", None)).is_empty());
+        }
+    }
+    let (plain, through) = (median(plain), median(through));
+    println!(
+        "{name:<24} {:>7.0} ms {:>7.0} ms {:>7.0} ms {:>7.3}",
+        millis(plain),
+        millis(through),
+        millis(through) - millis(plain),
+        through.as_secs_f64() / plain.as_secs_f64(),
+    );
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}

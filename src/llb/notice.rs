@@ -1,0 +1,68 @@
+//! A notice: an operation of inlay's own whose name is what it has to say.
+//! It must not know when there is something to say, or how an operation is solved.
+//!
+//! The progress of a build shows each of its operations by name, in any form of output. This one makes an empty
+//! directory, on nothing, and nothing depends on it.
+
+use prost::Message as _;
+
+use super::graph::{CUSTOM_NAME, sha256};
+use crate::proto::pb::{self, file_action::Action, op::Op};
+
+/// The definition (encoded) of an operation with this name. The nonce is to differ from notice to notice: equal
+/// operations of several builds have one name.
+pub fn notice(text: &str, nonce: &str) -> Vec<u8> {
+    const NONE: i64 = -1;
+    let directory = pb::FileActionMkDir {
+        path: format!("/inlay-{nonce}"),
+        mode: 0o755,
+        timestamp: NONE,
+        ..Default::default()
+    };
+    let op = pb::Op {
+        op: Some(Op::File(pb::FileOp {
+            actions: vec![pb::FileAction {
+                input: NONE,
+                secondary_input: NONE,
+                output: 0,
+                action: Some(Action::Mkdir(directory)),
+            }],
+        })),
+        ..Default::default()
+    };
+    let op = op.encode_to_vec();
+    let result = pb::Input {
+        digest: sha256(&op),
+        index: 0,
+    };
+    let name = pb::OpMetadata {
+        description: [(CUSTOM_NAME.to_owned(), text.to_owned())].into(),
+        ..Default::default()
+    };
+    let end = pb::Op {
+        inputs: vec![result.clone()],
+        ..Default::default()
+    };
+    let definition = pb::Definition {
+        def: vec![op, end.encode_to_vec()],
+        metadata: [(result.digest, name)].into(),
+    };
+    definition.encode_to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::llb::{Graph, Limits};
+
+    #[test]
+    fn a_notice_is_one_operation_with_its_name() {
+        let graph = Graph::parse(&notice("text", "a"), &Limits::default()).unwrap();
+        let [vertex] = graph.vertices() else {
+            panic!("{graph:?}")
+        };
+        assert_eq!(vertex.name.as_deref(), Some("text"));
+        let other = Graph::parse(&notice("text", "b"), &Limits::default()).unwrap();
+        assert_ne!(vertex.digest, other.vertices()[0].digest);
+    }
+}

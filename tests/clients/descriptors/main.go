@@ -1,0 +1,39 @@
+// Writes the descriptors of the protocols that inlay speaks, as the pinned modules have them, to standard output:
+// an encoded google.protobuf.FileDescriptorSet. tests/protocol.rs holds the definitions in proto/ against it.
+package main
+
+import (
+	"log"
+	"os"
+
+	content "github.com/containerd/containerd/api/services/content/v1"
+	control "github.com/moby/buildkit/api/services/control"
+	types "github.com/moby/buildkit/api/types"
+	gateway "github.com/moby/buildkit/frontend/gateway/pb"
+	"github.com/moby/buildkit/solver/pb"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
+)
+
+func main() {
+	files := []protoreflect.FileDescriptor{
+		control.File_github_com_moby_buildkit_api_services_control_control_proto,
+		types.File_github_com_moby_buildkit_api_types_worker_proto,
+		gateway.File_github_com_moby_buildkit_frontend_gateway_pb_gateway_proto,
+		pb.File_github_com_moby_buildkit_solver_pb_ops_proto,
+		content.File_services_content_v1_content_proto,
+	}
+	set := &descriptorpb.FileDescriptorSet{}
+	for _, file := range files {
+		set.File = append(set.File, protodesc.ToFileDescriptorProto(file))
+	}
+	encoded, err := proto.Marshal(set)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := os.Stdout.Write(encoded); err != nil {
+		log.Fatal(err)
+	}
+}
