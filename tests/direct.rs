@@ -225,3 +225,19 @@ fn failed_steps(output: &BuildOutput) -> Vec<(&str, &str, &str)> {
     });
     steps.collect()
 }
+
+#[test]
+fn a_ref_that_no_header_can_hold_is_a_ref_all_the_same() {
+    let registry = Registry::start();
+    let buildkitd = Buildkitd::start();
+    let inlay = Inlay::start(&buildkitd, &[]);
+    let project = project();
+    for (addr, reference) in [(buildkitd.addr(), "plain\n"), (inlay.addr(), "inlay\n")] {
+        Direct::frontend(addr, &project)
+            .reference(reference)
+            .push(&registry.image("direct:ref"))
+            .export_cache("type=inline")
+            .run_ok();
+        assert!(!inline_records(&registry.config("direct:ref", None)).is_empty());
+    }
+}

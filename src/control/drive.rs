@@ -1,8 +1,9 @@
 //! Solves what a client wanted solved by its solve request itself: as that build's gateway client.
 
-use std::convert::Infallible;
 use std::future::pending;
+use std::time::Duration;
 
+use tokio::time::sleep;
 use tonic::{Code, Status};
 use tracing::info;
 
@@ -17,14 +18,23 @@ use crate::proto::{control, gateway};
 /// known as soon as the solve has begun; a daemon under load may take its time to begin.
 const PINGS: usize = 20;
 
-/// Drives a build to its `Return`, and then waits: the solve that was handed on has the outcome.
+/// How long a solve may take to end after its gateway calls fail, as a rule because the solve has failed itself. It
+/// is how long BuildKit's own clients wait then.
+const MAX_OUTCOME: Duration = Duration::from_secs(5);
+
+/// Drives a build to its `Return`, and then waits: the solve that was handed on has the outcome. Gives a status only
+/// if there is no way to that, and the solve would wait for its result for ever.
 ///
 /// It is to be dropped when that solve ends, for whatever reason.
-pub async fn drive(daemon: &Daemon, plan: &Plan, direct: Direct) -> Infallible {
-    if let Err(status) = to_return(daemon, plan, direct).await {
-        info!("the build cannot be driven: {}", status.message());
+pub async fn drive(daemon: &Daemon, plan: &Plan, direct: Direct) -> Status {
+    match to_return(daemon, plan, direct).await {
+        Ok(()) => pending().await,
+        Err(status) => {
+            info!("the build cannot be driven: {}", status.message());
+            sleep(MAX_OUTCOME).await;
+            status
+        }
     }
-    pending().await
 }
 
 async fn to_return(daemon: &Daemon, plan: &Plan, direct: Direct) -> Result<(), Status> {

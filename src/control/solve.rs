@@ -46,6 +46,11 @@ async fn build(
     mut plan: Box<Plan>,
 ) -> Result<Response<Body>, PipeError> {
     let reference = plan.build.clone();
+    // A header ties a build's calls to it. Where none can hold its ref, there are no calls.
+    if let Err(status) = connection.daemon.gateway(&reference) {
+        info!("inline cache is left to the daemon: {}", status.message());
+        return upstream.send(call.unchanged()).await;
+    }
     if !connection
         .daemon
         .exports_to_sessions()
@@ -69,7 +74,7 @@ async fn build(
     let driver = drive::drive(&connection.daemon, plan, direct);
     tokio::select! {
         response = upstream.send(request) => response,
-        // The solve ends by what the driver returned; the driver itself never ends before it.
-        never = driver => match never {},
+        // The solve ends by what the driver returned; the driver itself ends before it only if it cannot return.
+        status = driver => Ok(refusal(status)),
     }
 }

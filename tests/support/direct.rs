@@ -74,6 +74,11 @@ impl Direct {
         self.arg(format!("-command={command}"))
     }
 
+    /// The build's ref, in place of a random one.
+    pub fn reference(self, reference: &str) -> Self {
+        self.arg(format!("-ref={reference}"))
+    }
+
     /// Runs it to its end.
     pub fn run(&self) -> BuildOutput {
         let mut command = Command::new(Peers::locate().direct());

@@ -38,6 +38,7 @@ var (
 	mode       = flag.String("mode", "", "frontend, definition, old-refs, or marshal: print the definition")
 	contextDir = flag.String("context", "", "directory with the sources")
 	command    = flag.String("command", "cat /src/file | tr a-z A-Z > /out", "shell command of the definition's step")
+	ref        = flag.String("ref", "", "the build's ref, in place of a random one")
 	outputs    list
 	exports    list
 	imports    list
@@ -84,6 +85,7 @@ func run(ctx context.Context) error {
 	opt := client.SolveOpt{
 		LocalMounts:   map[string]fsutil.FS{"context": fs, "dockerfile": fs},
 		FrontendAttrs: fields(opts),
+		Ref:           *ref,
 	}
 	for _, output := range outputs {
 		kind, attrs := entry(output)
