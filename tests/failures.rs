@@ -123,7 +123,7 @@ fn a_failing_step_is_told_as_without_inlay_and_runs_once() {
     let project = project();
     project.write(
         "Dockerfile",
-        "FROM scratch\nADD rootfs.tar /\nRUN echo before; echo beside >&2; exit 7\n",
+        "FROM scratch\nADD rootfs.tar /\nRUN echo before; exit 7\n",
     );
     let through = setup.build(&project).run_err();
     assert_eq!(

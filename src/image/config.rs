@@ -21,7 +21,7 @@ use crate::record::{Base64Error, base64};
 pub const CACHE_KEY: &str = "moby.buildkit.cache.v0";
 
 /// A length of config, cache included, that no honest image comes near.
-pub const DEFAULT_LIMIT: usize = 16 << 20;
+pub const DEFAULT_LIMIT: usize = 8 << 20;
 
 /// The records (JSON) that `config` carries, if it carries any. `limit` bounds its length.
 ///
