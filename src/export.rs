@@ -28,6 +28,7 @@ use crate::proto::gateway::{
     EvaluateRequest, Result as BuildResult, SolveRequest as SolveGatewayRequest, WarnRequest,
 };
 use crate::proto::pb;
+use crate::recall::Recall;
 use crate::record::Limits;
 use crate::result::{self, Image, ResultError};
 use crate::session::{Blobs, Session, SessionError};
@@ -79,8 +80,8 @@ pub enum ExportError {
 }
 
 /// Gives a build's result its cache if that can be had, and tells the user if it cannot.
-pub async fn conclude(daemon: &Daemon, plan: &Plan, result: &[u8]) -> Conclusion {
-    match with_cache(daemon, plan, result).await {
+pub async fn conclude(daemon: &Daemon, recall: &Recall, plan: &Plan, result: &[u8]) -> Conclusion {
+    match with_cache(daemon, recall, plan, result).await {
         Ok(cached) => Conclusion::Cached(cached),
         Err(ExportError::Build(status)) => {
             // The daemon meets the same error in a moment, and tells the user in its own words.
@@ -131,7 +132,12 @@ pub async fn warn_user(daemon: &Daemon, build: &str, result: &[u8], text: &str) 
     }
 }
 
-async fn with_cache(daemon: &Daemon, plan: &Plan, result: &[u8]) -> Result<Vec<u8>, ExportError> {
+async fn with_cache(
+    daemon: &Daemon,
+    recall: &Recall,
+    plan: &Plan,
+    result: &[u8],
+) -> Result<Vec<u8>, ExportError> {
     let decoded = BuildResult::decode(result).map_err(ResultError::from)?;
     let images = result::images(&decoded)?;
     debug!("evaluating the result");
@@ -143,6 +149,7 @@ async fn with_cache(daemon: &Daemon, plan: &Plan, result: &[u8]) -> Result<Vec<u
     let platform = platform(daemon).await?;
     let side = Side {
         daemon,
+        recall,
         plan,
         session: &session,
     };
@@ -192,6 +199,7 @@ async fn evaluate(daemon: &Daemon, build: &str, images: &[Image<'_>]) -> Result<
 /// While the client's build is open its steps are shared: nothing runs again.
 struct Side<'a> {
     daemon: &'a Daemon,
+    recall: &'a Recall,
     plan: &'a Plan,
     session: &'a Session,
 }
@@ -223,7 +231,7 @@ impl Side<'_> {
             }
         }
         let of = cache.exported();
-        let cache = cache.finish()?;
+        let cache = cache.finish(|set| self.recall.complete(set))?;
         let (records, layers) = (cache.records().len(), cache.layers());
         info!("inline cache: {records} of {of} exported records, for {layers} layers");
         Ok(Some(cache.encode()))

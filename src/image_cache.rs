@@ -89,11 +89,14 @@ impl ImageCache {
         self.set.records().len()
     }
 
-    /// Makes the cache.
+    /// Makes the cache, and lets `complete` look at the records of this build before their results are chosen.
     ///
     /// # Errors
     /// Where no record set can be made of the export.
-    pub fn finish(mut self) -> Result<InlineCache, ImageCacheError> {
+    pub fn finish(
+        mut self,
+        complete: impl FnOnce(&mut RecordSet),
+    ) -> Result<InlineCache, ImageCacheError> {
         // Without a lineage nothing is known of the records but what they say of each other.
         if let Some(lineage) = self.certain_lineage() {
             self.set.retain_links(|record, input, link| {
@@ -104,6 +107,7 @@ impl ImageCache {
                 lineage.keeps(record, input, link)
             });
         }
+        complete(&mut self.set);
         let expected = self.expected_results();
         Ok(record::select_expecting(&self.set, &expected)?)
     }

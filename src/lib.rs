@@ -78,6 +78,8 @@ pub mod image_cache;
 #[cfg(feature = "server")]
 pub mod plan;
 #[cfg(feature = "server")]
+pub mod recall;
+#[cfg(feature = "server")]
 pub mod result;
 #[cfg(feature = "server")]
 pub mod session;

@@ -23,12 +23,15 @@ use super::pipe::{
 use super::server::InlineExport;
 use super::{returns, solve, unary};
 use crate::daemon::{Daemon, Stream};
+use crate::recall::Recall;
 
 /// What all connections share.
 #[derive(Debug, Clone)]
 pub struct Connection {
     /// Where the client's calls go, and inlay's own.
     pub daemon: Daemon,
+    /// What is remembered of images.
+    pub recall: Arc<Recall>,
     /// The builds in flight.
     pub builds: Builds,
     /// Whether builds get their cache from inlay.

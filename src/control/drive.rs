@@ -13,6 +13,7 @@ use crate::export::{self, Conclusion};
 use crate::plan::{Direct, Plan};
 use crate::proto::gateway::{PingRequest, SolveRequest};
 use crate::proto::{control, gateway};
+use crate::recall::Recall;
 
 /// How often the build is looked for. The daemon itself waits some seconds for it each time, and the build is
 /// known as soon as the solve has begun; a daemon under load may take its time to begin.
@@ -26,8 +27,8 @@ const MAX_OUTCOME: Duration = Duration::from_secs(5);
 /// if there is no way to that, and the solve would wait for its result for ever.
 ///
 /// It is to be dropped when that solve ends, for whatever reason.
-pub async fn drive(daemon: &Daemon, plan: &Plan, direct: Direct) -> Status {
-    match to_return(daemon, plan, direct).await {
+pub async fn drive(daemon: &Daemon, recall: &Recall, plan: &Plan, direct: Direct) -> Status {
+    match to_return(daemon, recall, plan, direct).await {
         Ok(()) => pending().await,
         Err(status) => {
             info!("the build cannot be driven: {}", status.message());
@@ -37,7 +38,12 @@ pub async fn drive(daemon: &Daemon, plan: &Plan, direct: Direct) -> Status {
     }
 }
 
-async fn to_return(daemon: &Daemon, plan: &Plan, direct: Direct) -> Result<(), Status> {
+async fn to_return(
+    daemon: &Daemon,
+    recall: &Recall,
+    plan: &Plan,
+    direct: Direct,
+) -> Result<(), Status> {
     let mut gateway = daemon.gateway(&plan.build)?;
     wait_until_known(&mut gateway).await?;
     let solved = gateway
@@ -60,7 +66,7 @@ async fn to_return(daemon: &Daemon, plan: &Plan, direct: Direct) -> Result<(), S
         Err(status) => returns::failed(&status),
         Ok(response) => {
             let result = response.into_inner().result;
-            match export::conclude(daemon, plan, &result).await {
+            match export::conclude(daemon, recall, plan, &result).await {
                 Conclusion::Unchanged => returns::solved(result),
                 Conclusion::Cached(cached) => returns::solved(cached.into()),
                 Conclusion::Failed(status) => returns::failed(&status),

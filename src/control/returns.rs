@@ -10,7 +10,7 @@ use super::builds::Build;
 use super::connection::Connection;
 use super::pipe::{Body, PipeError, Upstream};
 use super::unary::{Call, refusal};
-use crate::daemon::{BUILD_HEADER, Daemon};
+use crate::daemon::BUILD_HEADER;
 use crate::export::{self, Conclusion};
 use crate::proto::gateway::ReturnRequest;
 use crate::wire::{self, Edit, WireError};
@@ -40,7 +40,7 @@ pub async fn intercept(
         Err(err) => return Ok(refusal(Status::invalid_argument(format!("inlay: {err}")))),
     };
     let span = info_span!("build", build = %reference);
-    let message = changed(&connection.daemon, &reference, &build, &call)
+    let message = changed(connection, &reference, &build, &call)
         .instrument(span)
         .await;
     upstream
@@ -52,7 +52,12 @@ pub async fn intercept(
 }
 
 /// The message to hand on in place of the call's; `None` if it stays.
-async fn changed(daemon: &Daemon, reference: &str, build: &Build, call: &Call) -> Option<Vec<u8>> {
+async fn changed(
+    connection: &Connection,
+    reference: &str,
+    build: &Build,
+    call: &Call,
+) -> Option<Vec<u8>> {
     // A failed build has no result, and what cannot be read is the daemon's to refuse.
     let message = call.message()?;
     let result = ReturnRequest::decode(&message[..]).ok()?.result?;
@@ -60,11 +65,11 @@ async fn changed(daemon: &Daemon, reference: &str, build: &Build, call: &Call) -
         Build::Inline(plan) => plan,
         Build::LeftToDaemon(reason) => {
             let text = format!("inline cache is left to the daemon: {reason}");
-            export::warn_user(daemon, reference, &result, &text).await;
+            export::warn_user(&connection.daemon, reference, &result, &text).await;
             return None;
         }
     };
-    match export::conclude(daemon, plan, &result).await {
+    match export::conclude(&connection.daemon, &connection.recall, plan, &result).await {
         Conclusion::Unchanged => None,
         Conclusion::Cached(result) => with_result(&message, &result).ok(),
         Conclusion::Failed(status) => Some(failed(&status).encode_to_vec()),

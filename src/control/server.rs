@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -86,6 +87,7 @@ impl Server {
         }
         let connection = Connection {
             daemon: Daemon::new(daemon),
+            recall: Arc::default(),
             builds: Builds::default(),
             inline_export,
         };

@@ -71,7 +71,7 @@ async fn build(
     let (Some(direct), Build::Inline(plan)) = (direct, known.build()) else {
         return upstream.send(request).await;
     };
-    let driver = drive::drive(&connection.daemon, plan, direct);
+    let driver = drive::drive(&connection.daemon, &connection.recall, plan, direct);
     tokio::select! {
         response = upstream.send(request) => response,
         // The solve ends by what the driver returned; the driver itself ends before it only if it cannot return.

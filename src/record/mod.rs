@@ -8,6 +8,7 @@
 //! Nothing here does I/O, knows the time, or has heard of daemons, registries or sessions.
 
 pub(crate) mod base64;
+mod contents;
 mod digest;
 mod inline;
 mod limits;
@@ -17,6 +18,7 @@ mod set;
 mod wire;
 
 pub use base64::Base64Error;
+pub use contents::Contents;
 pub use digest::{Digest, DigestError};
 pub use inline::{DecodeError, InlineCache, InlineRecord, InlineResult};
 pub use limits::Limits;

@@ -172,6 +172,32 @@ impl RecordSet {
         self.order = self.order.iter().filter_map(|&r| numbers[r]).collect();
     }
 
+    /// Links inputs of records to roots with these digests, which are added where they are not
+    /// there. A root has no source, so no loop comes of it.
+    pub(super) fn link_to_roots(&mut self, links: Vec<(usize, usize, Digest)>) {
+        let is_root = |(_, record): &(usize, &Record)| record.inputs.is_empty();
+        let roots = self.records.iter().enumerate().filter(is_root);
+        let mut roots: HashMap<_, _> = roots.map(|(n, root)| (root.digest.clone(), n)).collect();
+        let selector = Arc::from("");
+        for (record, input, digest) in links {
+            let root = *roots.entry(digest).or_insert_with_key(|digest| {
+                self.records.push(Record {
+                    digest: digest.clone(),
+                    inputs: Vec::new(),
+                    results: Vec::new(),
+                });
+                self.records.len() - 1
+            });
+            self.records[record].inputs[input].push(Link {
+                selector: Arc::clone(&selector),
+                record: root,
+            });
+        }
+        // Roots come before all that may be made of them.
+        let known = self.order.len();
+        self.order.splice(0..0, known..self.records.len());
+    }
+
     /// Numbers of the records that have inputs and are the source of no other record.
     pub fn finals(&self) -> Vec<usize> {
         let mut finals = self.ends();

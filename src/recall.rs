@@ -1,0 +1,112 @@
+//! What inlay remembers: the content that the steps of an image read, as the daemon once told it.
+//!
+//! BuildKit forgets: a daemon that found steps in an imported cache, by their definitions, cannot tell their
+//! content when it exports the same image again without that import. If inlay saw the export with the import, it
+//! can. What is remembered is true of an image, by the digests of its layers, and not of a daemon. There is no
+//! need to keep it: without it a cache has fewer keys, and no wrong ones.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
+use crate::record::{Contents, Digest, RecordSet};
+
+/// How many links are remembered, of all images together; some 100 bytes each.
+const MAX_LINKS: usize = 50_000;
+
+/// The contents of the images exported last, in memory.
+#[derive(Debug, Default)]
+pub struct Recall(Mutex<VecDeque<(Image, Contents)>>);
+
+/// An image by its layers, base first.
+type Image = Vec<Digest>;
+
+// === impl Recall ===
+
+impl Recall {
+    /// Adds to an export what is remembered of its image, and remembers what the export tells.
+    pub fn complete(&self, set: &mut RecordSet) {
+        let Some(image) = image(set) else { return };
+        // Each change is one call of the queue, so a panic elsewhere leaves it whole.
+        let mut images = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = images.iter().position(|(known, _)| *known == image)
+            && let Some((_, known)) = images.remove(at)
+        {
+            set.add_contents(&known);
+        }
+        let contents = Contents::of(set);
+        if contents.is_empty() {
+            return;
+        }
+        images.push_back((image, contents));
+        let mut links: usize = images.iter().map(|(_, contents)| contents.len()).sum();
+        while links > MAX_LINKS
+            && let Some((_, contents)) = images.pop_front()
+        {
+            links -= contents.len();
+        }
+    }
+}
+
+/// The layers of the image that the final record is, if there is one.
+fn image(set: &RecordSet) -> Option<Image> {
+    let [record] = set.finals()[..] else {
+        return None;
+    };
+    let layers = set.records()[record].results.first()?;
+    let layers = layers.iter().map(|layer| &set.layers()[*layer]);
+    Some(
+        layers
+            .map(|layer| layer.diff_id.as_ref().unwrap_or(&layer.blob).clone())
+            .collect(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Limits;
+
+    fn digest(text: &str) -> String {
+        format!("sha256:{}", text.repeat(64))
+    }
+
+    /// A copy from a stage; with its content or without.
+    fn set(layer: &str, content: bool) -> RecordSet {
+        let by_content = if content { r#",{"link":2}"# } else { "" };
+        let config = format!(
+            r#"{{"layers":[{{"blob":"{}","parent":-1}}],
+                 "records":[{{"digest":"{}"}},
+                   {{"digest":"{}","inputs":[[{{"link":0,"selector":"s"}}{by_content}]],"layers":[{{"layer":0}}]}},
+                   {{"digest":"{}"}}]}}"#,
+            digest(layer),
+            digest("1"),
+            digest("2"),
+            digest("3"),
+        );
+        RecordSet::parse(config.as_bytes(), &Limits::default()).unwrap()
+    }
+
+    #[test]
+    fn an_image_gets_back_the_content_that_it_had() {
+        let recall = Recall::default();
+        recall.complete(&mut set("a", true));
+        let mut same = set("a", false);
+        recall.complete(&mut same);
+        assert_eq!(Contents::of(&same), Contents::of(&set("a", true)));
+        let mut other = set("b", false);
+        recall.complete(&mut other);
+        assert!(Contents::of(&other).is_empty());
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let recall = Recall::default();
+        recall.complete(&mut set("a", true));
+        let mut images = recall.0.lock().unwrap();
+        let (image, contents) = images[0].clone();
+        images.extend((0..2 * MAX_LINKS).map(|_| (image.clone(), contents.clone())));
+        drop(images);
+        recall.complete(&mut set("b", true));
+        assert_eq!(recall.0.lock().unwrap().len(), MAX_LINKS);
+    }
+}
