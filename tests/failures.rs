@@ -215,7 +215,14 @@ fn a_daemon_killed_in_the_side_solve_is_an_error_and_the_next_build_works() {
     setup.buildkitd.kill();
     let through = build.wait();
     assert_eq!(through.status.code(), plain.status.code(), "{through}");
-    assert_eq!(through.message(), plain.message());
+    // Which of its calls the client speaks of is chance, and so is whether a socket that is gone says "EOF" or
+    // "reset"; that its connection broke is not.
+    for output in [&plain, &through] {
+        let message = output.message();
+        let broke =
+            message.contains("Unavailable") && message.contains("error reading from server: ");
+        assert!(broke, "{message}");
+    }
 
     setup.buildkitd.restart();
     setup.assert_works(&project);
@@ -263,10 +270,9 @@ fn without_a_local_cache_exporter_the_cache_is_left_to_the_daemon() {
         .plain()
         .run_ok();
     assert!(seen.stderr.contains(warning), "{}", seen.stderr);
+    // buildx has the warnings once more at its end.
     assert!(
-        seen.stderr.contains(&format!(
-            "warning found (use docker --debug to expand):\n - {warning}"
-        )),
+        seen.stderr.contains(&format!(" - {warning}")),
         "{}",
         seen.stderr
     );
