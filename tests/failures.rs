@@ -215,7 +215,14 @@ fn a_daemon_killed_in_the_side_solve_is_an_error_and_the_next_build_works() {
     setup.buildkitd.kill();
     let through = build.wait();
     assert_eq!(through.status.code(), plain.status.code(), "{through}");
-    assert_eq!(through.message(), plain.message());
+    // Which of its calls the client speaks of is chance, and so is whether a socket that is gone says "EOF" or
+    // "reset"; that its connection broke is not.
+    for output in [&plain, &through] {
+        let message = output.message();
+        let broke =
+            message.contains("Unavailable") && message.contains("error reading from server: ");
+        assert!(broke, "{message}");
+    }
 
     setup.buildkitd.restart();
     setup.assert_works(&project);
@@ -253,8 +260,22 @@ fn without_a_local_cache_exporter_the_cache_is_left_to_the_daemon() {
         1,
         "{through}"
     );
+    // And where people look, whatever the client.
     let seen = build.plain().run_ok();
     assert!(seen.stderr.contains(warning), "{}", seen.stderr);
+    let seen = Buildx::remote(&inlay.addr())
+        .build(&project)
+        .args(["--network=host", "--output=type=moby,name=buildx"])
+        .cache_to("type=inline")
+        .plain()
+        .run_ok();
+    assert!(seen.stderr.contains(warning), "{}", seen.stderr);
+    // buildx has the warnings once more at its end.
+    assert!(
+        seen.stderr.contains(&format!(" - {warning}")),
+        "{}",
+        seen.stderr
+    );
 
     Buildx::docker(&engine.addr())
         .build(&project)
@@ -320,67 +341,6 @@ fn docker_engine_with_the_containerd_image_store_gets_its_cache_from_inlay() {
         assert_eq!(imported.steps_cached().len(), 3, "{imported}");
         assert_eq!(registry.digest("demo:engine"), digests[0]);
     }
-}
-
-/// A real build whose cache cannot be had: its image config is larger than inlay takes.
-fn with_a_huge_config() -> Project {
-    let mut dockerfile = format!("FROM scratch\nARG A={}\n", "x".repeat(60_000));
-    for n in 0..5 {
-        dockerfile.push_str(&format!("LABEL l{n}=\"{}\"\n", "$A".repeat(16)));
-    }
-    dockerfile.push_str("COPY file /\n");
-    Project::new().dockerfile(&dockerfile).file("file", "x")
-}
-
-#[test]
-fn a_build_without_records_warns_where_its_user_looks() {
-    let setup = Setup::start();
-    let project = with_a_huge_config();
-    let warning = "inlay: built without inline cache: image config: ";
-    let build = setup.build(&project);
-    let built = build.run_ok();
-    assert!(
-        built.warnings.iter().any(|text| text.starts_with(warning)),
-        "{:?}",
-        built.warnings
-    );
-    assert!(inline_records(&setup.registry.config("demo:failures", None)).is_empty());
-    assert_eq!(setup.registry.layers("demo:failures", None).len(), 1);
-
-    let plain = build.plain().run_ok();
-    assert!(plain.stderr.contains(warning), "{}", plain.stderr);
-
-    let buildx = Buildx::remote(&setup.inlay.addr());
-    let built = buildx
-        .build(&project)
-        .output(&format!(
-            "type=registry,name={}",
-            setup.registry.image("demo:failures")
-        ))
-        .cache_to("type=inline")
-        .plain()
-        .run_ok();
-    assert!(built.stderr.contains(warning), "{}", built.stderr);
-}
-
-#[test]
-fn a_build_that_must_have_its_records_fails_without_them() {
-    let setup = Setup::start();
-    let project = with_a_huge_config();
-    let build = Buildctl::new(setup.inlay.addr())
-        .project(&project)
-        .push(&setup.registry.image("demo:required"))
-        .export_cache("type=inline,ignore-error=false");
-    let failed = build.run_err();
-    assert!(
-        failed
-            .message()
-            .contains("inlay: inline cache: image config: "),
-        "{}",
-        failed.message()
-    );
-    assert_eq!(failed.status.code(), Some(1));
-    setup.assert_works(&self::project());
 }
 
 #[test]

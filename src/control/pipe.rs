@@ -1,13 +1,18 @@
 //! Hands calls on to the daemon: one HTTP/2 connection to it for one client connection.
 
+use std::error::Error as _;
+use std::future::pending;
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderMap, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use thiserror::Error;
@@ -72,8 +77,11 @@ impl Upstream {
     /// Where the daemon cannot be reached or gives no answer.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, PipeError> {
         let mut requests = self.requests().await?;
-        let response = requests.send_request(request).await?;
-        Ok(response.map(from_incoming))
+        match requests.send_request(request).await {
+            Ok(response) => Ok(response.map(|body| OfDaemon(body).boxed_unsync())),
+            Err(err) if is_of_connection(&err) => pending().await,
+            Err(err) => Err(err.into()),
+        }
     }
 
     async fn requests(&self) -> Result<SendRequest<Body>, ConnectError> {
@@ -103,7 +111,47 @@ impl Upstream {
     }
 }
 
-/// A body as it comes from a connection.
+/// Whether the connection broke, and with it all calls: the client is to see its own connection break, as it would
+/// without inlay, and no call fail for a reason of its own before that.
+fn is_of_connection(err: &hyper::Error) -> bool {
+    let mut source = err.source();
+    while let Some(err) = source {
+        let h2 = err.downcast_ref::<h2::Error>();
+        if err.is::<io::Error>() || h2.is_some_and(h2::Error::is_io) {
+            return true;
+        }
+        source = err.source();
+    }
+    false
+}
+
+/// A body of the daemon's. Where its connection breaks it has no end: [`Upstream::lost`] has.
+struct OfDaemon(Incoming);
+
+impl HttpBody for OfDaemon {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match Pin::new(&mut self.0).poll_frame(context) {
+            Poll::Ready(Some(Err(err))) if is_of_connection(&err) => Poll::Pending,
+            frame => frame,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
+/// A body as it comes from a client.
 pub fn from_incoming(body: Incoming) -> Body {
     body.boxed_unsync()
 }

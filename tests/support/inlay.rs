@@ -35,7 +35,7 @@ impl Inlay {
             .arg("serve")
             .arg(format!("--addr=unix://{}", socket.display()))
             .arg(format!("--buildkitd={addr}"));
-        command.args(args).env("RUST_LOG", "inlay=debug");
+        command.args(args).arg("--log=inlay=debug");
         let mut daemon = Daemon::spawn("inlay", command, &dir.path().join("log"));
         daemon.wait_until(Duration::from_secs(10), |_| {
             UnixStream::connect(&socket).ok()
