@@ -35,6 +35,8 @@ use crate::session::{Blobs, Session, SessionError};
 
 /// How many blobs an export writes for one image: a cache config and its manifest, and some room.
 const MAX_BLOBS: usize = 8;
+/// How large a result may be with its cache: buildkitd takes messages of 16 MiB, and there is more in one.
+const MAX_RESULT: usize = (16 << 20) - (4 << 10);
 /// How long a probe may take. One that has the build's sources at hand takes some 30 ms, and one that has not
 /// waits for a client that will not come.
 const MAX_PROBE: Duration = Duration::from_secs(2);
@@ -74,6 +76,9 @@ pub enum ExportError {
     /// No cache can be made of it.
     #[error(transparent)]
     ImageCache(#[from] ImageCacheError),
+    /// The daemon would not take the result.
+    #[error("with it the build's result has {0} bytes, and the daemon takes {MAX_RESULT}")]
+    TooLarge(usize),
     /// The image config cannot hold it.
     #[error("image config: {0}")]
     Config(#[from] ConfigError),
@@ -173,7 +178,11 @@ async fn with_cache(
             config::embed(&config, &cache, config::DEFAULT_LIMIT)?,
         );
     }
-    Ok(result::with_metadata(result, &configs).map_err(ResultError::from)?)
+    let cached = result::with_metadata(result, &configs).map_err(ResultError::from)?;
+    if cached.len() > MAX_RESULT {
+        return Err(ExportError::TooLarge(cached.len()));
+    }
+    Ok(cached)
 }
 
 /// Waits for the refs in the client's build: progress, logs and errors appear where the user looks.

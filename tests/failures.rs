@@ -57,7 +57,7 @@ impl Setup {
     fn in_the_side_solve(&self, project: &Project) -> Running {
         project.write(
             "Dockerfile",
-            "FROM scratch\nADD rootfs.tar /\nRUN head -c 64m /dev/urandom >/large\n",
+            "FROM scratch\nADD rootfs.tar /\nRUN head -c 200m /dev/urandom >/large\n",
         );
         let begun = self.inlay.log().matches("side solve").count();
         let mut build = Buildctl::new(self.inlay.addr())
@@ -69,7 +69,8 @@ impl Setup {
             .export_cache("type=inline")
             .spawn();
         let begins = wait_for(6 * SOON, || {
-            let begins = self.inlay.log().matches("side solve").count() > begun;
+            let asked = self.inlay.log().matches("side solve").count() > begun;
+            let begins = asked && self.buildkitd.writes() > 0;
             (begins || !build.is_running()).then_some(begins)
         });
         assert_eq!(begins, Some(true), "{}", build.kill());

@@ -135,6 +135,12 @@ root = "{path}/root"
         blobs
     }
 
+    /// How many blobs it is writing at the moment.
+    pub fn writes(&self) -> usize {
+        let ingests = self.dir.path().join(BLOBS).join("../../ingest");
+        fs::read_dir(ingests).map_or(0, Iterator::count)
+    }
+
     /// The bytes of a blob that it holds.
     fn blob(&self, digest: &str) -> Vec<u8> {
         let name = digest.trim_start_matches("sha256:");
