@@ -24,7 +24,8 @@ fn main() -> Result<()> {
         descriptors.encode_to_vec(),
     )?;
     tonic_prost_build::configure()
-        // What is handed on is shared; maps of LLB have an order, so that equal operations have equal bytes.
+        // What is handed on is shared; maps of LLB have an order, so that equal operations have
+        // equal bytes.
         .bytes(".moby")
         .bytes(".containerd")
         .btree_map(".pb")

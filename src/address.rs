@@ -36,7 +36,8 @@ pub enum DaemonAddress {
     Unix(PathBuf),
     /// buildkitd's `host:port`.
     Tcp(String),
-    /// The API socket of Docker Engine, which serves its BuildKit behind an upgrade of `POST /grpc`.
+    /// The API socket of Docker Engine, which serves its BuildKit behind an upgrade of `POST
+    /// /grpc`.
     Docker(PathBuf),
 }
 
@@ -69,8 +70,8 @@ impl fmt::Display for ListenAddress {
 // === impl DaemonAddress ===
 
 impl DaemonAddress {
-    /// The first of the usual places of buildkitd's socket where `exists` finds something: the system's, then
-    /// that of a rootless buildkitd, whose runtime directory is the user's.
+    /// The first of the usual places of buildkitd's socket where `exists` finds something: the
+    /// system's, then that of a rootless buildkitd, whose runtime directory is the user's.
     pub fn usual(runtime_dir: Option<&Path>, exists: impl Fn(&Path) -> bool) -> Option<Self> {
         let system = PathBuf::from("/run/buildkit/buildkitd.sock");
         let rootless = runtime_dir.map(|dir| dir.join("buildkit/buildkitd.sock"));

@@ -1,8 +1,8 @@
 //! The export: a build's result in, the same result with a cache in its image configs out.
 //!
-//! Top to bottom: evaluate the result's refs in the client's own build, have the daemon export their cache to a
-//! session of inlay's, make the record set of each image, embed it. It knows the order of things, and leaves the
-//! record set, configs, sessions and messages to their modules.
+//! Top to bottom: evaluate the result's refs in the client's own build, have the daemon export
+//! their cache to a session of inlay's, make the record set of each image, embed it. It knows the
+//! order of things, and leaves the record set, configs, sessions and messages to their modules.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -35,10 +35,11 @@ use crate::session::{Blobs, Session, SessionError};
 
 /// How many blobs an export writes for one image: a cache config and its manifest, and some room.
 const MAX_BLOBS: usize = 8;
-/// How large a result may be with its cache: buildkitd takes messages of 16 MiB, and there is more in one.
+/// How large a result may be with its cache: buildkitd takes messages of 16 MiB, and there is more
+/// in one.
 const MAX_RESULT: usize = (16 << 20) - (4 << 10);
-/// How long a probe may take. One that has the build's sources at hand takes some 30 ms, and one that has not
-/// waits for a client that will not come.
+/// How long a probe may take. One that has the build's sources at hand takes some 30 ms, and one
+/// that has not waits for a client that will not come.
 const MAX_PROBE: Duration = Duration::from_secs(2);
 
 /// What becomes of a result.
@@ -104,8 +105,8 @@ pub async fn conclude(daemon: &Daemon, recall: &Recall, plan: &Plan, result: &[u
     }
 }
 
-/// Says something in the progress output of a build's user: as a warning of the step that made the result, and as
-/// a step by itself.
+/// Says something in the progress output of a build's user: as a warning of the step that made the
+/// result, and as a step by itself.
 pub async fn warn_user(daemon: &Daemon, build: &str, result: &[u8], text: &str) {
     warn!("{text}");
     let text = format!("inlay: {text}");
@@ -246,8 +247,8 @@ impl Side<'_> {
         Ok(Some(cache.encode()))
     }
 
-    /// Solves a probe. Where a source of the build is at hand this takes no time, and where it is not, it must not
-    /// be waited for.
+    /// Solves a probe. Where a source of the build is at hand this takes no time, and where it is
+    /// not, it must not be waited for.
     async fn ask(&self, probe: &Probe, store: &str) -> Result<Option<Exported>, ExportError> {
         let solved = self.solve(Bytes::copy_from_slice(probe.definition()), store);
         timeout(MAX_PROBE, solved).await.unwrap_or_else(|_| {
@@ -257,7 +258,8 @@ impl Side<'_> {
         })
     }
 
-    /// Has the daemon export the cache of a definition to the session's store; `None` if there is nothing to cache.
+    /// Has the daemon export the cache of a definition to the session's store; `None` if there is
+    /// nothing to cache.
     async fn solve(&self, definition: Bytes, store: &str) -> Result<Option<Exported>, ExportError> {
         let mut attrs = self.plan.compression.clone();
         for (name, value) in [

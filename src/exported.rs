@@ -1,7 +1,8 @@
-//! What the daemon writes when it exports cache: a manifest that names a cache config and the layers.
+//! What the daemon writes when it exports cache: a manifest that names a cache config and the
+//! layers.
 //!
-//! Pure. Format: `cache/remotecache/export.go` of BuildKit. The config is a manifest's `config`, or one of an
-//! index's `manifests`, as older daemons write it.
+//! Pure. Format: `cache/remotecache/export.go` of BuildKit. The config is a manifest's `config`, or
+//! one of an index's `manifests`, as older daemons write it.
 
 use std::collections::HashMap;
 

@@ -1,7 +1,8 @@
-//! The inline cache of one image: made of what the daemon exported, and of the definition that was solved.
+//! The inline cache of one image: made of what the daemon exported, and of the definition that was
+//! solved.
 //!
-//! Pure. It lays the two over each other, so that records of other builds go and records of this build have
-//! their results; it knows nothing of how an export or an answer comes.
+//! Pure. It lays the two over each other, so that records of other builds go and records of this
+//! build have their results; it knows nothing of how an export or an answer comes.
 
 use std::collections::HashMap;
 
@@ -38,7 +39,8 @@ pub struct ImageCache {
 // === impl ImageCache ===
 
 impl ImageCache {
-    /// Reads an export and the encoded definition that it is the cache of. `platform` is the daemon's own.
+    /// Reads an export and the encoded definition that it is the cache of. `platform` is the
+    /// daemon's own.
     ///
     /// # Errors
     /// Where the export is no sound cache.
@@ -64,8 +66,8 @@ impl ImageCache {
         })
     }
 
-    /// What the daemon is to be asked before the records of this build can be told from others; `None` if
-    /// there is nothing to ask.
+    /// What the daemon is to be asked before the records of this build can be told from others;
+    /// `None` if there is nothing to ask.
     pub fn probe(&self, definition: &[u8], nonce: &str) -> Option<Probe> {
         let graph = self.graph.as_ref()?;
         let lineage = self.lineage(&self.evidence)?;
@@ -89,7 +91,8 @@ impl ImageCache {
         self.set.records().len()
     }
 
-    /// Makes the cache, and lets `complete` look at the records of this build before their results are chosen.
+    /// Makes the cache, and lets `complete` look at the records of this build before their results
+    /// are chosen.
     ///
     /// # Errors
     /// Where no record set can be made of the export.
@@ -114,9 +117,9 @@ impl ImageCache {
 
     /// The lineage without content that may not be this build's.
     ///
-    /// An operation that gave other content when it ran again leaves the earlier content linked to the later
-    /// result. Which of them is true cannot be told without running it, so where the operation's own key leads to
-    /// the same record, that alone stays.
+    /// An operation that gave other content when it ran again leaves the earlier content linked to
+    /// the later result. Which of them is true cannot be told without running it, so where the
+    /// operation's own key leads to the same record, that alone stays.
     fn certain_lineage(&self) -> Option<Lineage> {
         let lineage = self.lineage(&self.evidence)?;
         let mut doubted = self.evidence.clone();
@@ -146,7 +149,8 @@ impl ImageCache {
         Some(lineage)
     }
 
-    /// The results that the definition tells: of each record that is one vertex, and that no other record is.
+    /// The results that the definition tells: of each record that is one vertex, and that no other
+    /// record is.
     fn expected_results(&self) -> HashMap<usize, InlineResult> {
         let finals = self.set.finals();
         let results = finals

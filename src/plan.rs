@@ -1,6 +1,7 @@
 //! Reads a solve request and decides what inlay does with the build.
 //!
-//! Pure: bytes in, a decision out. It knows what a build asks for, and nothing of how it is answered.
+//! Pure: bytes in, a decision out. It knows what a build asks for, and nothing of how it is
+//! answered.
 
 use std::collections::HashMap;
 
@@ -10,9 +11,11 @@ use thiserror::Error;
 use crate::proto::control::{CacheOptions, CacheOptionsEntry, Exporter, SolveRequest};
 use crate::wire::{self, Edit, WireError};
 
-/// The exporters that write an image config, by the names that BuildKit and Docker Engine give them.
+/// The exporters that write an image config, by the names that BuildKit and Docker Engine give
+/// them.
 const IMAGE_EXPORTERS: [&str; 4] = ["image", "oci", "docker", "moby"];
-/// The attributes by which an exporter chooses its layers' compression; cache exporters know the same.
+/// The attributes by which an exporter chooses its layers' compression; cache exporters know the
+/// same.
 const COMPRESSION_ATTRS: [&str; 3] = ["compression", "compression-level", "force-compression"];
 /// The older way to ask for inline cache, as a build argument.
 const INLINE_CACHE_ARG: &str = "build-arg:BUILDKIT_INLINE_CACHE";
@@ -43,10 +46,11 @@ pub enum Decision {
 pub struct Plan {
     /// The build's ref, which ties its calls together.
     pub build: String,
-    /// The solve request to hand on: without the inline cache export and, of a [`Direct`] solve, without what
-    /// is to be solved.
+    /// The solve request to hand on: without the inline cache export and, of a [`Direct`] solve,
+    /// without what is to be solved.
     pub request: Vec<u8>,
-    /// What the client wants solved by this very request; `None` for a gateway client, which has calls for it.
+    /// What the client wants solved by this very request; `None` for a gateway client, which has
+    /// calls for it.
     pub direct: Option<Direct>,
     /// The user wants the build to fail if its cache cannot be had (`ignore-error=false`).
     pub required: bool,

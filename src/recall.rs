@@ -1,9 +1,10 @@
 //! What inlay remembers: the content that the steps of an image read, as the daemon once told it.
 //!
-//! BuildKit forgets: a daemon that found steps in an imported cache, by their definitions, cannot tell their
-//! content when it exports the same image again without that import. If inlay saw the export with the import, it
-//! can. What is remembered is true of an image, by the digests of its layers, and not of a daemon. There is no
-//! need to keep it: without it a cache has fewer keys, and no wrong ones.
+//! BuildKit forgets: a daemon that found steps in an imported cache, by their definitions, cannot
+//! tell their content when it exports the same image again without that import. If inlay saw the
+//! export with the import, it can. What is remembered is true of an image, by the digests of its
+//! layers, and not of a daemon. There is no need to keep it: without it a cache has fewer keys, and
+//! no wrong ones.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};

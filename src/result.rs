@@ -1,6 +1,7 @@
 //! A build's result as its client returns it: the images in it, and their configs in its metadata.
 //!
-//! Pure: messages in, messages out. It knows where things stand, and nothing of what becomes of them.
+//! Pure: messages in, messages out. It knows where things stand, and nothing of what becomes of
+//! them.
 
 use std::collections::HashMap;
 
@@ -40,7 +41,8 @@ pub struct Image<'a> {
     pub config: Option<&'a Bytes>,
 }
 
-/// The images of a result, those without content left out; of several platforms, by their names' order.
+/// The images of a result, those without content left out; of several platforms, by their names'
+/// order.
 ///
 /// # Errors
 /// Where a ref has no definition.

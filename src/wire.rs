@@ -1,7 +1,8 @@
-//! Edits protobuf messages in place of decoding them: fields that inlay does not know stay as they are,
-//! byte for byte and in their order.
+//! Edits protobuf messages in place of decoding them: fields that inlay does not know stay as they
+//! are, byte for byte and in their order.
 //!
-//! Pure. It knows the [wire format](https://protobuf.dev/programming-guides/encoding/), and no message.
+//! Pure. It knows the [wire format](https://protobuf.dev/programming-guides/encoding/), and no
+//! message.
 
 use std::borrow::Cow;
 
@@ -33,7 +34,8 @@ pub struct Field<'a> {
     pub number: u32,
     /// The whole field, key and length included.
     pub raw: &'a [u8],
-    /// What a length-delimited field (string, bytes, message, map entry) holds; `None` for any other.
+    /// What a length-delimited field (string, bytes, message, map entry) holds; `None` for any
+    /// other.
     pub value: Option<&'a [u8]>,
 }
 
@@ -99,7 +101,8 @@ pub fn put(out: &mut Vec<u8>, number: u32, value: &[u8]) {
     out.extend_from_slice(value);
 }
 
-/// Key and value of an entry of a `map<string, bytes>` (or string, or message): what is absent is empty.
+/// Key and value of an entry of a `map<string, bytes>` (or string, or message): what is absent is
+/// empty.
 ///
 /// # Errors
 /// Where the bytes are no protobuf message.

@@ -1,5 +1,5 @@
-//! Clients that solve a frontend or a definition by themselves, and plain LLB without an image config: as with
-//! BuildKit's own inline cache, but for the cache itself.
+//! Clients that solve a frontend or a definition by themselves, and plain LLB without an image
+//! config: as with BuildKit's own inline cache, but for the cache itself.
 
 mod support;
 

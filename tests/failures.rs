@@ -1,5 +1,5 @@
-//! What goes wrong: steps, clients, daemons, and the cache itself. The user sees what they would see without inlay,
-//! nothing is left running, and the next build works.
+//! What goes wrong: steps, clients, daemons, and the cache itself. The user sees what they would
+//! see without inlay, nothing is left running, and the next build works.
 
 mod support;
 
@@ -187,8 +187,9 @@ fn a_client_killed_in_the_side_solve_leaves_nothing_behind() {
             .count()
     };
     setup.in_the_side_solve(&project).kill();
-    // Both the client's solve and inlay's own. (What BuildKit does not do by itself is not asked for here: v0.34.2
-    // keeps a snapshot in use whose compression for a cache export was canceled, with and without inlay.)
+    // Both the client's solve and inlay's own. (What BuildKit does not do by itself is not asked
+    // for here: v0.34.2 keeps a snapshot in use whose compression for a cache export was canceled,
+    // with and without inlay.)
     let both = wait_for(SOON, || (canceled(&setup) >= 2).then_some(()));
     assert!(both.is_some(), "{} solves were canceled", canceled(&setup));
     setup.assert_idle(sockets);
@@ -216,8 +217,8 @@ fn a_daemon_killed_in_the_side_solve_is_an_error_and_the_next_build_works() {
     setup.buildkitd.kill();
     let through = build.wait();
     assert_eq!(through.status.code(), plain.status.code(), "{through}");
-    // Which of its calls the client speaks of is chance, and so is whether a socket that is gone says "EOF" or
-    // "reset"; that its connection broke is not.
+    // Which of its calls the client speaks of is chance, and so is whether a socket that is gone
+    // says "EOF" or "reset"; that its connection broke is not.
     for output in [&plain, &through] {
         let message = output.message();
         let broke =

@@ -45,7 +45,8 @@ RUN cat /app/* /own >/all
 COPY --link source.txt /app/
 ";
 
-/// Builds and exports; imports that and exports, twice, on an empty daemon; imports that and exports on another.
+/// Builds and exports; imports that and exports, twice, on an empty daemon; imports that and
+/// exports on another.
 fn through_generations(what: &str, dockerfile: &str, epoch: Option<u64>, attributes: &str) {
     let mut stand = Stand::start();
     let project = Project::new()
@@ -62,7 +63,8 @@ fn through_generations(what: &str, dockerfile: &str, epoch: Option<u64>, attribu
     stand.buildkitd.wipe();
     let import = build.clone().import_cache(&stand.import("demo:1"));
     generations.push(stand.push(&import, "demo:2", attributes));
-    // Without the import, BuildKit itself runs steps again here: what it imported it forgets with the build.
+    // Without the import, BuildKit itself runs steps again here: what it imported it forgets with
+    // the build.
     generations.push(stand.push(&import, "demo:3", attributes));
 
     stand.buildkitd.wipe();
@@ -132,8 +134,8 @@ fn push(stand: &Stand, build: &Buildctl, image: &str) -> Pushed {
     stand.push(build, image, "rewrite-timestamp=true")
 }
 
-/// Exports once more without the import, from a daemon that has the image by import. Where the import left
-/// another stage out, the daemon has never seen what that stage writes; inlay has.
+/// Exports once more without the import, from a daemon that has the image by import. Where the
+/// import left another stage out, the daemon has never seen what that stage writes; inlay has.
 #[test]
 fn without_the_import() {
     for (case, dockerfile) in without_random_bytes() {
@@ -155,8 +157,8 @@ fn without_the_import() {
     }
 }
 
-/// The same where inlay has not seen it either. The records of that content go, and all results stay, which is
-/// where BuildKit's own inline cache loses some.
+/// The same where inlay has not seen it either. The records of that content go, and all results
+/// stay, which is where BuildKit's own inline cache loses some.
 #[test]
 fn without_the_import_and_without_memory() {
     for (case, dockerfile) in without_random_bytes() {

@@ -24,7 +24,8 @@ RUN cat /app/out.txt >/all.txt
     )
 }
 
-/// Builds v1, variants of it with the same outputs, and v1 again; `write` makes the project a variant, 0 being v1.
+/// Builds v1, variants of it with the same outputs, and v1 again; `write` makes the project a
+/// variant, 0 being v1.
 fn v1_variants_v1(what: &str, write: impl Fn(&Project, usize)) {
     let stand = Stand::start();
     let project = Project::new().base();
@@ -144,7 +145,8 @@ fn v1_v2_v1_with_other_outputs() {
     }
 }
 
-/// Builds v1, runs its steps once more without export, all of them or those of one stage, and builds v1 again.
+/// Builds v1, runs its steps once more without export, all of them or those of one stage, and
+/// builds v1 again.
 ///
 /// Which of the results v1 then is made of is the daemon's choice, so the digest may differ.
 #[test]

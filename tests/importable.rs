@@ -50,8 +50,8 @@ const CASES: [(&str, &str, &str); 4] = [
 
 /// With the client's files as a mount of a step.
 ///
-/// It is not among those of which the last step changes: there BuildKit runs the step with the mount again, with its
-/// own inline cache as with inlay's.
+/// It is not among those of which the last step changes: there BuildKit runs the step with the
+/// mount again, with its own inline cache as with inlay's.
 const MOUNTED: (&str, &str, &str) = (
     "mounted",
     "\

@@ -1,6 +1,6 @@
-//! What `inlay::llb` computes, against definitions and cache exports recorded from BuildKit
-//! v0.34.2 and v0.13.2 (`tests/llb/*.json`: the operations of a definition in base64, and the records of the
-//! exports made of it, a link as `[selector, record]`).
+//! What `inlay::llb` computes, against definitions and cache exports recorded from BuildKit v0.34.2
+//! and v0.13.2 (`tests/llb/*.json`: the operations of a definition in base64, and the records of
+//! the exports made of it, a link as `[selector, record]`).
 #![allow(clippy::unwrap_used)] // the helpers of tests may panic
 
 use std::{

@@ -1,5 +1,5 @@
-//! The definitions in `proto/` against the protocols that the real peers are built from: their modules' own
-//! descriptors, as `tests/clients/descriptors` writes them.
+//! The definitions in `proto/` against the protocols that the real peers are built from: their
+//! modules' own descriptors, as `tests/clients/descriptors` writes them.
 
 mod support;
 

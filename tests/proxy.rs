@@ -1,5 +1,5 @@
-//! What inlay does not handle passes as it is: calls of any service, streams, errors with their details, the other
-//! subcommands of buildctl, secrets, agents, and large contexts.
+//! What inlay does not handle passes as it is: calls of any service, streams, errors with their
+//! details, the other subcommands of buildctl, secrets, agents, and large contexts.
 
 mod support;
 

@@ -1,4 +1,5 @@
-//! Builds that give one image without inline cache give one image with it, whatever their daemon has seen.
+//! Builds that give one image without inline cache give one image with it, whatever their daemon
+//! has seen.
 
 mod support;
 

@@ -37,7 +37,8 @@ fn refusal(args: &[String]) -> String {
     last
 }
 
-/// A running `inlay serve` with these arguments, in front of a daemon; ready when all of its sockets are.
+/// A running `inlay serve` with these arguments, in front of a daemon; ready when all of its
+/// sockets are.
 fn start(dir: &TempDir, buildkitd: &str, args: &[String]) -> Daemon {
     let mut command = serve(args);
     command.arg(format!("--buildkitd={buildkitd}"));

@@ -1,5 +1,5 @@
-//! inlay's own solves cost a daemon nothing: no step that the user's build does not run, and no layer that the
-//! image does not have, pulled or compressed.
+//! inlay's own solves cost a daemon nothing: no step that the user's build does not run, and no
+//! layer that the image does not have, pulled or compressed.
 //!
 //! The judge is the same build past inlay, with BuildKit's own inline cache.
 
@@ -83,7 +83,8 @@ fn work(stand: &Stand, executed: usize) -> Work {
 }
 
 impl Work {
-    /// Takes out inlay's probes: small files of its own, each a result with a layer. Gives how many there were.
+    /// Takes out inlay's probes: small files of its own, each a result with a layer. Gives how many
+    /// there were.
     fn take_probes(&mut self) -> usize {
         let before = self.results.len();
         self.results
@@ -240,8 +241,8 @@ fn an_archive_of_an_imported_image_pulls_its_layers_and_no_others() {
     let (through, past) = through_and_past(|stand, addr| {
         let build = stand.build(&project);
         pushing(stand, build.clone(), "demo:1", "").run_ok();
-        // The layers of another stage are in the same repository. (Were that imported too, BuildKit would look at
-        // them or not, by chance, with inlay and without.)
+        // The layers of another stage are in the same repository. (Were that imported too, BuildKit
+        // would look at them or not, by chance, with inlay and without.)
         let target = build.clone().opt("target=build");
         pushing(stand, target, "demo:build", "").run_ok();
         let layers = stand.registry.layers("demo:1", None);
@@ -316,7 +317,8 @@ fn imports_of_several_versions_run_nothing_and_leave_one_image() {
     }
 }
 
-/// What a daemon does for a build once it has built several versions and has lost results of another stage.
+/// What a daemon does for a build once it has built several versions and has lost results of
+/// another stage.
 #[test]
 fn a_daemon_that_lost_another_stage_runs_what_it_runs_past_inlay() {
     let last: fn(&Project) = |project| {

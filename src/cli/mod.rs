@@ -1,4 +1,5 @@
-//! The command line, one file a subcommand. It reads what the user says, and leaves the work to the library.
+//! The command line, one file a subcommand. It reads what the user says, and leaves the work to the
+//! library.
 
 mod serve;
 
@@ -10,8 +11,8 @@ use tracing_subscriber::EnvFilter;
 
 /// A reproducible inline build cache for BuildKit.
 ///
-/// inlay stands between BuildKit's clients (buildctl, docker buildx) and an unmodified buildkitd. A build that
-/// asks for inline cache gets one that adds no entropy: equal images stay equal.
+/// inlay stands between BuildKit's clients (buildctl, docker buildx) and an unmodified buildkitd. A
+/// build that asks for inline cache gets one that adds no entropy: equal images stay equal.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {

@@ -32,8 +32,8 @@ pub struct Serve {
         default_value = "unix:///run/inlay/inlay.sock"
     )]
     addr: Vec<ListenAddress>,
-    /// The daemon: unix:///PATH, tcp://HOST:PORT, or docker:///PATH for Docker Engine's API socket [default:
-    /// $BUILDKIT_HOST, else buildkitd's usual socket]
+    /// The daemon: unix:///PATH, tcp://HOST:PORT, or docker:///PATH for Docker Engine's API socket
+    /// [default: $BUILDKIT_HOST, else buildkitd's usual socket]
     // Not clap's `env`: for BuildKit's tools an empty variable is none, for clap it is a value.
     #[arg(long, value_name = "ADDR")]
     buildkitd: Option<DaemonAddress>,

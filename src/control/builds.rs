@@ -29,8 +29,8 @@ pub struct Registration {
 // === impl Builds ===
 
 impl Builds {
-    /// Makes a build known by its ref. A second build of the same ref, which the daemon refuses, leaves the first
-    /// one known.
+    /// Makes a build known by its ref. A second build of the same ref, which the daemon refuses,
+    /// leaves the first one known.
     pub fn register(&self, reference: String, build: Build) -> Registration {
         let build = Arc::new(build);
         self.lock()

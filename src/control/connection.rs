@@ -38,7 +38,8 @@ pub struct Connection {
     pub inline_export: InlineExport,
 }
 
-/// Serves one client until it leaves, or the daemon's connection is lost, or `stop` finds no call in flight.
+/// Serves one client until it leaves, or the daemon's connection is lost, or `stop` finds no call
+/// in flight.
 pub async fn serve(stream: Box<dyn Stream>, connection: Connection, stop: CancellationToken) {
     let upstream = Arc::new(Upstream::new(connection.daemon.address()));
     let in_flight = Arc::new(InFlight::default());

@@ -15,16 +15,18 @@ use crate::proto::gateway::{PingRequest, SolveRequest};
 use crate::proto::{control, gateway};
 use crate::recall::Recall;
 
-/// How often the build is looked for. The daemon itself waits some seconds for it each time, and the build is
-/// known as soon as the solve has begun; a daemon under load may take its time to begin.
+/// How often the build is looked for. The daemon itself waits some seconds for it each time, and
+/// the build is known as soon as the solve has begun; a daemon under load may take its time to
+/// begin.
 const PINGS: usize = 20;
 
-/// How long a solve may take to end after its gateway calls fail, as a rule because the solve has failed itself. It
-/// is how long BuildKit's own clients wait then.
+/// How long a solve may take to end after its gateway calls fail, as a rule because the solve has
+/// failed itself. It is how long BuildKit's own clients wait then.
 const MAX_OUTCOME: Duration = Duration::from_secs(5);
 
-/// Drives a build to its `Return`, and then waits: the solve that was handed on has the outcome. Gives a status only
-/// if there is no way to that, and the solve would wait for its result for ever.
+/// Drives a build to its `Return`, and then waits: the solve that was handed on has the outcome.
+/// Gives a status only if there is no way to that, and the solve would wait for its result for
+/// ever.
 ///
 /// It is to be dropped when that solve ends, for whatever reason.
 pub async fn drive(daemon: &Daemon, recall: &Recall, plan: &Plan, direct: Direct) -> Status {

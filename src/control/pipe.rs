@@ -25,12 +25,14 @@ use crate::daemon::{ConnectError, connect};
 /// A body on its way, in either direction.
 pub type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 
-/// What HTTP/2 holds back of one call, and of all calls of a connection, until it is taken (bytes). It bounds
-/// the memory that a slow reader costs, and is above what a fast local socket has in flight.
+/// What HTTP/2 holds back of one call, and of all calls of a connection, until it is taken (bytes).
+/// It bounds the memory that a slow reader costs, and is above what a fast local socket has in
+/// flight.
 pub const STREAM_WINDOW: u32 = 1 << 20;
 /// See [`STREAM_WINDOW`].
 pub const CONNECTION_WINDOW: u32 = 4 << 20;
-/// The largest header list: that of gRPC's Go implementation, since errors carry whole sources in trailers.
+/// The largest header list: that of gRPC's Go implementation, since errors carry whole sources in
+/// trailers.
 pub const MAX_HEADER_LIST: u32 = 16 << 20;
 /// The largest frame of data (bytes).
 pub const MAX_FRAME: u32 = 64 << 10;
@@ -103,7 +105,8 @@ impl Upstream {
             })?;
         let lost = self.lost.clone();
         tokio::spawn(async move {
-            // The client sees the end of its own connection; how this one ended adds nothing to that.
+            // The client sees the end of its own connection; how this one ended adds nothing to
+            // that.
             let _ = connection.await;
             lost.cancel();
         });
@@ -111,8 +114,8 @@ impl Upstream {
     }
 }
 
-/// Whether the connection broke, and with it all calls: the client is to see its own connection break, as it would
-/// without inlay, and no call fail for a reason of its own before that.
+/// Whether the connection broke, and with it all calls: the client is to see its own connection
+/// break, as it would without inlay, and no call fail for a reason of its own before that.
 fn is_of_connection(err: &hyper::Error) -> bool {
     let mut source = err.source();
     while let Some(err) = source {
@@ -156,7 +159,8 @@ pub fn from_incoming(body: Incoming) -> Body {
     body.boxed_unsync()
 }
 
-/// A body of what is already here. Its length is not told beforehand: no header that the client did not send.
+/// A body of what is already here. Its length is not told beforehand: no header that the client did
+/// not send.
 pub fn from_parts(data: Bytes, trailers: Option<HeaderMap>) -> Body {
     let frames = [Some(Frame::data(data)), trailers.map(Frame::trailers)];
     let frames = frames.into_iter().flatten().map(Ok);

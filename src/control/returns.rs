@@ -1,4 +1,5 @@
-//! `LLBBridge.Return`: a client's build has its result, and gets its cache before the daemon exports it.
+//! `LLBBridge.Return`: a client's build has its result, and gets its cache before the daemon
+//! exports it.
 
 use bytes::Bytes;
 use http::{Request, Response};

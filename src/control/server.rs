@@ -115,7 +115,8 @@ impl Server {
                             connections.spawn(serve(stream, connection.clone(), stop.clone()));
                         }
                         Err(err) => {
-                            // Out of file descriptors, most likely: some may be free again in a moment.
+                            // Out of file descriptors, most likely: some may be free again in a
+                            // moment.
                             warn!("cannot accept a connection: {err}");
                             tokio::time::sleep(Duration::from_millis(100)).await;
                         }

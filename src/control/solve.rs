@@ -14,7 +14,8 @@ use crate::plan::{self, Decision, Plan};
 /// The method's path.
 pub const PATH: &str = "/moby.buildkit.v1.Control/Solve";
 
-/// Hands a solve on, without the inline cache export if inlay takes it over; keeps the build known meanwhile.
+/// Hands a solve on, without the inline cache export if inlay takes it over; keeps the build known
+/// meanwhile.
 pub async fn intercept(
     connection: &Connection,
     upstream: &Upstream,
@@ -74,7 +75,8 @@ async fn build(
     let driver = drive::drive(&connection.daemon, &connection.recall, plan, direct);
     tokio::select! {
         response = upstream.send(request) => response,
-        // The solve ends by what the driver returned; the driver itself ends before it only if it cannot return.
+        // The solve ends by what the driver returned; the driver itself ends before it only if it
+        // cannot return.
         status = driver => Ok(refusal(status)),
     }
 }

@@ -1,7 +1,7 @@
 //! One unary gRPC call as bytes: its message taken from a body, and put into one.
 //!
-//! The [framing](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md) is a flag byte (1: compressed)
-//! and a big-endian length before the message. No message is decoded here.
+//! The [framing](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md) is a flag byte (1:
+//! compressed) and a big-endian length before the message. No message is decoded here.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, Request, Response, header};

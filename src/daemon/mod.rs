@@ -88,10 +88,12 @@ impl Daemon {
         )
     }
 
-    /// Whether it can export cache to a session (`type=local`). Docker Engine's classic image store cannot.
+    /// Whether it can export cache to a session (`type=local`). Docker Engine's classic image store
+    /// cannot.
     ///
-    /// Asks for such an export without a destination, which each daemon refuses before it does anything: the
-    /// refusal tells whether it is for the type. A daemon that can is not asked again.
+    /// Asks for such an export without a destination, which each daemon refuses before it does
+    /// anything: the refusal tells whether it is for the type. A daemon that can is not asked
+    /// again.
     ///
     /// # Errors
     /// Where the daemon cannot be asked.
@@ -122,7 +124,8 @@ impl Daemon {
     }
 }
 
-/// A new id for a solve or a session, of the form that BuildKit's tools use: 25 characters of base 36.
+/// A new id for a solve or a session, of the form that BuildKit's tools use: 25 characters of base
+/// 36.
 pub fn new_id() -> String {
     let mut number = uuid::Uuid::new_v4().as_u128();
     (0..25)

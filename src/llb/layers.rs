@@ -1,9 +1,10 @@
 //! Which layers of an image are the result of which operation, told by the definition alone.
 //! It must not know what the layers hold.
 //!
-//! An execution and a file operation put one layer on the result they start from, and a merge puts the layers of
-//! its inputs one after the other. So from the last layer of the image down, each layer has its operation, until
-//! a source begins, or something else of which the definition does not tell the layers.
+//! An execution and a file operation put one layer on the result they start from, and a merge puts
+//! the layers of its inputs one after the other. So from the last layer of the image down, each
+//! layer has its operation, until a source begins, or something else of which the definition does
+//! not tell the layers.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -29,8 +30,8 @@ enum Base {
 
 /// The layers of each vertex on the way to an image of `layers` layers, by the vertex's index.
 ///
-/// A vertex that is in several places is named with one of them. One with several outputs in use is left out.
-/// The map is empty where the definition and the number of layers contradict each other.
+/// A vertex that is in several places is named with one of them. One with several outputs in use is
+/// left out. The map is empty where the definition and the number of layers contradict each other.
 pub fn of_image(graph: &Graph, layers: usize) -> BTreeMap<usize, Range<usize>> {
     let edges = edges(graph);
     let mut placed = place(graph, &edges, layers).unwrap_or_default();
@@ -128,7 +129,8 @@ fn base(vertex: &Vertex, output: i64) -> Base {
             let (Some(mut action), None) = (last.next(), last.next()) else {
                 return Base::Unknown;
             };
-            // Each action is put on an input, or on an earlier action: their numbers follow the inputs'.
+            // Each action is put on an input, or on an earlier action: their numbers follow the
+            // inputs'.
             for _ in &file.actions {
                 let inputs = vertex.inputs.len();
                 let earlier = usize::try_from(action.input)

@@ -528,8 +528,8 @@ impl<'a> Tracer<'a> {
             && (key.content || !key.selector.is_empty())
     }
 
-    /// Follows what is not refuted from the final records. Also gives the content that records have beside a
-    /// definition.
+    /// Follows what is not refuted from the final records. Also gives the content that records have
+    /// beside a definition.
     fn descend(self) -> (Lineage, Contents) {
         let mut out = Lineage::default();
         let mut contents = Contents::new();
@@ -857,7 +857,8 @@ mod tests {
         assert_eq!(lineage.vertices(both).count(), 2);
     }
 
-    /// A stage is mounted whole, and once had other content of which only the content is left to tell.
+    /// A stage is mounted whole, and once had other content of which only the content is left to
+    /// tell.
     #[test]
     fn content_that_no_record_of_the_build_has_is_of_another_build() {
         let ops = [exec("make"), copy("all", "/all")];

@@ -1,16 +1,16 @@
 //! A notice: an operation of inlay's own whose name is what it has to say.
 //! It must not know when there is something to say, or how an operation is solved.
 //!
-//! The progress of a build shows each of its operations by name, in any form of output. This one makes an empty
-//! directory, on nothing, and nothing depends on it.
+//! The progress of a build shows each of its operations by name, in any form of output. This one
+//! makes an empty directory, on nothing, and nothing depends on it.
 
 use prost::Message as _;
 
 use super::graph::{CUSTOM_NAME, sha256};
 use crate::proto::pb::{self, file_action::Action, op::Op};
 
-/// The definition (encoded) of an operation with this name. The nonce is to differ from notice to notice: equal
-/// operations of several builds have one name.
+/// The definition (encoded) of an operation with this name. The nonce is to differ from notice to
+/// notice: equal operations of several builds have one name.
 pub fn notice(text: &str, nonce: &str) -> Vec<u8> {
     const NONE: i64 = -1;
     let directory = pb::FileActionMkDir {

@@ -1,13 +1,15 @@
-//! The probe: one operation of inlay's own that tells which content some inputs of a build have now.
-//! It must not know how an operation is solved, or how its cache is exported.
+//! The probe: one operation of inlay's own that tells which content some inputs of a build have
+//! now. It must not know how an operation is solved, or how its cache is exported.
 //!
-//! BuildKit keys an operation that copies by the content of what is copied, and exports that key. So a file
-//! operation with the same copies of the same source has, among its exported records, the root of the content
-//! as this build sees it, whatever else the daemon remembers. And it need not copy: an action whose output
-//! nothing reads is looked at for the key, and is never executed. What is executed is one small file, which
-//! makes the operation have a result to export, and, by its content, a key that the daemon has not met.
+//! BuildKit keys an operation that copies by the content of what is copied, and exports that key.
+//! So a file operation with the same copies of the same source has, among its exported records, the
+//! root of the content as this build sees it, whatever else the daemon remembers. And it need not
+//! copy: an action whose output nothing reads is looked at for the key, and is never executed. What
+//! is executed is one small file, which makes the operation have a result to export, and, by its
+//! content, a key that the daemon has not met.
 //!
-//! The definition holds the sources in question and the probe; there is no step of the build that it could run.
+//! The definition holds the sources in question and the probe; there is no step of the build that
+//! it could run.
 
 use std::collections::HashMap;
 
@@ -33,8 +35,8 @@ pub struct Probe {
 // === impl Probe ===
 
 impl Probe {
-    /// Makes a probe for the questions about the graph of an encoded definition; `None` if it can answer none.
-    /// The nonce is to differ from probe to probe, and then so do their keys.
+    /// Makes a probe for the questions about the graph of an encoded definition; `None` if it can
+    /// answer none. The nonce is to differ from probe to probe, and then so do their keys.
     pub fn new(
         graph: &Graph,
         definition: &[u8],
@@ -46,7 +48,8 @@ impl Probe {
             definition.def.iter().map(|op| (sha256(op), op)).collect();
         let mut probe = pb::Definition::default();
         let (mut inputs, mut actions, mut asked) = (Vec::new(), Vec::new(), Vec::new());
-        // To ask about any other source, its result would have to be made: steps of the build would run.
+        // To ask about any other source, its result would have to be made: steps of the build would
+        // run.
         for question in questions.iter().filter(|question| question.local) {
             let vertices = graph.vertices();
             let vertex = vertices.get(question.vertex)?;
@@ -120,8 +123,8 @@ impl Probe {
         &self.definition
     }
 
-    /// Adds what the probe's record among exported records tells. Of an input with anything but one root
-    /// nothing is concluded.
+    /// Adds what the probe's record among exported records tells. Of an input with anything but one
+    /// root nothing is concluded.
     pub fn read(&self, records: &impl Records, record: usize, evidence: &mut Evidence) {
         if records.inputs(record) != self.asked.len() {
             return;
@@ -137,7 +140,8 @@ impl Probe {
     }
 }
 
-/// Copies with which a file operation looks at an input exactly as the vertex does; `None` if there are none.
+/// Copies with which a file operation looks at an input exactly as the vertex does; `None` if there
+/// are none.
 fn copies(vertex: &Vertex, input: usize) -> Option<Vec<pb::FileActionCopy>> {
     if !vertex.complete {
         return None;

@@ -1,4 +1,5 @@
-//! The content service of a session: takes small blobs that the daemon writes, and hands out those it asks for.
+//! The content service of a session: takes small blobs that the daemon writes, and hands out those
+//! it asks for.
 //!
 //! Layers are never taken: the daemon is told that they are here, and sends no byte of them.
 

@@ -1,4 +1,5 @@
-//! A session of inlay's own with the daemon: the tunnel, and the services that the daemon finds there.
+//! A session of inlay's own with the daemon: the tunnel, and the services that the daemon finds
+//! there.
 //!
 //! It knows how a session is held, and nothing of the builds that use it.
 

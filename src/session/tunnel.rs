@@ -1,5 +1,5 @@
-//! The session's byte stream: `Control.Session` carries it as messages, one HTTP/2 connection within another,
-//! with the daemon as its client.
+//! The session's byte stream: `Control.Session` carries it as messages, one HTTP/2 connection
+//! within another, with the daemon as its client.
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
@@ -24,7 +24,8 @@ const METHODS: [&str; 6] = [
     "/containerd.services.content.v1.Content/Abort",
 ];
 
-/// Opens a tunnel and returns its near end. It is open until `closed`, or until either end closes it.
+/// Opens a tunnel and returns its near end. It is open until `closed`, or until either end closes
+/// it.
 ///
 /// # Errors
 /// Where the daemon refuses the session.

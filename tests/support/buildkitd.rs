@@ -102,8 +102,9 @@ root = "{path}/root"
             .collect()
     }
 
-    /// The snapshots that it has, from `buildctl du`: each is an object with `id`, `description`, `size`, …
-    /// A step that makes files leaves one behind, whoever asked for it, and also where no container ran.
+    /// The snapshots that it has, from `buildctl du`: each is an object with `id`, `description`,
+    /// `size`, … A step that makes files leaves one behind, whoever asked for it, and also where no
+    /// container ran.
     pub fn usage(&self) -> Vec<Value> {
         let output = self.buildctl(&["du", "--format", "{{json .}}"]);
         let text = String::from_utf8_lossy(&output.stdout);
@@ -112,7 +113,8 @@ root = "{path}/root"
         records.as_array().cloned().unwrap_or_default()
     }
 
-    /// The digests of all the blobs that it holds: layers that it pulled or compressed, configs, manifests.
+    /// The digests of all the blobs that it holds: layers that it pulled or compressed, configs,
+    /// manifests.
     pub fn blobs(&self) -> BTreeSet<String> {
         let blobs = self.dir.path().join(BLOBS);
         let Ok(entries) = fs::read_dir(blobs) else {
@@ -148,8 +150,8 @@ root = "{path}/root"
         fs::read(blobs.join(name)).unwrap_or_else(|error| panic!("blob {digest}: {error}"))
     }
 
-    /// Deletes the results of steps of which `buildctl du` describes with one of these words, and all that is
-    /// built on them. What led to them stays known.
+    /// Deletes the results of steps of which `buildctl du` describes with one of these words, and
+    /// all that is built on them. What led to them stays known.
     pub fn forget(&self, words: &[&str]) {
         let is_meant = |record: &Value| {
             let description = record["description"].as_str().unwrap_or_default();
@@ -171,7 +173,8 @@ root = "{path}/root"
         }
     }
 
-    /// The command lines of the processes that it runs at the moment: its steps, and what runs them.
+    /// The command lines of the processes that it runs at the moment: its steps, and what runs
+    /// them.
     pub fn processes(&self) -> Vec<String> {
         let mut found = Vec::new();
         let mut parents = vec![self.daemon.pid()];

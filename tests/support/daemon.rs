@@ -149,7 +149,8 @@ impl Daemon {
     /// SIGKILL: no chance to clean up.
     pub fn kill(&mut self) -> ExitStatus {
         self.signal(Signal::KILL);
-        // `unshare` ends once the daemon and all in its namespaces are gone: only then are its files at rest.
+        // `unshare` ends once the daemon and all in its namespaces are gone: only then are its
+        // files at rest.
         if wait_for(STOP_LIMIT, || self.ended()).is_none() {
             let _ = self.child.kill(); // it may end meanwhile
         }

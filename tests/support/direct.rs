@@ -18,7 +18,8 @@ impl Direct {
         Self::new(addr, "frontend").of(project)
     }
 
-    /// `Control.Solve` of a definition of three steps: the base, the project's `file`, a shell command.
+    /// `Control.Solve` of a definition of three steps: the base, the project's `file`, a shell
+    /// command.
     pub fn definition(addr: impl Into<String>, project: &Project) -> Self {
         Self::new(addr, "definition").of(project)
     }
@@ -28,7 +29,8 @@ impl Direct {
         Self::new(addr, "old-refs")
     }
 
-    /// The definition of [`definition`](Self::definition), as `buildctl build` reads it from standard input.
+    /// The definition of [`definition`](Self::definition), as `buildctl build` reads it from
+    /// standard input.
     pub fn marshal() -> Vec<u8> {
         let mut command = Command::new(Peers::locate().direct());
         let output = command

@@ -45,7 +45,8 @@ impl Inlay {
 
     /// The program itself, without arguments.
     pub fn command() -> Command {
-        // Not `env!`: without the feature `server` there is no binary, and tests that need none still build.
+        // Not `env!`: without the feature `server` there is no binary, and tests that need none
+        // still build.
         let Some(program) = option_env!("CARGO_BIN_EXE_inlay") else {
             panic!("needs the feature `server`")
         };
@@ -78,7 +79,8 @@ impl Inlay {
         kib * 1024
     }
 
-    /// How many sockets it has open: those that it listens on, its clients', and those to the daemon.
+    /// How many sockets it has open: those that it listens on, its clients', and those to the
+    /// daemon.
     pub fn sockets(&self) -> usize {
         let files = fs::read_dir(format!("/proc/{}/fd", self.daemon.pid())).expect("inlay runs");
         let targets = files

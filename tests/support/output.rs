@@ -13,11 +13,13 @@ use serde_json::Value;
 pub struct BuildOutput {
     /// Of the client.
     pub status: ExitStatus,
-    /// As the client wrote it: progress as JSON lines unless another kind was asked for, errors in the open.
+    /// As the client wrote it: progress as JSON lines unless another kind was asked for, errors in
+    /// the open.
     pub stderr: String,
     /// As the client wrote it.
     pub stdout: Vec<u8>,
-    /// All vertices in the order in which they were first told of; empty for other progress than JSON.
+    /// All vertices in the order in which they were first told of; empty for other progress than
+    /// JSON.
     pub vertices: Vec<Vertex>,
     /// The short text of each warning.
     pub warnings: Vec<String>,

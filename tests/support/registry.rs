@@ -97,8 +97,8 @@ http: {{addr: "127.0.0.1:0"}}
         self.fetch_manifest(image).1
     }
 
-    /// The digest of each image manifest under a name, by platform such as `linux/arm64`; a single image that
-    /// has no index is that of platform "". Attestations are no images.
+    /// The digest of each image manifest under a name, by platform such as `linux/arm64`; a single
+    /// image that has no index is that of platform "". Attestations are no images.
     pub fn image_digests(&self, image: &str) -> BTreeMap<String, String> {
         let (bytes, digest) = self.fetch_manifest(image);
         let top = parse(&bytes);
@@ -140,7 +140,8 @@ http: {{addr: "127.0.0.1:0"}}
         self.manifest(&format!("{}@{digest}", repository(image)))
     }
 
-    /// The bytes of an image's config; for the platform see [`image_manifest`](Self::image_manifest).
+    /// The bytes of an image's config; for the platform see
+    /// [`image_manifest`](Self::image_manifest).
     pub fn config(&self, image: &str, platform: Option<&str>) -> Vec<u8> {
         let manifest = self.image_manifest(image, platform);
         let digest = manifest["config"]["digest"]
@@ -171,7 +172,8 @@ http: {{addr: "127.0.0.1:0"}}
 
     /// Every request so far, also those that these methods made (their user agent is `test`).
     pub fn requests(&self) -> Vec<Request> {
-        // The answer reaches the client before the line reaches the log: ask something and wait for its line.
+        // The answer reaches the client before the line reaches the log: ask something and wait for
+        // its line.
         let before = parse_log(&self.daemon.log()).len();
         self.get("/v2/");
         let log = wait_for(Duration::from_secs(5), || {

@@ -18,7 +18,8 @@ pub struct Stand {
 /// What a build left in the registry.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pushed {
-    /// Of each image: under a name of several platforms there are several, and attestations are none.
+    /// Of each image: under a name of several platforms there are several, and attestations are
+    /// none.
     pub digests: BTreeMap<String, String>,
     /// How many cache records the image configs carry.
     pub records: usize,
