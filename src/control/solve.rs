@@ -58,7 +58,8 @@ async fn build(
         .await
         .unwrap_or(true)
     {
-        let reason = "this daemon cannot export cache to a session (Docker Engine needs its containerd image store for that)";
+        let reason = "this daemon cannot export cache to a session \
+                      (Docker Engine needs its containerd image store for that)";
         info!("inline cache is left to the daemon: {reason}");
         let _known = connection
             .builds

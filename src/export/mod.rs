@@ -4,29 +4,28 @@
 //! their cache to a session of inlay's, make the record set of each image, embed it. It knows the
 //! order of things, and leaves the record set, configs, sessions and messages to their modules.
 
+mod side;
+
 use std::collections::HashMap;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use prost::Message as _;
 use thiserror::Error;
-use tokio::time::timeout;
 use tonic::Status;
 use tracing::{debug, info, warn};
 
+use self::side::Side;
+
 use crate::daemon::{Daemon, new_id};
-use crate::exported::{self, Exported, ExportedError};
+use crate::exported::ExportedError;
 use crate::image::config::{self, ConfigError};
 use crate::image::default::{Platform, default_config};
-use crate::image_cache::{ImageCache, ImageCacheError};
+use crate::image_cache::ImageCacheError;
 use crate::llb::notice::notice;
-use crate::llb::probe::Probe;
 use crate::plan::Plan;
-use crate::proto::control::{CacheOptions, CacheOptionsEntry, ListWorkersRequest, SolveRequest};
-use crate::proto::gateway::{
-    EvaluateRequest, Result as BuildResult, SolveRequest as SolveGatewayRequest, WarnRequest,
-};
+use crate::proto::control::ListWorkersRequest;
+use crate::proto::gateway::{EvaluateRequest, Result as BuildResult, SolveRequest, WarnRequest};
 use crate::proto::pb;
 use crate::recall::Recall;
 use crate::record::Limits;
@@ -38,9 +37,6 @@ const MAX_BLOBS: usize = 8;
 /// How large a result may be with its cache: buildkitd takes messages of 16 MiB, and there is more
 /// in one.
 const MAX_RESULT: usize = (16 << 20) - (4 << 10);
-/// How long a probe may take. One that has the build's sources at hand takes some 30 ms, and one
-/// that has not waits for a client that will not come.
-const MAX_PROBE: Duration = Duration::from_secs(2);
 
 /// What becomes of a result.
 #[derive(Debug)]
@@ -124,7 +120,7 @@ pub async fn warn_user(daemon: &Daemon, build: &str, result: &[u8], text: &str) 
         };
         gateway.warn(warning).await?;
         // A plain log shows no warning of a step that is over.
-        let notice = SolveGatewayRequest {
+        let notice = SolveRequest {
             definition: Some(notice(&text, &new_id()).into()),
             allow_result_return: true,
             evaluate: true,
@@ -202,108 +198,6 @@ async fn evaluate(daemon: &Daemon, build: &str, images: &[Image<'_>]) -> Result<
     .await
     .map_err(ExportError::Build)?;
     Ok(())
-}
-
-/// inlay's own solves beside a client's build, on the same terms.
-///
-/// While the client's build is open its steps are shared: nothing runs again.
-struct Side<'a> {
-    daemon: &'a Daemon,
-    recall: &'a Recall,
-    plan: &'a Plan,
-    session: &'a Session,
-}
-
-// === impl Side ===
-
-impl Side<'_> {
-    /// The encoded cache of an image; `None` if there is nothing to cache.
-    async fn cache(
-        &self,
-        number: usize,
-        image: &Image<'_>,
-        platform: &pb::Platform,
-    ) -> Result<Option<String>, ExportError> {
-        let definition = image.definition;
-        let store = format!("{number}");
-        debug!(image = number, "side solve: the daemon exports the cache");
-        let Some(exported) = self.solve(definition.clone(), &store).await? else {
-            info!("inline cache: there is nothing to cache");
-            return Ok(None);
-        };
-        let mut cache = ImageCache::read(&exported, definition, Some(platform.clone()))?;
-        if let Some(probe) = cache.probe(definition, &new_id()) {
-            match self.ask(&probe, &format!("{number}-probe")).await {
-                Ok(Some(answer)) => cache.learn(&probe, &answer)?,
-                Ok(None) => debug!("a probe had no answer"),
-                // A larger cache is sound.
-                Err(err) => warn!("records of earlier builds stay in the cache: {err}"),
-            }
-        }
-        let of = cache.exported();
-        let cache = cache.finish(|set| self.recall.complete(set))?;
-        let (records, layers) = (cache.records().len(), cache.layers());
-        info!("inline cache: {records} of {of} exported records, for {layers} layers");
-        Ok(Some(cache.encode()))
-    }
-
-    /// Solves a probe. Where a source of the build is at hand this takes no time, and where it is
-    /// not, it must not be waited for.
-    async fn ask(&self, probe: &Probe, store: &str) -> Result<Option<Exported>, ExportError> {
-        let solved = self.solve(Bytes::copy_from_slice(probe.definition()), store);
-        timeout(MAX_PROBE, solved).await.unwrap_or_else(|_| {
-            Err(ExportError::Solve(Status::deadline_exceeded(
-                "the daemon did not answer a probe in time",
-            )))
-        })
-    }
-
-    /// Has the daemon export the cache of a definition to the session's store; `None` if there is
-    /// nothing to cache.
-    async fn solve(&self, definition: Bytes, store: &str) -> Result<Option<Exported>, ExportError> {
-        let mut attrs = self.plan.compression.clone();
-        for (name, value) in [
-            ("dest", store),
-            ("mode", "min"),
-            ("oci-mediatypes", "true"),
-            ("image-manifest", "true"),
-        ] {
-            attrs.insert(name.to_owned(), value.to_owned());
-        }
-        let export = CacheOptionsEntry {
-            r#type: "local".to_owned(),
-            attrs,
-        };
-        let terms = &self.plan.terms;
-        let request = SolveRequest {
-            r#ref: new_id(),
-            definition: Some(definition),
-            session: self.session.id().to_owned(),
-            internal: true,
-            cache: Some(CacheOptions {
-                exports: vec![export],
-                ..Default::default()
-            }),
-            entitlements: terms.entitlements.clone(),
-            source_policy: terms.source_policy.clone().into(),
-            compatibility_version: terms.compatibility_version,
-            proxy_network: terms.proxy_network,
-            ..Default::default()
-        };
-        let response = self
-            .daemon
-            .control()
-            .solve(request)
-            .await
-            .map_err(ExportError::Solve)?;
-        let Some(manifest) = response.get_ref().exporter_response.get("cache.manifest") else {
-            return Ok(None);
-        };
-        let blobs = self.session.blobs();
-        Ok(Some(exported::read(manifest, |digest| {
-            blobs.get(&format!("local:{store}"), digest)
-        })?))
-    }
 }
 
 /// The daemon's own platform.

@@ -1,0 +1,138 @@
+//! Solves beside a client's build: the export of a cache, and the probe that tells what it leaves
+//! open. They know one image at a time, and nothing of results and configs.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::timeout;
+use tonic::Status;
+use tracing::{debug, info, warn};
+
+use super::ExportError;
+use crate::daemon::{Daemon, new_id};
+use crate::exported::{self, Exported};
+use crate::image_cache::ImageCache;
+use crate::llb::probe::Probe;
+use crate::plan::Plan;
+use crate::proto::control::{CacheOptions, CacheOptionsEntry, SolveRequest};
+use crate::proto::pb;
+use crate::recall::Recall;
+use crate::result::Image;
+use crate::session::Session;
+
+/// How long a probe may take. One that has the build's sources at hand takes some 30 ms, and one
+/// that has not waits for a client that will not come.
+const MAX_PROBE: Duration = Duration::from_secs(2);
+
+/// inlay's own solves beside a client's build, on the same terms.
+///
+/// While the client's build is open its steps are shared: nothing runs again.
+pub struct Side<'a> {
+    /// The daemon that both are on.
+    pub daemon: &'a Daemon,
+    /// What is remembered of images.
+    pub recall: &'a Recall,
+    /// The client's build.
+    pub plan: &'a Plan,
+    /// Where the daemon exports to.
+    pub session: &'a Session,
+}
+
+// === impl Side ===
+
+impl Side<'_> {
+    /// The encoded cache of an image; `None` if there is nothing to cache.
+    pub async fn cache(
+        &self,
+        number: usize,
+        image: &Image<'_>,
+        platform: &pb::Platform,
+    ) -> Result<Option<String>, ExportError> {
+        let definition = image.definition;
+        let store = format!("{number}");
+        debug!(image = number, "side solve: the daemon exports the cache");
+        let Some(exported) = self.solve(definition.clone(), &store).await? else {
+            info!("inline cache: there is nothing to cache");
+            return Ok(None);
+        };
+        let mut cache = ImageCache::read(&exported, definition, Some(platform.clone()))?;
+        if let Some(probe) = cache.probe(definition, &new_id()) {
+            let store = format!("{number}-probe");
+            if let Err(err) = self.ask(&probe, &store, &mut cache).await {
+                // A larger cache is sound.
+                warn!("records of earlier builds stay in the cache: {err}");
+            }
+        }
+        let of = cache.exported();
+        let cache = cache.finish(|set| self.recall.complete(set))?;
+        let (records, layers) = (cache.records().len(), cache.layers());
+        info!("inline cache: {records} of {of} exported records, for {layers} layers");
+        Ok(Some(cache.encode()))
+    }
+
+    /// Solves a probe and has the cache learn from it. Where the sources of the build are at hand
+    /// this takes no time, and where they are not, they must not be waited for.
+    async fn ask(
+        &self,
+        probe: &Probe,
+        store: &str,
+        cache: &mut ImageCache,
+    ) -> Result<(), ExportError> {
+        let solved = self.solve(Bytes::copy_from_slice(probe.definition()), store);
+        let answer = timeout(MAX_PROBE, solved).await.map_err(|_| {
+            ExportError::Solve(Status::deadline_exceeded("no answer to a probe in time"))
+        })??;
+        match answer {
+            Some(answer) => cache.learn(probe, &answer)?,
+            None => debug!("a probe had no answer"),
+        }
+        Ok(())
+    }
+
+    /// Has the daemon export the cache of a definition to the session's store; `None` if there is
+    /// nothing to cache.
+    async fn solve(&self, definition: Bytes, store: &str) -> Result<Option<Exported>, ExportError> {
+        let mut attrs = self.plan.compression.clone();
+        for (name, value) in [
+            ("dest", store),
+            ("mode", "min"),
+            ("oci-mediatypes", "true"),
+            ("image-manifest", "true"),
+        ] {
+            attrs.insert(name.to_owned(), value.to_owned());
+        }
+        let export = CacheOptionsEntry {
+            r#type: "local".to_owned(),
+            attrs,
+        };
+        let terms = &self.plan.terms;
+        let request = SolveRequest {
+            r#ref: new_id(),
+            definition: Some(definition),
+            session: self.session.id().to_owned(),
+            internal: true,
+            cache: Some(CacheOptions {
+                exports: vec![export],
+                ..Default::default()
+            }),
+            entitlements: terms.entitlements.clone(),
+            source_policy: terms.source_policy.clone().into(),
+            compatibility_version: terms.compatibility_version,
+            proxy_network: terms.proxy_network,
+            ..Default::default()
+        };
+        let response = self
+            .daemon
+            .control()
+            .solve(request)
+            .await
+            .map_err(ExportError::Solve)?;
+        let Some(manifest) = response.get_ref().exporter_response.get("cache.manifest") else {
+            return Ok(None);
+        };
+        let blobs = self.session.blobs();
+        Ok(Some(exported::read(manifest, |digest| {
+            blobs.get(&format!("local:{store}"), digest)
+        })?))
+    }
+}
