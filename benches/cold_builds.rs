@@ -8,20 +8,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use support::{Buildctl, Buildkitd, Inlay, Project, Registry, inline_records};
-
-/// About half a second of work.
-const SMALL: &str = "\
-FROM scratch AS base
-ADD rootfs.tar /
-FROM base AS build
-COPY source.txt /src/
-RUN tr a-z A-Z </src/source.txt >/out.txt
-RUN wc -c </out.txt >/count.txt
-FROM base
-COPY --from=build /out.txt /count.txt /app/
-RUN cat /app/* >/all.txt
-";
+use support::{Buildctl, Buildkitd, Inlay, Project, Registry, STAGES, inline_records};
 
 /// 500 MB of layers that do not compress.
 const LARGE: &str = "\
@@ -43,7 +30,8 @@ fn main() {
         "{:<24} {:>10} {:>10} {:>10} {:>7}",
         "cold build", "BuildKit", "inlay", "longer", "ratio"
     );
-    compare("small", &project(SMALL), runs.unwrap_or(15));
+    // The stages are about half a second of work.
+    compare("small", &project(STAGES), runs.unwrap_or(15));
     compare("500 MB of layers", &project(LARGE), runs.unwrap_or(9));
 }
 

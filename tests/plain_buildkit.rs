@@ -6,24 +6,9 @@ mod support;
 use std::collections::BTreeSet;
 
 use support::{
-    Buildctl, Buildkitd, Buildx, DockerEngine, ImageStore, Layout, Project, Registry,
+    Buildctl, Buildkitd, Buildx, DockerEngine, ImageStore, Layout, Project, Registry, STAGES,
     inline_records,
 };
-
-/// Two stages; the same bytes whenever it is built.
-const STAGES: &str = "\
-FROM scratch AS base
-ADD rootfs.tar /
-
-FROM base AS build
-COPY source.txt /src/
-RUN tr a-z A-Z </src/source.txt >/out.txt
-RUN wc -c </out.txt >/count.txt
-
-FROM base
-COPY --from=build /out.txt /count.txt /app/
-RUN cat /app/* >/all.txt
-";
 
 /// Steps that write other bytes each time they run.
 const RANDOM: &str = "\

@@ -3,23 +3,9 @@
 
 mod support;
 
-use support::{Buildctl, Buildx, Project, Pushed, Stand, assert_one};
+use support::{Buildctl, Buildx, Project, Pushed, STAGES, Stand, assert_one};
 
 const EPOCH: u64 = 1_700_000_000;
-
-const STAGES: &str = "\
-FROM scratch AS base
-ADD rootfs.tar /
-
-FROM base AS build
-COPY source.txt /src/
-RUN tr a-z A-Z </src/source.txt >/out.txt
-RUN wc -c </out.txt >/count.txt
-
-FROM base
-COPY --from=build /out.txt /count.txt /app/
-RUN cat /app/* >/all.txt
-";
 
 const LINK: &str = "\
 FROM scratch AS base

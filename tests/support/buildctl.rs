@@ -146,24 +146,12 @@ impl Buildctl {
 
     /// Runs it to its end, which has to be a good one.
     pub fn run_ok(&self) -> BuildOutput {
-        let output = self.run();
-        assert!(
-            output.status.success(),
-            "this build has to succeed: {:?}\n{output}",
-            self.args
-        );
-        output
+        self.run().succeeded(&self.args)
     }
 
     /// Runs it to its end, which has to be a failure.
     pub fn run_err(&self) -> BuildOutput {
-        let output = self.run();
-        assert!(
-            !output.status.success(),
-            "this build has to fail: {:?}\n{output}",
-            self.args
-        );
-        output
+        self.run().failed(&self.args)
     }
 }
 

@@ -49,7 +49,7 @@ pub use inlay::Inlay;
 pub use layout::Layout;
 pub use output::{BuildOutput, Vertex};
 pub use peers::Peers;
-pub use project::Project;
+pub use project::{Project, STAGES};
 pub use records::{INLINE_CACHE_KEY, inline_records};
 pub use registry::{Registry, Request};
 pub use stand::{Pushed, Stand, assert_one};

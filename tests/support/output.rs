@@ -1,6 +1,7 @@
 //! What a build said.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::process::ExitStatus;
 
@@ -102,6 +103,24 @@ impl BuildOutput {
             vertices,
             warnings,
         }
+    }
+
+    /// Itself, if the build with these arguments succeeded, as it has to.
+    pub fn succeeded(self, args: &[OsString]) -> Self {
+        assert!(
+            self.status.success(),
+            "this build has to succeed: {args:?}\n{self}"
+        );
+        self
+    }
+
+    /// Itself, if the build with these arguments failed, as it has to.
+    pub fn failed(self, args: &[OsString]) -> Self {
+        assert!(
+            !self.status.success(),
+            "this build has to fail: {args:?}\n{self}"
+        );
+        self
     }
 
     /// The names of the steps that were executed.

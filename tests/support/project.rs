@@ -7,6 +7,21 @@ use tempfile::TempDir;
 
 use super::Peers;
 
+/// Two stages on [`Project::base`] and a file `source.txt`; the same bytes whenever it is built.
+pub const STAGES: &str = "\
+FROM scratch AS base
+ADD rootfs.tar /
+
+FROM base AS build
+COPY source.txt /src/
+RUN tr a-z A-Z </src/source.txt >/out.txt
+RUN wc -c </out.txt >/count.txt
+
+FROM base
+COPY --from=build /out.txt /count.txt /app/
+RUN cat /app/* >/all.txt
+";
+
 /// A directory with a Dockerfile and what it needs.
 #[derive(Debug)]
 pub struct Project {
