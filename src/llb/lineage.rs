@@ -191,6 +191,7 @@ impl Lineage {
         assumptions: &Assumptions,
     ) -> Result<Self, LineageError> {
         let export = Export::read(records)?;
+        let given = &evidence.content;
         let mut evidence = evidence.clone();
         let (mut lineage, mut contents) = Self::search(graph, &export, &evidence, assumptions)?;
         for _ in 0..MAX_SEARCHES {
@@ -205,6 +206,10 @@ impl Lineage {
             }
             (lineage, contents) = (next, more);
         }
+        // What the records tell of content is what they have in common, not which of it is true.
+        lineage.questions.retain(|question| {
+            question.candidates.len() > 1 && !given.contains_key(&(question.vertex, question.input))
+        });
         Ok(lineage)
     }
 
@@ -604,7 +609,6 @@ impl<'a> Tracer<'a> {
             }
         }
         out.questions = (candidates.into_iter())
-            .filter(|(at, digests)| digests.len() > 1 && !self.evidence.content.contains_key(at))
             .map(|((vertex, input), candidates)| {
                 let source = self.graph.vertices()[vertex].inputs[input].vertex;
                 Question {
