@@ -2,8 +2,10 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+
 use inlay::image::config::{DEFAULT_LIMIT, strip};
-use support::{Project, Stand, assert_one};
+use support::{Project, Stand, assert_one, inline_records};
 
 const VARIANTS: usize = 12;
 
@@ -213,4 +215,27 @@ RUN cat /c.txt >/d.txt
             assert_one(case, &[first, again]);
         }
     }
+}
+
+/// A stage that gives other content each time it runs. BuildKit's own inline cache then says that
+/// the earlier content leads to the later layer.
+#[test]
+fn content_of_an_earlier_run_does_not_lead_to_a_later_layer() {
+    let stand = Stand::start();
+    let project = Project::new()
+        .base()
+        .dockerfile(&with_stage("RUN head -c 16 /dev/urandom >/out.txt"));
+    let roots = |args: &[&str]| -> BTreeSet<String> {
+        let build = stand.build(&project).args(args.iter().copied());
+        stand.push(&build, "demo:again", "");
+        let records = inline_records(&stand.registry.config("demo:again", None));
+        let roots = records
+            .iter()
+            .filter(|record| record.get("inputs").is_none());
+        roots.map(|root| root["digest"].to_string()).collect()
+    };
+    let first = roots(&[]);
+    let again = roots(&["--no-cache"]);
+    let base = first.intersection(&again).count();
+    assert_eq!((first.len(), base), (2, 1), "{first:#?} then {again:#?}");
 }
