@@ -109,8 +109,10 @@ impl ImageCache {
                 };
                 lineage.keeps(record, input, link)
             });
+            if !lineage.contradicted() {
+                complete(&mut self.set);
+            }
         }
-        complete(&mut self.set);
         let expected = self.expected_results();
         Ok(record::select_expecting(&self.set, &expected)?)
     }

@@ -11,8 +11,8 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::record::{Contents, Digest, RecordSet};
 
-/// How many links are remembered, of all images together; some 100 bytes each.
-const MAX_LINKS: usize = 50_000;
+/// How many links and layers are remembered, of all images together; some 100 bytes each.
+const MAX_WEIGHT: usize = 100_000;
 
 /// The contents of the images exported last, in memory.
 #[derive(Debug, Default)]
@@ -39,13 +39,17 @@ impl Recall {
             return;
         }
         images.push_back((image, contents));
-        let mut links: usize = images.iter().map(|(_, contents)| contents.len()).sum();
-        while links > MAX_LINKS
-            && let Some((_, contents)) = images.pop_front()
+        let mut all: usize = images.iter().map(weight).sum();
+        while all > MAX_WEIGHT
+            && let Some(oldest) = images.pop_front()
         {
-            links -= contents.len();
+            all -= weight(&oldest);
         }
     }
+}
+
+fn weight((image, contents): &(Image, Contents)) -> usize {
+    image.len() + contents.len()
 }
 
 /// The layers of the image that the final record is, if there is one.
@@ -105,9 +109,10 @@ mod tests {
         recall.complete(&mut set("a", true));
         let mut images = recall.0.lock().unwrap();
         let (image, contents) = images[0].clone();
-        images.extend((0..2 * MAX_LINKS).map(|_| (image.clone(), contents.clone())));
+        images.extend((0..MAX_WEIGHT).map(|_| (image.clone(), contents.clone())));
         drop(images);
         recall.complete(&mut set("b", true));
-        assert_eq!(recall.0.lock().unwrap().len(), MAX_LINKS);
+        // One layer and one link each.
+        assert_eq!(recall.0.lock().unwrap().len(), MAX_WEIGHT / 2);
     }
 }
