@@ -91,8 +91,7 @@ impl ImageCache {
         self.set.records().len()
     }
 
-    /// Makes the cache, and lets `complete` look at the records of this build before their results
-    /// are chosen.
+    /// Makes the cache. `complete` may add to the records, once they are known to be this build's.
     ///
     /// # Errors
     /// Where no record set can be made of the export.
