@@ -366,3 +366,37 @@ fn a_client_from_before_definitions_is_built_for_and_told() {
         "{failed}"
     );
 }
+
+/// The second build of a session finds its steps by the session's own keys, and BuildKit exports
+/// none of those, to its own inline cache either.
+#[test]
+fn a_build_that_a_session_hides_the_keys_of_is_told() {
+    let setup = Setup::start();
+    let project = Project::new().base().file("file", "text\n");
+    let twice = Direct::twice(setup.inlay.addr(), &project)
+        .push(&setup.registry.image("demo:twice"))
+        .export_cache("type=inline");
+    let built = twice.run_ok();
+    assert_eq!(built.steps_cached().len(), 3, "{built}");
+    let warning = "inlay: built without inline cache: the daemon has no keys";
+    assert!(
+        built.warnings.iter().any(|text| text.starts_with(warning)),
+        "{built}"
+    );
+    assert!(inline_records(&setup.registry.config("demo:twice", None)).is_empty());
+}
+
+#[test]
+fn an_image_of_no_steps_needs_no_cache_and_no_warning() {
+    let setup = Setup::start();
+    setup.assert_works(&project());
+    let base = setup.registry.image("demo:failures");
+    let project = Project::new().dockerfile(&format!("FROM {base}\nLABEL a=b\n"));
+    let build = Buildctl::new(setup.inlay.addr()).project(&project);
+    let build = build.push(&setup.registry.image("demo:labelled"));
+    let built = build
+        .export_cache("type=inline,ignore-error=false")
+        .run_ok();
+    assert_eq!(built.warnings, [""; 0], "{built}");
+    assert!(inline_records(&setup.registry.config("demo:labelled", None)).is_empty());
+}

@@ -64,6 +64,10 @@ pub enum ExportError {
     /// The daemon does not export the cache.
     #[error("exporting the cache: {}", .0.message())]
     Solve(Status),
+    /// The daemon exports no cache of steps. It finds steps that an earlier build in the same session
+    /// had by keys that are that session's alone.
+    #[error("the daemon has no keys of its steps that mean anything to another build")]
+    NoRecords,
     /// The daemon does not say what platform it has.
     #[error("asking for the daemon's platform: {}", .0.message())]
     Workers(Status),

@@ -12,7 +12,7 @@ use super::ExportError;
 use crate::daemon::{Daemon, new_id};
 use crate::exported::{self, Exported};
 use crate::image_cache::ImageCache;
-use crate::llb::probe::Probe;
+use crate::llb::{self, probe::Probe};
 use crate::plan::Plan;
 use crate::proto::control::{CacheOptions, CacheOptionsEntry, SolveRequest};
 use crate::proto::pb;
@@ -52,6 +52,9 @@ impl Side<'_> {
         let store = format!("{number}");
         debug!(image = number, "side solve: the daemon exports the cache");
         let Some(exported) = self.solve(definition.clone(), &store).await? else {
+            if llb::is_made(definition) {
+                return Err(ExportError::NoRecords);
+            }
             info!("inline cache: there is nothing to cache");
             return Ok(None);
         };

@@ -24,6 +24,11 @@ impl Direct {
         Self::new(addr, "definition").of(project)
     }
 
+    /// The same two times, one after the other, in one session; what is told is of the second.
+    pub fn twice(addr: impl Into<String>, project: &Project) -> Self {
+        Self::new(addr, "twice").of(project)
+    }
+
     /// A gateway client from before refs came with definitions.
     pub fn old_refs(addr: impl Into<String>) -> Self {
         Self::new(addr, "old-refs")

@@ -20,6 +20,9 @@ import (
 	"github.com/moby/buildkit/client/llb"
 	gateway "github.com/moby/buildkit/frontend/gateway/pb"
 	"github.com/moby/buildkit/identity"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/session/filesync"
+	"github.com/moby/buildkit/session/grpchijack"
 	"github.com/moby/buildkit/solver/errdefs"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/progress/progressui"
@@ -35,7 +38,8 @@ func (l *list) Set(s string) error { *l = append(*l, s); return nil }
 
 var (
 	addr       = flag.String("addr", "", "address of the daemon")
-	mode       = flag.String("mode", "", "frontend, definition, old-refs, or marshal: print the definition")
+	mode       = flag.String("mode", "", "frontend, definition, twice: a definition two times in one session,\n"+
+		"old-refs, or marshal: print the definition")
 	contextDir = flag.String("context", "", "directory with the sources")
 	command    = flag.String("command", "cat /src/file | tr a-z A-Z > /out", "shell command of the definition's step")
 	ref        = flag.String("ref", "", "the build's ref, in place of a random one")
@@ -103,12 +107,26 @@ func run(ctx context.Context) error {
 	switch *mode {
 	case "frontend":
 		opt.Frontend = "dockerfile.v0"
-	case "definition":
+	case "definition", "twice":
 		if def, err = definition(ctx); err != nil {
 			return err
 		}
 	default:
 		return fmt.Errorf("unknown mode %q", *mode)
+	}
+
+	if *mode == "twice" {
+		shared, err := session.NewSession(ctx, "")
+		if err != nil {
+			return err
+		}
+		defer shared.Close()
+		shared.Allow(filesync.NewFSSyncProvider(filesync.StaticDirSource(opt.LocalMounts)))
+		go shared.Run(ctx, grpchijack.Dialer(c.ControlClient()))
+		opt.SharedSession, opt.SessionPreInitialized = shared, true
+		if _, err := c.Solve(ctx, def, opt, nil); err != nil {
+			return err
+		}
 	}
 
 	display, err := progressui.NewDisplay(os.Stderr, progressui.RawJSONMode)
