@@ -24,13 +24,14 @@ test: peers ## unit, property and end-to-end tests, these on real daemons
 lint: ## formatting, clippy, documentation: no warning passes
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --lib --no-default-features -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
 
 bench: build peers ## inlay against BuildKit's own inline cache, alternating runs
 	$(CARGO) bench --locked
 
 fuzz: ## each fuzz target for FUZZ_SECONDS (600)
-	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz
+	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz@0.13.2
 	@# libFuzzer's instrumentation is unstable in rustc, but needs no other compiler.
 	@for target in fuzz/fuzz_targets/*.rs; do \
 		name=$$(basename "$$target" .rs); mkdir -p fuzz/corpus/$$name; \

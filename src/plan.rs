@@ -4,6 +4,7 @@
 //! answered.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 
 use prost::Message;
 use thiserror::Error;
@@ -56,6 +57,9 @@ pub struct Plan {
     pub required: bool,
     /// The attributes that make a cache export compress layers as the image export does.
     pub compression: HashMap<String, String>,
+    /// Whether the client replaced sources by policies that come with its gateway calls: then the
+    /// definitions of its results are not what was solved.
+    pub sources_changed: AtomicBool,
     /// What else a solve of the same definitions needs in order to be allowed and to mean the same.
     pub terms: Terms,
 }
@@ -82,6 +86,8 @@ pub struct Terms {
     pub entitlements: Vec<String>,
     /// An encoded source policy.
     pub source_policy: Vec<u8>,
+    /// The session that is asked for policies of sources, or nothing.
+    pub source_policy_session: String,
     /// The version of BuildKit's behaviour that the build asks for; 0 is the current one.
     pub compatibility_version: i64,
     /// Whether steps reach the network through a proxy only.
@@ -126,26 +132,59 @@ pub fn decide(message: &[u8]) -> Result<Decision, PlanError> {
     Ok(Decision::Inline(Box::new(Plan {
         build: request.r#ref,
         request: without_inline(message, is_direct)?,
-        direct: is_direct.then(|| Direct {
-            definition: request.definition.map(Into::into),
-            frontend: request.frontend,
-            frontend_attrs: request.frontend_attrs,
-            frontend_inputs: request
-                .frontend_inputs
-                .into_iter()
-                .map(|(k, v)| (k, v.into()))
-                .collect(),
-            imports: imports(cache),
+        direct: is_direct.then(|| {
+            let mut direct = Direct {
+                definition: request.definition.map(Into::into),
+                frontend: request.frontend,
+                frontend_attrs: request.frontend_attrs,
+                frontend_inputs: request
+                    .frontend_inputs
+                    .into_iter()
+                    .map(|(k, v)| (k, v.into()))
+                    .collect(),
+                imports: imports(cache),
+            };
+            direct.use_built_in_frontend();
+            direct
         }),
         required,
         compression,
+        sources_changed: AtomicBool::new(false),
         terms: Terms {
             entitlements: request.entitlements,
             source_policy: request.source_policy.into(),
+            source_policy_session: request.source_policy_session,
             compatibility_version: request.compatibility_version,
             proxy_network: request.proxy_network,
         },
     })))
+}
+
+// === impl Direct ===
+
+impl Direct {
+    /// `gateway.v0` with the source `dockerfile.v0` means the frontend that is built in. A solve
+    /// request knows that, unless the Dockerfile's image comes as a named context; a gateway call
+    /// does not.
+    fn use_built_in_frontend(&mut self) {
+        const SOURCE: &str = "source";
+        const BUILT_IN: &str = "dockerfile.v0";
+        const CONTEXT: &str = "context:dockerfile.v0";
+        let is_named = |key: &String| {
+            let rest = key.strip_prefix(CONTEXT);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+        };
+        if self.frontend == "gateway.v0"
+            && self
+                .frontend_attrs
+                .get(SOURCE)
+                .is_some_and(|source| source == BUILT_IN)
+            && !self.frontend_attrs.keys().any(is_named)
+        {
+            self.frontend = BUILT_IN.to_owned();
+            self.frontend_attrs.remove(SOURCE);
+        }
+    }
 }
 
 /// The attributes of the first exporter that writes an image.
@@ -335,6 +374,25 @@ mod tests {
         let taken = plan.direct.unwrap();
         assert_eq!(taken.frontend, "dockerfile.v0");
         assert_eq!(taken.imports, vec![entry("registry", &[("ref", "old")])]);
+    }
+
+    #[test]
+    fn the_built_in_frontend_is_found_behind_the_gateway() {
+        let taken = |attrs: &[(&str, &str)]| {
+            let mut direct = request(vec![exporter("image", &[])], vec![entry("inline", &[])]);
+            direct.frontend = "gateway.v0".to_owned();
+            direct.frontend_attrs = entry("", attrs).attrs;
+            let direct = plan(&direct).unwrap().direct.unwrap();
+            (direct.frontend, direct.frontend_attrs.len())
+        };
+        let source = ("source", "dockerfile.v0");
+        assert_eq!(taken(&[source]), ("dockerfile.v0".to_owned(), 0));
+        assert_eq!(
+            taken(&[("source", "docker/dockerfile")]),
+            ("gateway.v0".to_owned(), 1)
+        );
+        let named = ("context:dockerfile.v0::linux/amd64", "x");
+        assert_eq!(taken(&[source, named]), ("gateway.v0".to_owned(), 2));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::env;
 use std::error::Error;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -13,6 +14,8 @@ use tracing::info;
 
 use crate::address::{DaemonAddress, ListenAddress};
 use crate::control::{InlineExport, Server};
+use crate::daemon::Daemon;
+use crate::export::Exporter;
 
 /// Where BuildKit's tools, too, look for the daemon's address.
 const BUILDKIT_HOST: &str = "BUILDKIT_HOST";
@@ -40,7 +43,12 @@ pub struct Serve {
     /// Whether builds that ask for inline cache get it from inlay, or are left to the daemon
     #[arg(long, value_enum, value_name = "WHEN", default_value = "on-request")]
     inline_export: WhenInline,
-    /// How long running builds may take to end after SIGTERM or SIGINT, in seconds
+    /// How long the daemon may take to export the cache of one image, in seconds; then the image is
+    /// built without it
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    export_timeout: u64,
+    /// How long running builds may take to end after SIGTERM or SIGINT, in seconds; a second signal
+    /// ends them
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     grace: u64,
 }
@@ -75,33 +83,45 @@ impl Serve {
             .enable_all()
             .build()?
             .block_on(async {
-                let stop = stop_on_signal()?;
+                let (stop, now) = stop_on_signals()?;
                 info!(buildkitd = %daemon, "in front of");
-                let server = Server::bind(&self.addr, daemon, inline_export).await?;
-                server.run(stop, Duration::from_secs(self.grace)).await;
+                let exporter = Exporter {
+                    daemon: Daemon::new(daemon),
+                    recall: Arc::default(),
+                    patience: Duration::from_secs(self.export_timeout),
+                };
+                let server = Server::bind(&self.addr, exporter, inline_export).await?;
+                let grace = Duration::from_secs(self.grace);
+                server.run(stop, grace, now).await;
                 info!("stopped");
                 Ok(())
             })
     }
 }
 
-/// Ends with the first SIGTERM or SIGINT.
-fn stop_on_signal() -> io::Result<CancellationToken> {
-    let stop = CancellationToken::new();
-    let (mut terminate, mut interrupt) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
-    let token = stop.clone();
+/// Ends with the first SIGTERM or SIGINT, and with the second.
+fn stop_on_signals() -> io::Result<(CancellationToken, CancellationToken)> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (stop, now) = (CancellationToken::new(), CancellationToken::new());
+    let tokens = [
+        (
+            "no new connections, and running builds may end",
+            stop.clone(),
+        ),
+        ("at once", now.clone()),
+    ];
     tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        for (how, token) in tokens {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            info!("stopping: {how}");
+            token.cancel();
         }
-        info!("stopping: no new connections, and running builds may end");
-        token.cancel();
     });
-    Ok(stop)
+    Ok((stop, now))
 }
 
 fn usual_daemon() -> Result<DaemonAddress, String> {

@@ -3,6 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use http::Request;
+
+use crate::daemon::BUILD_HEADER;
 use crate::plan::Plan;
 
 /// A build in flight that asked for inline cache.
@@ -43,9 +46,11 @@ impl Builds {
         }
     }
 
-    /// The build of a ref.
-    pub fn get(&self, reference: &str) -> Option<Arc<Build>> {
-        self.lock().get(reference).cloned()
+    /// The build that a gateway call is of, and its ref.
+    pub fn of<T>(&self, call: &Request<T>) -> Option<(String, Arc<Build>)> {
+        let reference = call.headers().get(BUILD_HEADER)?.to_str().ok()?;
+        let build = self.lock().get(reference).cloned()?;
+        Some((reference.to_owned(), build))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Build>>> {
@@ -82,12 +87,17 @@ mod tests {
     #[test]
     fn a_build_is_known_as_long_as_its_registration() {
         let builds = Builds::default();
+        let call = Request::builder()
+            .header(BUILD_HEADER, "a")
+            .body(())
+            .unwrap();
         let first = builds.register("a".to_owned(), Build::LeftToDaemon("first".to_owned()));
         let second = builds.register("a".to_owned(), Build::LeftToDaemon("second".to_owned()));
         drop(second);
-        let known = builds.get("a").unwrap();
+        let (reference, known) = builds.of(&call).unwrap();
+        assert_eq!(reference, "a");
         assert!(matches!(&*known, Build::LeftToDaemon(reason) if reason == "first"));
         drop(first);
-        assert!(builds.get("a").is_none());
+        assert!(builds.of(&call).is_none());
     }
 }

@@ -3,6 +3,7 @@
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
@@ -11,6 +12,7 @@ use hyper::server::conn::http2;
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::sync::Notify;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tracing::debug;
@@ -21,17 +23,18 @@ use super::pipe::{
     from_incoming,
 };
 use super::server::InlineExport;
-use super::{returns, solve, unary};
-use crate::daemon::{Daemon, Stream};
-use crate::recall::Recall;
+use super::{policies, returns, solve, unary};
+use crate::daemon::Stream;
+use crate::export::Exporter;
+
+/// How long a client without calls may take to leave when it is told to.
+const MAX_GOODBYE: Duration = Duration::from_secs(1);
 
 /// What all connections share.
 #[derive(Debug, Clone)]
 pub struct Connection {
-    /// Where the client's calls go, and inlay's own.
-    pub daemon: Daemon,
-    /// What is remembered of images.
-    pub recall: Arc<Recall>,
+    /// Gives results their cache, and has the daemon that calls go to.
+    pub exporter: Exporter,
     /// The builds in flight.
     pub builds: Builds,
     /// Whether builds get their cache from inlay.
@@ -41,7 +44,7 @@ pub struct Connection {
 /// Serves one client until it leaves, or the daemon's connection is lost, or `stop` finds no call
 /// in flight.
 pub async fn serve(stream: Box<dyn Stream>, connection: Connection, stop: CancellationToken) {
-    let upstream = Arc::new(Upstream::new(connection.daemon.address()));
+    let upstream = Arc::new(Upstream::new(connection.exporter.daemon.address()));
     let in_flight = Arc::new(InFlight::default());
     let calls = Calls {
         connection,
@@ -63,19 +66,30 @@ pub async fn serve(stream: Box<dyn Stream>, connection: Connection, stop: Cancel
         stop.cancelled().await;
         in_flight.none().await;
     };
-    tokio::select! {
-        result = served.as_mut() => {
-            if let Err(err) = result {
-                debug!("client connection ended: {err}");
+    let mut stopping = false;
+    tokio::pin!(idle);
+    loop {
+        tokio::select! {
+            result = served.as_mut() => {
+                if let Err(err) = result {
+                    debug!("client connection ended: {err}");
+                }
+                return;
             }
-            return;
+            // As if there were nothing between: the client sees its connection break.
+            () = upstream.lost() => return,
+            () = &mut idle, if !stopping => {
+                stopping = true;
+                served.as_mut().graceful_shutdown();
+            }
+            // It has been told, and has nothing more to say; or it never said anything.
+            () = sleep(MAX_GOODBYE), if stopping => {
+                if in_flight.is_none() {
+                    return;
+                }
+            }
         }
-        // As if there were nothing between: the client sees its connection break.
-        () = upstream.lost() => return,
-        () = idle => served.as_mut().graceful_shutdown(),
     }
-    // The client has been told; what it still has to say is bounded by the server's grace.
-    let _ = served.await;
 }
 
 /// Answers a call. What breaks off on the daemon's side breaks off on the client's.
@@ -87,6 +101,7 @@ async fn answer(
     let inline = connection.inline_export == InlineExport::OnRequest;
     let response = match request.uri().path() {
         solve::PATH if inline => solve::intercept(connection, upstream, request).await,
+        policies::PATH if inline => policies::intercept(connection, upstream, request).await,
         returns::PATH if inline => returns::intercept(connection, upstream, request).await,
         _ => upstream.send(request).await,
     };
@@ -147,11 +162,15 @@ impl InFlight {
         CallInFlight(Arc::clone(counter))
     }
 
+    fn is_none(&self) -> bool {
+        self.calls.load(Ordering::SeqCst) == 0
+    }
+
     /// Ends when no call is in flight.
     async fn none(&self) {
         loop {
             let ended = self.ended.notified();
-            if self.calls.load(Ordering::SeqCst) == 0 {
+            if self.is_none() {
                 return;
             }
             ended.await;

@@ -8,12 +8,11 @@ use tonic::{Code, Status};
 use tracing::info;
 
 use super::returns;
-use crate::daemon::{Daemon, Gateway};
-use crate::export::{self, Conclusion};
+use crate::daemon::Gateway;
+use crate::export::{Conclusion, Exporter};
 use crate::plan::{Direct, Plan};
 use crate::proto::gateway::{PingRequest, SolveRequest};
 use crate::proto::{control, gateway};
-use crate::recall::Recall;
 
 /// How often the build is looked for. The daemon itself waits some seconds for it each time, and
 /// the build is known as soon as the solve has begun; a daemon under load may take its time to
@@ -29,8 +28,8 @@ const MAX_OUTCOME: Duration = Duration::from_secs(5);
 /// ever.
 ///
 /// It is to be dropped when that solve ends, for whatever reason.
-pub async fn drive(daemon: &Daemon, recall: &Recall, plan: &Plan, direct: Direct) -> Status {
-    match to_return(daemon, recall, plan, direct).await {
+pub async fn drive(exporter: &Exporter, plan: &Plan, direct: Direct) -> Status {
+    match to_return(exporter, plan, direct).await {
         Ok(()) => pending().await,
         Err(status) => {
             info!("the build cannot be driven: {}", status.message());
@@ -40,13 +39,8 @@ pub async fn drive(daemon: &Daemon, recall: &Recall, plan: &Plan, direct: Direct
     }
 }
 
-async fn to_return(
-    daemon: &Daemon,
-    recall: &Recall,
-    plan: &Plan,
-    direct: Direct,
-) -> Result<(), Status> {
-    let mut gateway = daemon.gateway(&plan.build)?;
+async fn to_return(exporter: &Exporter, plan: &Plan, direct: Direct) -> Result<(), Status> {
+    let mut gateway = exporter.daemon.gateway(&plan.build)?;
     wait_until_known(&mut gateway).await?;
     let solved = gateway
         .solve(SolveRequest {
@@ -68,7 +62,7 @@ async fn to_return(
         Err(status) => returns::failed(&status),
         Ok(response) => {
             let result = response.into_inner().result;
-            match export::conclude(daemon, recall, plan, &result).await {
+            match exporter.conclude(plan, &result).await {
                 Conclusion::Unchanged => returns::solved(result),
                 Conclusion::Cached(cached) => returns::solved(cached.into()),
                 Conclusion::Failed(status) => returns::failed(&status),

@@ -10,8 +10,10 @@ mod builds;
 mod connection;
 mod drive;
 mod pipe;
+mod policies;
 mod returns;
 mod server;
+mod socket;
 mod solve;
 mod unary;
 

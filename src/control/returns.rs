@@ -11,8 +11,7 @@ use super::builds::Build;
 use super::connection::Connection;
 use super::pipe::{Body, PipeError, Upstream};
 use super::unary::{Call, refusal};
-use crate::daemon::BUILD_HEADER;
-use crate::export::{self, Conclusion};
+use crate::export::Conclusion;
 use crate::proto::gateway::ReturnRequest;
 use crate::wire::{self, Edit, WireError};
 
@@ -27,13 +26,7 @@ pub async fn intercept(
     upstream: &Upstream,
     request: Request<Body>,
 ) -> Result<Response<Body>, PipeError> {
-    let reference = request
-        .headers()
-        .get(BUILD_HEADER)
-        .and_then(|value| value.to_str().ok());
-    let Some((reference, build)) = reference
-        .and_then(|reference| Some((reference.to_owned(), connection.builds.get(reference)?)))
-    else {
+    let Some((reference, build)) = connection.builds.of(&request) else {
         return upstream.send(request).await;
     };
     let call = match Call::read(request).await {
@@ -66,11 +59,14 @@ async fn changed(
         Build::Inline(plan) => plan,
         Build::LeftToDaemon(reason) => {
             let text = format!("inline cache is left to the daemon: {reason}");
-            export::warn_user(&connection.daemon, reference, &result, &text).await;
+            connection
+                .exporter
+                .warn_user(reference, &result, &text)
+                .await;
             return None;
         }
     };
-    match export::conclude(&connection.daemon, &connection.recall, plan, &result).await {
+    match connection.exporter.conclude(plan, &result).await {
         Conclusion::Unchanged => None,
         Conclusion::Cached(result) => with_result(&message, &result).ok(),
         Conclusion::Failed(status) => Some(failed(&status).encode_to_vec()),

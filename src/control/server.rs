@@ -1,28 +1,22 @@
 //! Listens, accepts, and stops without breaking builds off.
 
-use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixStream as StdUnixStream;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::net::{TcpListener, UnixListener, lookup_host};
-use tokio::time::timeout;
+use tokio::net::{TcpListener, lookup_host};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::builds::Builds;
 use super::connection::{Connection, serve};
-use crate::address::{DaemonAddress, ListenAddress};
-use crate::daemon::{Daemon, Stream};
-
-/// Who may connect to a socket of inlay's: its owner and group, as with buildkitd's.
-const SOCKET_MODE: u32 = 0o660;
+use super::socket::UnixSocket;
+use crate::address::ListenAddress;
+use crate::daemon::Stream;
+use crate::export::Exporter;
 
 /// Why an address cannot be listened on.
 #[derive(Debug, Error)]
@@ -64,7 +58,7 @@ pub struct Server {
 
 #[derive(Debug)]
 enum Listener {
-    Unix(UnixListener, PathBuf),
+    Unix(UnixSocket),
     Tcp(TcpListener),
 }
 
@@ -77,7 +71,7 @@ impl Server {
     /// Where an address cannot be listened on.
     pub async fn bind(
         addresses: &[ListenAddress],
-        daemon: DaemonAddress,
+        exporter: Exporter,
         inline_export: InlineExport,
     ) -> Result<Self, BindError> {
         let mut listeners = Vec::with_capacity(addresses.len());
@@ -86,8 +80,7 @@ impl Server {
             info!(%address, "listening");
         }
         let connection = Connection {
-            daemon: Daemon::new(daemon),
-            recall: Arc::default(),
+            exporter,
             builds: Builds::default(),
             inline_export,
         };
@@ -97,8 +90,9 @@ impl Server {
         })
     }
 
-    /// Serves until `stop`; then waits until no call is in flight, at most as long as `grace`.
-    pub async fn run(self, stop: CancellationToken, grace: Duration) {
+    /// Serves until `stop`; then waits until no call is in flight, at most as long as `grace`, and
+    /// until `now`.
+    pub async fn run(self, stop: CancellationToken, grace: Duration, now: CancellationToken) {
         let connections = TaskTracker::new();
         let accepting = TaskTracker::new();
         for listener in self.listeners {
@@ -118,7 +112,7 @@ impl Server {
                             // Out of file descriptors, most likely: some may be free again in a
                             // moment.
                             warn!("cannot accept a connection: {err}");
-                            tokio::time::sleep(Duration::from_millis(100)).await;
+                            sleep(Duration::from_millis(100)).await;
                         }
                     }
                 }
@@ -127,8 +121,10 @@ impl Server {
         accepting.close();
         accepting.wait().await;
         connections.close();
-        if timeout(grace, connections.wait()).await.is_err() {
-            warn!("calls were still in flight after {} s", grace.as_secs());
+        tokio::select! {
+            () = connections.wait() => {}
+            () = sleep(grace) => warn!("calls were still in flight after {} s", grace.as_secs()),
+            () = now.cancelled() => warn!("calls were still in flight"),
         }
     }
 }
@@ -142,16 +138,7 @@ impl Listener {
             source,
         };
         match address {
-            ListenAddress::Unix(path) => {
-                if let Some(dir) = path.parent() {
-                    fs::create_dir_all(dir).map_err(failed)?;
-                }
-                remove_stale(address, path)?;
-                let listener = UnixListener::bind(path).map_err(failed)?;
-                fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))
-                    .map_err(failed)?;
-                Ok(Self::Unix(listener, path.clone()))
-            }
+            ListenAddress::Unix(path) => UnixSocket::bind(address, path).await.map(Self::Unix),
             ListenAddress::Tcp(host) => {
                 let all: Vec<SocketAddr> = lookup_host(host).await.map_err(failed)?.collect();
                 if !all.iter().all(|address| address.ip().is_loopback()) {
@@ -166,39 +153,12 @@ impl Listener {
 
     async fn accept(&self) -> io::Result<Box<dyn Stream>> {
         match self {
-            Self::Unix(listener, _) => Ok(Box::new(listener.accept().await?.0)),
+            Self::Unix(socket) => Ok(Box::new(socket.listener.accept().await?.0)),
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
                 Ok(Box::new(stream))
             }
         }
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Self::Unix(_, path) = self {
-            // What is gone already need not go.
-            let _ = fs::remove_file(path);
-        }
-    }
-}
-
-/// Removes a socket that a server left behind, and no other file.
-fn remove_stale(address: &ListenAddress, path: &Path) -> Result<(), BindError> {
-    let Ok(metadata) = fs::symlink_metadata(path) else {
-        return Ok(());
-    };
-    if !metadata.file_type().is_socket() {
-        return Err(BindError::NoSocket(address.clone()));
-    }
-    match StdUnixStream::connect(path) {
-        Err(err) if err.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)
-            .map_err(|source| BindError::Listen {
-                address: address.clone(),
-                source,
-            }),
-        _ => Err(BindError::Live(address.clone())),
     }
 }

@@ -48,11 +48,12 @@ async fn build(
 ) -> Result<Response<Body>, PipeError> {
     let reference = plan.build.clone();
     // A header ties a build's calls to it. Where none can hold its ref, there are no calls.
-    if let Err(status) = connection.daemon.gateway(&reference) {
+    if let Err(status) = connection.exporter.daemon.gateway(&reference) {
         info!("inline cache is left to the daemon: {}", status.message());
         return upstream.send(call.unchanged()).await;
     }
     if !connection
+        .exporter
         .daemon
         .exports_to_sessions()
         .await
@@ -73,7 +74,7 @@ async fn build(
     let (Some(direct), Build::Inline(plan)) = (direct, known.build()) else {
         return upstream.send(request).await;
     };
-    let driver = drive::drive(&connection.daemon, &connection.recall, plan, direct);
+    let driver = drive::drive(&connection.exporter, plan, direct);
     tokio::select! {
         response = upstream.send(request) => response,
         // The solve ends by what the driver returned; the driver itself ends before it only if it

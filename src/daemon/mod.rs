@@ -23,6 +23,9 @@ use crate::proto::gateway::llb_bridge_client::LlbBridgeClient;
 
 /// What a message from the daemon may have at most: the limit of BuildKit's own clients.
 const MAX_MESSAGE: usize = 16 << 20;
+/// How a daemon refuses a cache export of a type that it does not have, and one to nowhere.
+const NO_EXPORTER: &str = "unknown cache exporter";
+const NO_DESTINATION: &str = "requires dest";
 /// The header that ties a gateway call to the build of a solve.
 pub const BUILD_HEADER: &str = "buildkit-controlapi-buildid";
 
@@ -88,15 +91,22 @@ impl Daemon {
         )
     }
 
+    /// Takes it from an error of an export that the daemon is another one now, and cannot do that.
+    pub fn cannot_export_to_sessions(&self, status: &Status) {
+        if status.message().contains(NO_EXPORTER) {
+            self.exports_to_sessions.store(false, Ordering::Relaxed);
+        }
+    }
+
     /// Whether it can export cache to a session (`type=local`). Docker Engine's classic image store
     /// cannot.
     ///
     /// Asks for such an export without a destination, which each daemon refuses before it does
-    /// anything: the refusal tells whether it is for the type. A daemon that can is not asked
-    /// again.
+    /// anything: the refusal tells whether it is for the type. A daemon that can is not asked again,
+    /// until an export tells [otherwise](Self::cannot_export_to_sessions).
     ///
     /// # Errors
-    /// Where the daemon cannot be asked.
+    /// Where the daemon cannot be asked, or says something else.
     pub async fn exports_to_sessions(&self) -> Result<bool, Status> {
         if self.exports_to_sessions.load(Ordering::Relaxed) {
             return Ok(true);
@@ -114,13 +124,15 @@ impl Daemon {
             }),
             ..Default::default()
         };
-        let can = match self.control().solve(request).await {
-            Err(status) if status.code() == tonic::Code::Unavailable => return Err(status),
-            Err(status) => !status.message().contains("unknown cache exporter"),
-            Ok(_) => true,
-        };
-        self.exports_to_sessions.store(can, Ordering::Relaxed);
-        Ok(can)
+        match self.control().solve(request).await {
+            Err(status) if status.message().contains(NO_EXPORTER) => Ok(false),
+            Err(status) if status.message().contains(NO_DESTINATION) => {
+                self.exports_to_sessions.store(true, Ordering::Relaxed);
+                Ok(true)
+            }
+            Err(status) => Err(status),
+            Ok(_) => Ok(true),
+        }
     }
 }
 

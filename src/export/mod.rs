@@ -7,12 +7,17 @@
 mod side;
 
 use std::collections::HashMap;
+use std::error::Error as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use prost::Message as _;
 use thiserror::Error;
-use tonic::Status;
+use tokio::time::timeout;
+use tonic::{Code, Status};
 use tracing::{debug, info, warn};
 
 use self::side::Side;
@@ -38,6 +43,9 @@ const MAX_BLOBS: usize = 8;
 /// in one.
 const MAX_RESULT: usize = (16 << 20) - (4 << 10);
 
+/// How long a warning may take.
+const MAX_NOTICE: Duration = Duration::from_secs(5);
+
 /// What becomes of a result.
 #[derive(Debug)]
 pub enum Conclusion {
@@ -55,12 +63,21 @@ pub enum ExportError {
     /// The build itself fails.
     #[error("the build failed: {}", .0.message())]
     Build(Status),
+    /// Whether the build fails cannot be told.
+    #[error("evaluating the result: {}", .0.message())]
+    Evaluate(Status),
+    /// What was solved is not what the definitions say.
+    #[error("its frontend replaces sources by a policy of its own")]
+    SourcesChanged,
     /// The result cannot be read.
     #[error(transparent)]
     Result(#[from] ResultError),
     /// There is no session to export to.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// The daemon takes too long.
+    #[error("the daemon did not export the cache within {} s", .0.as_secs())]
+    Patience(Duration),
     /// The daemon does not export the cache.
     #[error("exporting the cache: {}", .0.message())]
     Solve(Status),
@@ -85,123 +102,135 @@ pub enum ExportError {
     Config(#[from] ConfigError),
 }
 
-/// Gives a build's result its cache if that can be had, and tells the user if it cannot.
-pub async fn conclude(daemon: &Daemon, recall: &Recall, plan: &Plan, result: &[u8]) -> Conclusion {
-    match with_cache(daemon, recall, plan, result).await {
-        Ok(cached) => Conclusion::Cached(cached),
-        Err(ExportError::Build(status)) => {
-            // The daemon meets the same error in a moment, and tells the user in its own words.
-            info!("the build failed: {}", status.message());
-            Conclusion::Unchanged
-        }
-        Err(err) if plan.required => {
-            Conclusion::Failed(Status::unknown(format!("inlay: inline cache: {err}")))
-        }
-        Err(err) => {
-            let text = format!("built without inline cache: {err}");
-            warn_user(daemon, &plan.build, result, &text).await;
-            Conclusion::Unchanged
-        }
-    }
+/// Gives results their cache.
+#[derive(Debug, Clone)]
+pub struct Exporter {
+    /// The daemon that all builds are on.
+    pub daemon: Daemon,
+    /// What is remembered of images.
+    pub recall: Arc<Recall>,
+    /// How long the daemon may take to export the cache of one image.
+    pub patience: Duration,
 }
 
-/// Says something in the progress output of a build's user: as a warning of the step that made the
-/// result, and as a step by itself.
-pub async fn warn_user(daemon: &Daemon, build: &str, result: &[u8], text: &str) {
-    warn!("{text}");
-    let text = format!("inlay: {text}");
-    let vertex = BuildResult::decode(result)
-        .ok()
-        .and_then(|result| result::images(&result).ok()?.first()?.vertex())
-        .unwrap_or_default();
-    let warned = async {
-        let mut gateway = daemon.gateway(build)?;
-        let warning = WarnRequest {
-            digest: vertex,
-            level: 1,
-            short: Bytes::from(text.clone()),
-            ..Default::default()
+// === impl Exporter ===
+
+impl Exporter {
+    /// Gives a build's result its cache if that can be had, and tells the user if it cannot.
+    pub async fn conclude(&self, plan: &Plan, result: &[u8]) -> Conclusion {
+        match self.with_cache(plan, result).await {
+            Ok(cached) => Conclusion::Cached(cached),
+            Err(ExportError::Build(status)) => {
+                // The daemon meets the same error in a moment, and tells the user in its own words.
+                info!("the build failed: {}", status.message());
+                Conclusion::Unchanged
+            }
+            Err(err) if plan.required => {
+                Conclusion::Failed(Status::unknown(format!("inlay: inline cache: {err}")))
+            }
+            Err(err) => {
+                let text = format!("built without inline cache: {err}");
+                self.warn_user(&plan.build, result, &text).await;
+                Conclusion::Unchanged
+            }
+        }
+    }
+
+    /// Says something in the progress output of a build's user: as a warning of the step that made
+    /// the result, and as a step by itself.
+    pub async fn warn_user(&self, build: &str, result: &[u8], text: &str) {
+        warn!("{text}");
+        let text = format!("inlay: {text}");
+        let vertex = BuildResult::decode(result)
+            .ok()
+            .and_then(|result| result::images(&result).ok()?.first()?.vertex())
+            .unwrap_or_default();
+        let warned = async {
+            let mut gateway = self.daemon.gateway(build)?;
+            let warning = WarnRequest {
+                digest: vertex,
+                level: 1,
+                short: Bytes::from(text.clone()),
+                ..Default::default()
+            };
+            gateway.warn(warning).await?;
+            // A plain log shows no warning of a step that is over.
+            let notice = SolveRequest {
+                definition: Some(notice(&text, &new_id()).into()),
+                allow_result_return: true,
+                evaluate: true,
+                ..Default::default()
+            };
+            gateway.solve(notice).await
         };
-        gateway.warn(warning).await?;
-        // A plain log shows no warning of a step that is over.
-        let notice = SolveRequest {
-            definition: Some(notice(&text, &new_id()).into()),
-            allow_result_return: true,
-            evaluate: true,
-            ..Default::default()
-        };
-        gateway.solve(notice).await
-    };
-    if let Err(status) = warned.await {
+        let warned = timeout(MAX_NOTICE, warned).await;
         // The build goes on: a warning that cannot be given must not fail it.
-        warn!("the user could not be warned: {}", status.message());
+        match warned {
+            Ok(Ok(_)) => {}
+            Ok(Err(status)) => warn!("the user could not be warned: {}", status.message()),
+            Err(_) => warn!("the user could not be warned in time"),
+        }
     }
-}
 
-async fn with_cache(
-    daemon: &Daemon,
-    recall: &Recall,
-    plan: &Plan,
-    result: &[u8],
-) -> Result<Vec<u8>, ExportError> {
-    let decoded = BuildResult::decode(result).map_err(ResultError::from)?;
-    let images = result::images(&decoded)?;
-    debug!("evaluating the result");
-    evaluate(daemon, &plan.build, &images).await?;
-    debug!("exporting the cache of the result");
+    async fn with_cache(&self, plan: &Plan, result: &[u8]) -> Result<Vec<u8>, ExportError> {
+        let daemon = &self.daemon;
+        let decoded = BuildResult::decode(result).map_err(ResultError::from)?;
+        let images = result::images(&decoded)?;
+        debug!("evaluating the result");
+        evaluate(daemon, &plan.build, &images).await?;
+        if plan.sources_changed.load(Ordering::Relaxed) {
+            return Err(ExportError::SourcesChanged);
+        }
+        debug!("exporting the cache of the result");
 
-    let blobs = Blobs::new(Limits::default().bytes, MAX_BLOBS);
-    let session = Session::open(daemon, blobs).await?;
-    let platform = platform(daemon).await?;
-    let side = Side {
-        daemon,
-        recall,
-        plan,
-        session: &session,
-    };
-    let caches = try_join_all(
-        images
-            .iter()
-            .enumerate()
-            .map(|(n, image)| side.cache(n, image, &platform)),
-    );
-    let caches = caches.await?;
-
-    let mut configs = HashMap::new();
-    for (image, cache) in images.iter().zip(caches) {
-        let Some(cache) = cache else { continue };
-        let config = match image.config {
-            Some(config) => config.clone(),
-            None => made_up_config(&platform).into(),
+        let blobs = Blobs::new(Limits::default().bytes, MAX_BLOBS);
+        let session = &Session::open(daemon, blobs).await?;
+        let platform = platform(daemon).await?;
+        let side = Side {
+            exporter: self,
+            plan,
+            session,
         };
-        configs.insert(
-            image.config_key.clone(),
-            config::embed(&config, &cache, config::DEFAULT_LIMIT)?,
-        );
+        let caches = images.iter().enumerate();
+        let caches = caches.map(|(n, image)| side.cache(n, image, &platform));
+        let caches = try_join_all(caches).await?;
+
+        let mut configs = HashMap::new();
+        for (image, cache) in images.iter().zip(caches) {
+            let Some(cache) = cache else { continue };
+            let config = match image.config {
+                Some(config) => config.clone(),
+                None => made_up_config(&platform).into(),
+            };
+            let config = config::embed(&config, &cache, config::DEFAULT_LIMIT)?;
+            configs.insert(image.config_key.clone(), config);
+        }
+        let cached = result::with_metadata(result, &configs).map_err(ResultError::from)?;
+        if cached.len() > MAX_RESULT {
+            return Err(ExportError::TooLarge(cached.len()));
+        }
+        Ok(cached)
     }
-    let cached = result::with_metadata(result, &configs).map_err(ResultError::from)?;
-    if cached.len() > MAX_RESULT {
-        return Err(ExportError::TooLarge(cached.len()));
-    }
-    Ok(cached)
 }
 
 /// Waits for the refs in the client's build: progress, logs and errors appear where the user looks.
 async fn evaluate(daemon: &Daemon, build: &str, images: &[Image<'_>]) -> Result<(), ExportError> {
-    let gateway = daemon.gateway(build).map_err(ExportError::Build)?;
-    try_join_all(images.iter().map(|image| {
+    let gateway = daemon.gateway(build).map_err(ExportError::Evaluate)?;
+    let evaluated = try_join_all(images.iter().map(|image| {
         let mut gateway = gateway.clone();
-        async move {
-            gateway
-                .evaluate(EvaluateRequest {
-                    r#ref: image.reference.to_owned(),
-                })
-                .await
+        let request = EvaluateRequest {
+            r#ref: image.reference.to_owned(),
+        };
+        async move { gateway.evaluate(request).await }
+    }));
+    match evaluated.await {
+        Ok(_) => Ok(()),
+        // Of the call, and not of the build: the connection broke, or the daemon has no such call.
+        Err(status) if status.source().is_some() || status.code() == Code::Unimplemented => {
+            Err(ExportError::Evaluate(status))
         }
-    }))
-    .await
-    .map_err(ExportError::Build)?;
-    Ok(())
+        Err(status) => Err(ExportError::Build(status)),
+    }
 }
 
 /// The daemon's own platform.

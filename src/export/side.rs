@@ -8,15 +8,14 @@ use tokio::time::timeout;
 use tonic::Status;
 use tracing::{debug, info, warn};
 
-use super::ExportError;
-use crate::daemon::{Daemon, new_id};
+use super::{ExportError, Exporter};
+use crate::daemon::new_id;
 use crate::exported::{self, Exported};
 use crate::image_cache::ImageCache;
 use crate::llb::{self, probe::Probe};
 use crate::plan::Plan;
 use crate::proto::control::{CacheOptions, CacheOptionsEntry, SolveRequest};
 use crate::proto::pb;
-use crate::recall::Recall;
 use crate::result::Image;
 use crate::session::Session;
 
@@ -28,10 +27,8 @@ const MAX_PROBE: Duration = Duration::from_secs(2);
 ///
 /// While the client's build is open its steps are shared: nothing runs again.
 pub struct Side<'a> {
-    /// The daemon that both are on.
-    pub daemon: &'a Daemon,
-    /// What is remembered of images.
-    pub recall: &'a Recall,
+    /// Of both.
+    pub exporter: &'a Exporter,
     /// The client's build.
     pub plan: &'a Plan,
     /// Where the daemon exports to.
@@ -51,7 +48,15 @@ impl Side<'_> {
         let definition = image.definition;
         let store = format!("{number}");
         debug!(image = number, "side solve: the daemon exports the cache");
-        let Some(exported) = self.solve(definition.clone(), &store).await? else {
+        let patience = self.exporter.patience;
+        let exported = timeout(patience, self.solve(definition.clone(), &store)).await;
+        let exported = exported.map_err(|_| ExportError::Patience(patience))?;
+        let exported = exported.inspect_err(|err| {
+            if let ExportError::Solve(status) = err {
+                self.exporter.daemon.cannot_export_to_sessions(status);
+            }
+        });
+        let Some(exported) = exported? else {
             if llb::is_made(definition) {
                 return Err(ExportError::NoRecords);
             }
@@ -67,7 +72,7 @@ impl Side<'_> {
             }
         }
         let of = cache.exported();
-        let cache = cache.finish(|set| self.recall.complete(set))?;
+        let cache = cache.finish(|set| self.exporter.recall.complete(set))?;
         let (records, layers) = (cache.records().len(), cache.layers());
         info!("inline cache: {records} of {of} exported records, for {layers} layers");
         Ok(Some(cache.encode()))
@@ -120,11 +125,13 @@ impl Side<'_> {
             }),
             entitlements: terms.entitlements.clone(),
             source_policy: terms.source_policy.clone().into(),
+            source_policy_session: terms.source_policy_session.clone(),
             compatibility_version: terms.compatibility_version,
             proxy_network: terms.proxy_network,
             ..Default::default()
         };
         let response = self
+            .exporter
             .daemon
             .control()
             .solve(request)
