@@ -172,12 +172,12 @@ type record struct {
 //   - Exact: such two have the same links in all.
 //   - Inexact: they do not, so that the one record that comes of them is found in ways that
 //     neither was.
-//   - Ambiguous: one could be taken for either of several. Then the order of a Go map says
-//     which remains, and of those that do not some links are lost.
+//   - Lossy: one could be taken for either of several, and the order of a Go map says which
+//     remains; or it would have become its own source. Then links are lost.
 type merges struct {
-	Exact     bool `json:"exact"`
-	Inexact   bool `json:"inexact"`
-	Ambiguous bool `json:"ambiguous"`
+	Exact   bool `json:"exact"`
+	Inexact bool `json:"inexact"`
+	Lossy   bool `json:"lossy"`
 }
 
 // recorder passes records on to CacheChains, and remembers them.
@@ -189,6 +189,8 @@ type recorder struct {
 	// As CacheChains knows them: who has this link, and the links of each.
 	users map[use]map[solver.CacheExporterRecord]struct{}
 	links map[solver.CacheExporterRecord]map[use]struct{}
+	// All that link to each, perhaps more than once.
+	children map[solver.CacheExporterRecord][]solver.CacheExporterRecord
 }
 
 type recorded struct {
@@ -210,6 +212,8 @@ func newRecorder(places map[digest.Digest]int) *recorder {
 		places: places,
 		users:  map[use]map[solver.CacheExporterRecord]struct{}{},
 		links:  map[solver.CacheExporterRecord]map[use]struct{}{},
+
+		children: map[solver.CacheExporterRecord][]solver.CacheExporterRecord{},
 	}
 }
 
@@ -249,8 +253,14 @@ func (r *recorder) Add(dgst digest.Digest, deps [][]solver.CacheLink, results []
 	if err != nil || kept == nil {
 		return nil, ok, err
 	}
-	r.merges.Ambiguous = r.merges.Ambiguous || len(candidates) > 1
+	r.merges.Lossy = r.merges.Lossy || len(candidates) > 1
 	for c := range candidates {
+		below := map[solver.CacheExporterRecord]struct{}{}
+		r.walk(c, below)
+		for u := range uses {
+			_, loop := below[u.src]
+			r.merges.Lossy = r.merges.Lossy || loop
+		}
 		equal := maps.Equal(uses, r.links[c])
 		r.merges.Exact = r.merges.Exact || equal
 		r.merges.Inexact = r.merges.Inexact || !equal
@@ -265,10 +275,22 @@ func (r *recorder) Add(dgst digest.Digest, deps [][]solver.CacheLink, results []
 			r.users[u] = map[solver.CacheExporterRecord]struct{}{}
 		}
 		r.users[u][kept] = struct{}{}
+		r.children[u.src] = append(r.children[u.src], kept)
 		r.links[kept][u] = struct{}{}
 	}
 	r.records = append(r.records, read)
 	return &recorded{number: len(r.records) - 1, kept: kept}, true, nil
+}
+
+// walk gathers a record and all that need it.
+func (r *recorder) walk(at solver.CacheExporterRecord, found map[solver.CacheExporterRecord]struct{}) {
+	if _, ok := found[at]; ok {
+		return
+	}
+	found[at] = struct{}{}
+	for _, child := range r.children[at] {
+		r.walk(child, found)
+	}
 }
 
 // --- inline -------------------------------------------------------------------
@@ -312,8 +334,8 @@ func (a *answer) lookup(q question) error {
 		return err
 	}
 	a.Records, a.Merges = rec.records, rec.merges
-	if a.Merges.Ambiguous {
-		return nil // what is found is not the same twice
+	if a.Merges.Lossy {
+		return nil // what is found may not be the same twice
 	}
 	keys, results, err := cacheimport.NewCacheKeyStorage(rec.chains, nil)
 	if err != nil {
