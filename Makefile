@@ -4,7 +4,7 @@
 CARGO        ?= cargo
 FUZZ_SECONDS ?= 600
 N            ?= 10000
-# As the other variables, on the command line: the seed of a run to repeat.
+# Another for each run; a failure names the one of its case.
 SEED         ?= $(shell date +%s)
 
 .PHONY: help build peers demo test differential lint bench fuzz clean

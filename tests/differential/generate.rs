@@ -540,7 +540,8 @@ fn spoil(chance: &mut Chance, config: &mut Value) {
             change(chance, config, keys, |_| digest);
         }
         5 => {
-            let of = *chance.pick(&["inputs", "chains", "layers", "records"]);
+            // Mostly inputs, of which none may be empty.
+            let of = *chance.pick(&["inputs", "inputs", "inputs", "chains", "layers", "records"]);
             let empty = if chance.percent(50) {
                 json!([])
             } else {
