@@ -22,8 +22,8 @@ use crate::{
 /// BuildKit takes records for one that have a link of each input in common, and lookups in
 /// what comes of that depend on the order of records where these differ in other links
 /// (`inexact`). Where there are several to choose from, or a record would become its own source,
-/// it loses links (`lossy`). With the first we hold it only to what both readings have in common,
-/// with the second to nothing.
+/// it loses links (`lossy`). With the first we hold what we write to give no less, with the second
+/// to nothing.
 pub struct Lookups {
     pub builds: Vec<Build>,
     /// Of each build, of each step the records that it finds.
@@ -100,102 +100,101 @@ impl Lookups {
         if ours.merges.lossy {
             return tally.count("3 looked up: no, BuildKit loses links");
         }
+        self.hold_against_set(set, ours);
+        if self.stray {
+            return tally.count("3 looked up: ours only, equal records of which one leads nowhere");
+        }
+
+        let text = oracle.inline(&case.text, &self.image);
+        let theirs = oracle.lookup(&text.unwrap(), &self.image, &self.builds);
+        assert_eq!(theirs.error, "", "BuildKit refuses what it writes");
+        if mixed(&read.records) || read.merges.lossy || theirs.merges.lossy {
+            return tally.count("3 looked up: ours only, BuildKit loses links");
+        }
+        if read.merges.inexact {
+            self.hold_no_less(ours, &theirs);
+            return tally.count("3 looked up: no less than in BuildKit's, which merges records");
+        }
+        for merges in [ours.merges, theirs.merges] {
+            assert!(!merges.inexact, "merges what is apart in the config");
+        }
+        // One without layers may be BuildKit's choice too.
+        let no_layers = |record: &Read| record.results.iter().any(Vec::is_empty);
+        if read.records.iter().any(no_layers) || self.results.values().any(|r| r.len() > 1) {
+            self.hold_no_less(ours, &theirs);
+            self.hold_to_set(&theirs);
+            tally.count("3 looked up: no less than in BuildKit's, several results of one key");
+        } else if !dated(&case.text) {
+            self.hold_no_less(ours, &theirs);
+            self.hold_to_set(&theirs);
+            tally.count("3 looked up: no less than in BuildKit's, results without dates");
+        } else {
+            let mut steps = 0;
+            self.each(|_, build, at| {
+                let (ours, theirs) = (&ours.found[build][at], &theirs.found[build][at]);
+                assert_eq!(ours, theirs, "step {at} of {:?}", self.builds[build]);
+                steps += 1;
+            });
+            let how = if read.merges.exact {
+                "; some records are equal"
+            } else {
+                ""
+            };
+            tally.count(format!("3 looked up: the same layers for all steps{how}"));
+            tally.add("3 steps looked up with the same layers", steps);
+        }
+    }
+
+    /// What we wrote gives what the set says, or, where BuildKit makes one record of several, at
+    /// least that and nothing that is not of them.
+    fn hold_against_set(&self, set: &RecordSet, ours: &Answer) {
         self.each(|step, build, at| {
             let found = &ours.found[build][at];
             let expected = self.expected(step);
-            if ours.merges.inexact {
-                // In one record, two results of one date and length are one to BuildKit.
-                let as_long =
-                    |result: &Vec<_>| found.iter().any(|other| other.len() == result.len());
-                assert!(expected.iter().all(as_long), "build {build}, step {at}");
-                let possible = self.possible(set, &self.builds[build][at].digest);
-                assert!(
-                    found.iter().all(|result| possible.contains(result)),
-                    "build {build}, step {at}"
-                );
-            } else {
-                assert_eq!(
-                    found, &expected,
-                    "build {build}, step {at}: {:?}",
-                    self.builds[build]
-                );
+            let place = || format!("step {at} of {:?}", self.builds[build]);
+            if !ours.merges.inexact {
+                assert_eq!(found, &expected, "{}", place());
+                return;
             }
+            // In one record, two results of one date and length are one to BuildKit.
+            let as_long = |result: &Vec<_>| found.iter().any(|other| other.len() == result.len());
+            assert!(expected.iter().all(as_long), "{}", place());
+            let possible = self.possible(set, &self.builds[build][at].digest);
+            assert!(
+                found.iter().all(|result| possible.contains(result)),
+                "{}",
+                place()
+            );
         });
+    }
 
-        let theirs = match oracle.inline(&case.text, &self.image) {
-            Ok(text) if text.is_empty() => {
-                return tally.count("3 looked up: BuildKit embeds nothing");
-            }
-            Ok(text) => oracle.lookup(&text, &self.image, &self.builds),
-            Err(error) => panic!("BuildKit does not embed: {error}"),
-        };
-        assert_eq!(theirs.error, "", "BuildKit refuses what it writes");
-        let exact = |answer: &Answer| !answer.merges.inexact && !answer.merges.lossy;
-        if mixed(&read.records) || !exact(read) {
-            let same = !theirs.merges.lossy && ours.found == theirs.found;
-            let how = if same {
-                "the same all the same"
-            } else {
-                "no matter"
-            };
-            return tally.count(format!("3 looked up: BuildKit merges inexactly, {how}"));
-        }
-        if self.stray {
-            return tally
-                .count("3 looked up: results of a record that leads nowhere, but for its equal");
-        }
-        assert!(
-            exact(ours) && exact(&theirs),
-            "one of them merges what is apart in the config"
-        );
-        // One without layers may be BuildKit's choice too.
-        let no_layers = |record: &Read| record.results.iter().any(Vec::is_empty);
-        let dated = dated(&case.text);
-        let one_each = self.results.values().all(|results| results.len() < 2)
-            && !read.records.iter().any(no_layers);
-        let mut steps = 0;
-        self.each(|step, build, at| {
+    /// Whatever is found in what BuildKit wrote, something is found in what we wrote.
+    ///
+    /// Of several results of a record BuildKit keeps the newest, whether or not it is of the
+    /// image, and it loses one that is the image's first layer if it has no date. We keep the
+    /// least that is of the image.
+    fn hold_no_less(&self, ours: &Answer, theirs: &Answer) {
+        self.each(|_, build, at| {
             let (ours, theirs) = (&ours.found[build][at], &theirs.found[build][at]);
-            steps += 1;
-            if one_each && dated {
-                assert_eq!(
-                    ours, theirs,
-                    "build {build}, step {at}: {:?}",
-                    self.builds[build]
-                );
-            } else {
-                // Of several results BuildKit keeps the newest, whether or not it is of the image,
-                // and it loses one without a date that is the image's first layer. We keep the
-                // least that is of the image.
-                let all: BTreeSet<_> = step
-                    .iter()
-                    .filter_map(|&r| self.results.get(&self.classes[r]))
-                    .flatten()
-                    .collect();
-                assert!(
-                    theirs
-                        .iter()
-                        .all(|result| all.contains(&Some(result.clone())))
-                );
-                assert!(
-                    theirs.is_empty() || !ours.is_empty(),
-                    "build {build}, step {at}"
-                );
-            }
+            let less = ours.is_empty() && !theirs.is_empty();
+            assert!(!less, "step {at} of {:?}", self.builds[build]);
         });
-        if one_each && dated {
-            tally.count("3 looked up: the same layers for all steps");
-            if read.merges.exact {
-                tally.count(
-                    "3 looked up: the same layers for all steps, and equal records made one",
-                );
-            }
-            tally.add("3 steps looked up with the same layers", steps);
-        } else if one_each {
-            tally.count("3 looked up: no less than in BuildKit's, without dates");
-        } else {
-            tally.count("3 looked up: no less than in BuildKit's, several results of one key");
-        }
+    }
+
+    /// What is found are results that the records of the step have in the set.
+    fn hold_to_set(&self, theirs: &Answer) {
+        self.each(|step, build, at| {
+            let results = |&record: &usize| self.results.get(&self.classes[record]);
+            let all: BTreeSet<_> = step
+                .iter()
+                .filter_map(results)
+                .flatten()
+                .flatten()
+                .collect();
+            let theirs = &theirs.found[build][at];
+            let known = theirs.iter().all(|result| all.contains(result));
+            assert!(known, "step {at} of {:?}", self.builds[build]);
+        });
     }
 
     fn each(&self, mut check: impl FnMut(&BTreeSet<usize>, usize, usize)) {
