@@ -111,6 +111,14 @@ fn key(number: usize) -> String {
 }
 
 impl Case {
+    pub fn whole(text: Vec<u8>) -> Self {
+        Self {
+            without: text.clone(),
+            textual: None,
+            text,
+        }
+    }
+
     /// The case of a seed. `recorded` are caches that BuildKit once wrote.
     pub fn of(seed: u64, recorded: &[Vec<u8>]) -> Self {
         let chance = &mut Chance::new(seed);

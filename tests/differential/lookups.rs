@@ -43,10 +43,17 @@ pub struct Lookups {
 impl Lookups {
     pub fn of(set: &RecordSet, finals: &[usize], image: &[String], chance: &mut Chance) -> Self {
         let records = set.records();
+        // What a `random:` key does not keep from being found.
+        let mut alive = vec![false; records.len()];
+        for &number in set.sources_first() {
+            let mut inputs = records[number].inputs.iter();
+            alive[number] = !records[number].digest.is_random()
+                && inputs.all(|links| links.iter().any(|link| alive[link.record]));
+        }
         let mut wanted = BTreeSet::new();
         let mut to_visit = finals.to_vec();
         while let Some(record) = to_visit.pop() {
-            if !records[record].digest.is_random() && wanted.insert(record) {
+            if alive[record] && wanted.insert(record) {
                 to_visit.extend(records[record].sources());
             }
         }
@@ -60,7 +67,7 @@ impl Lookups {
 
         let blobs: Vec<_> = image.iter().map(String::as_str).collect();
         let places = first_places(&blobs);
-        let classes = classes(set);
+        let classes = classes(set, &alive);
         let mut results: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
         let kept: BTreeSet<_> = wanted.iter().map(|&record| classes[record]).collect();
         let mut stray = false;
@@ -101,6 +108,9 @@ impl Lookups {
             return tally.count("3 looked up: no, BuildKit loses links");
         }
         self.hold_against_set(set, ours);
+        if !read.error.is_empty() {
+            return tally.count("3 looked up: ours only, BuildKit refuses the config");
+        }
         if self.stray {
             return tally.count("3 looked up: ours only, equal records of which one leads nowhere");
         }
@@ -308,15 +318,17 @@ fn matches(set: &RecordSet, build: &Build) -> Vec<BTreeSet<usize>> {
     found
 }
 
-/// A number for each record, equal for records of one digest with the same links to equal ones.
-fn classes(set: &RecordSet) -> Vec<usize> {
+/// A number for each record, equal for records of one digest with the same links to equal ones,
+/// if those that are not alive count for nothing.
+fn classes(set: &RecordSet, alive: &[bool]) -> Vec<usize> {
     let mut classes = vec![0; set.records().len()];
     let mut known = BTreeMap::new();
     for &number in set.sources_first() {
         let record = &set.records()[number];
         let links = |links: &Vec<Link>| {
             let link = |link: &Link| (link.selector.clone(), classes[link.record]);
-            links.iter().map(link).collect::<BTreeSet<_>>()
+            let links = links.iter().filter(|link| alive[link.record]);
+            links.map(link).collect::<BTreeSet<_>>()
         };
         let inputs: Vec<_> = record.inputs.iter().map(links).collect();
         let next = known.len();
