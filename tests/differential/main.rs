@@ -41,7 +41,7 @@ use serde_json::{Value, json};
 #[test]
 fn we_agree_with_buildkit() {
     let number = |name, default| env::var(name).map_or(default, |n| n.parse().unwrap());
-    let cases = number("INLAY_DIFFERENTIAL_CASES", 600);
+    let cases = number("INLAY_DIFFERENTIAL_CASES", 400);
     let first = number("INLAY_DIFFERENTIAL_SEED", 1);
     let mut oracle = Oracle::start(&peers::Peers::locate().oracle());
     let recorded = recorded();
