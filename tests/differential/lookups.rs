@@ -35,6 +35,8 @@ pub struct Lookups {
     results: BTreeMap<usize, BTreeSet<Option<Vec<usize>>>>,
     /// Whether some of these are of records that do not lead to a final one, though equal ones do.
     stray: bool,
+    /// The same of records that have no more than the digest in common.
+    stray_digest: bool,
     /// The image's layers, and the first place of the blob of each.
     image: Vec<String>,
     places: Vec<usize>,
@@ -70,10 +72,12 @@ impl Lookups {
         let classes = classes(set, &alive);
         let mut results: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
         let kept: BTreeSet<_> = wanted.iter().map(|&record| classes[record]).collect();
-        let mut stray = false;
+        let digests: BTreeSet<_> = wanted.iter().map(|&r| &records[r].digest).collect();
+        let (mut stray, mut stray_digest) = (false, false);
         for (number, (record, class)) in records.iter().zip(&classes).enumerate() {
             if !wanted.contains(&number) {
                 stray |= kept.contains(class) && !record.results.is_empty();
+                stray_digest |= digests.contains(&record.digest) && !record.results.is_empty();
                 continue;
             }
             let placed = record.results.iter().map(|chain| {
@@ -88,6 +92,7 @@ impl Lookups {
             classes,
             results,
             stray,
+            stray_digest,
             image: image.to_vec(),
             places: blobs.iter().map(|blob| places[blob]).collect(),
         }
@@ -120,6 +125,9 @@ impl Lookups {
         assert_eq!(theirs.error, "", "BuildKit refuses what it writes");
         if mixed(&read.records) || read.merges.lossy || theirs.merges.lossy {
             return tally.count("3 looked up: ours only, BuildKit loses links");
+        }
+        if read.merges.inexact && self.stray_digest {
+            return tally.count("3 looked up: ours only, BuildKit merges what leads nowhere");
         }
         if read.merges.inexact {
             self.hold_no_less(ours, &theirs);
