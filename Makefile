@@ -3,11 +3,14 @@
 
 CARGO        ?= cargo
 FUZZ_SECONDS ?= 600
+N            ?= 10000
+# Another for each run; a failure names the one of its case.
+SEED         ?= $(shell date +%s)
 
-.PHONY: help build peers demo test lint bench fuzz clean
+.PHONY: help build peers demo test differential lint bench fuzz clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 build: ## the release binary, target/release/inlay
 	$(CARGO) build --locked --release
@@ -20,6 +23,10 @@ demo: build peers ## one project built by BuildKit and through inlay, side by si
 
 test: peers ## unit, property and end-to-end tests, these on real daemons
 	$(CARGO) test --locked --no-fail-fast
+
+differential: peers ## N (10000) generated caches, read and written by us and by BuildKit
+	INLAY_DIFFERENTIAL_CASES=$(N) INLAY_DIFFERENTIAL_SEED=$(SEED) \
+		$(CARGO) test --locked --test differential -- --nocapture
 
 lint: ## formatting, clippy, documentation: no warning passes
 	$(CARGO) fmt --check

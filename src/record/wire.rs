@@ -2,8 +2,9 @@
 //!
 //! The format is BuildKit's (`cache/remotecache/v1/types`), read as Go reads it: unknown fields
 //! are skipped, an absent field and `null` are both the zero value, and of a field that comes
-//! twice the last counts. Two of Go's liberties are not taken: field names must match in case,
-//! and text must be UTF-8. Numbers are not yet checked against anything here; that is
+//! twice the last counts. Some of Go's liberties are not taken: field names must match in case,
+//! text must be Unicode, `-0` is no integer, and a list that comes twice is not read into what
+//! the first left behind. Numbers are not yet checked against anything here; that is
 //! [`set`](super::set)'s part. What is done here is to count, so that an oversized array is
 //! refused before it is held.
 

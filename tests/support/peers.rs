@@ -26,6 +26,7 @@ impl Peers {
             peers.buildx(),
             peers.direct(),
             peers.descriptors(),
+            peers.oracle(),
             peers.runc(),
             peers.docker_registry(),
             peers.rootfs_tar(),
@@ -64,6 +65,11 @@ impl Peers {
     /// Our own client over BuildKit's Go client, `tests/clients/direct`.
     pub fn direct(&self) -> PathBuf {
         self.bin().join("direct")
+    }
+
+    /// BuildKit's own reader of caches, `tests/clients/oracle`.
+    pub fn oracle(&self) -> PathBuf {
+        self.bin().join("oracle")
     }
 
     /// What buildkitd runs steps with; it looks for it in `PATH`.
