@@ -4,7 +4,7 @@
 //! Pure. It lays the two over each other, so that records of other builds go and records of this
 //! build have their results; it knows nothing of how an export or an answer comes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use thiserror::Error;
 use tracing::debug;
@@ -13,7 +13,9 @@ use crate::exported::Exported;
 use crate::llb::probe::Probe;
 use crate::llb::{self, Assumptions, Evidence, Graph, Lineage, Link, layers};
 use crate::proto::pb;
-use crate::record::{self, InlineCache, InlineResult, Limits, ParseError, RecordSet, SelectError};
+use crate::record::{
+    self, InlineCache, InlineResult, Limits, ParseError, Record, RecordSet, SelectError,
+};
 
 /// Why there is no cache.
 #[derive(Debug, Error)]
@@ -51,6 +53,7 @@ impl ImageCache {
     ) -> Result<Self, ImageCacheError> {
         let mut set = RecordSet::parse(&exported.config, &Limits::default())?;
         set.set_diff_ids(|blob| exported.diff_ids.get(blob).cloned());
+        set.unite_finals();
         let graph = Graph::parse(definition, &llb::Limits::default())
             .inspect_err(|err| debug!("records are not compared with the definition: {err}"))
             .ok();
@@ -100,13 +103,17 @@ impl ImageCache {
         complete: impl FnOnce(&mut RecordSet),
     ) -> Result<InlineCache, ImageCacheError> {
         // Without a lineage nothing is known of the records but what they say of each other.
-        if let Some(lineage) = self.certain_lineage() {
+        if let Some(lineage) = self.lineage(&self.evidence) {
+            let doubtful = doubtful(&lineage, &self.set);
+            let roots: Vec<_> = self.set.records().iter().map(Record::is_root).collect();
             self.set.retain_links(|record, input, link| {
+                let is_content = link.selector.is_empty() && roots[link.record];
+                let is_doubtful = is_content && doubtful.contains(&(record, input));
                 let link = Link {
                     selector: &link.selector,
                     record: link.record,
                 };
-                lineage.keeps(record, input, link)
+                lineage.keeps(record, input, link) && !is_doubtful
             });
             if !lineage.contradicted() {
                 complete(&mut self.set);
@@ -114,29 +121,6 @@ impl ImageCache {
         }
         let expected = self.expected_results();
         Ok(record::select_expecting(&self.set, &expected)?)
-    }
-
-    /// The lineage without content that may not be this build's.
-    ///
-    /// An operation that gave other content when it ran again leaves the earlier content linked to
-    /// the later result. Which of them is true cannot be told without running it, so where the
-    /// operation's own key leads to the same record, that alone stays.
-    fn certain_lineage(&self) -> Option<Lineage> {
-        let lineage = self.lineage(&self.evidence)?;
-        let mut doubted = self.evidence.clone();
-        for question in lineage
-            .questions()
-            .iter()
-            .filter(|question| !question.local)
-        {
-            doubted.content(question.vertex, question.input, [] as [String; 0]);
-        }
-        let certain = self.lineage(&doubted)?;
-        Some(if certain.contradicted() {
-            lineage
-        } else {
-            certain
-        })
     }
 
     fn lineage(&self, evidence: &Evidence) -> Option<Lineage> {
@@ -171,18 +155,61 @@ impl ImageCache {
             }
         }
         let places = layers::of_image(graph, image).into_iter();
+        let platform = self.assumptions.platform.as_ref();
         places
-            .filter_map(|(vertex, range)| {
-                match (&records.get(&vertex)?[..], range.end.checked_sub(1)) {
-                    (&[record], Some(top)) if range.start == 0 => {
-                        Some((record, InlineResult::Layer(top)))
-                    }
-                    (&[record], Some(_)) => Some((record, InlineResult::Chain(range.collect()))),
-                    _ => None,
+            .filter_map(|(edge, range)| {
+                let &[record] = &records.get(&edge.vertex)?[..] else {
+                    return None;
+                };
+                // Not one that has the place only because nothing is known of operations.
+                let digest = self.set.records()[record].digest.as_str();
+                if !llb::digest::is_of_edge(graph, edge, platform, digest) {
+                    return None;
                 }
+                let top = range.end.checked_sub(1)?;
+                let result = if range.start == 0 {
+                    InlineResult::Layer(top)
+                } else {
+                    InlineResult::Chain(range.collect())
+                };
+                Some((record, result))
             })
             .collect()
     }
+}
+
+/// The inputs, by record, of which the content may not be this build's.
+///
+/// An operation that gave other content when it ran again leaves the earlier content linked to the
+/// later result. Which of them is true cannot be told without running it, so where the operation's
+/// own key leads to the same record, that alone is to stay.
+fn doubtful(lineage: &Lineage, set: &RecordSet) -> HashSet<(usize, usize)> {
+    let questions = lineage
+        .questions()
+        .iter()
+        .filter(|question| !question.local);
+    let asked: HashSet<_> = questions
+        .map(|question| (question.vertex, question.input))
+        .collect();
+    let mut doubtful = HashSet::new();
+    for (number, record) in set.records().iter().enumerate() {
+        for (input, links) in record.inputs.iter().enumerate() {
+            let has_definition = links.iter().any(|link| {
+                let source = &set.records()[link.record];
+                let known = Link {
+                    selector: &link.selector,
+                    record: link.record,
+                };
+                !(link.selector.is_empty() && source.is_root())
+                    && lineage.keeps(number, input, known)
+            });
+            let is_asked = |vertex| asked.contains(&(vertex, input));
+            if has_definition && lineage.vertices(number).any(is_asked) {
+                doubtful.insert((number, input));
+            }
+        }
+    }
+    doubtful
 }
 
 impl llb::Records for RecordSet {

@@ -29,7 +29,11 @@ impl Recall {
         let Some(image) = image(set) else { return };
         // Each change is one call of the queue, so a panic elsewhere leaves it whole.
         let mut images = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = images.iter().position(|(known, _)| *known == image)
+        let told = Contents::of(set);
+        let is_same = |(known, contents): &(Image, Contents)| {
+            *known == image && contents.is_of_one_build_with(&told)
+        };
+        if let Some(at) = images.iter().position(is_same)
             && let Some((_, known)) = images.remove(at)
         {
             set.add_contents(&known);
@@ -77,6 +81,10 @@ mod tests {
 
     /// A copy from a stage; with its content or without.
     fn set(layer: &str, content: bool) -> RecordSet {
+        ending(layer, content, "2")
+    }
+
+    fn ending(layer: &str, content: bool, end: &str) -> RecordSet {
         let by_content = if content { r#",{"link":2}"# } else { "" };
         let config = format!(
             r#"{{"layers":[{{"blob":"{}","parent":-1}}],
@@ -85,7 +93,7 @@ mod tests {
                    {{"digest":"{}"}}]}}"#,
             digest(layer),
             digest("1"),
-            digest("2"),
+            digest(end),
             digest("3"),
         );
         RecordSet::parse(config.as_bytes(), &Limits::default()).unwrap()
@@ -101,6 +109,16 @@ mod tests {
         let mut other = set("b", false);
         recall.complete(&mut other);
         assert!(Contents::of(&other).is_empty());
+    }
+
+    #[test]
+    fn another_build_of_the_same_layers_makes_nothing_forgotten() {
+        let recall = Recall::default();
+        recall.complete(&mut set("a", true));
+        recall.complete(&mut ending("a", false, "4"));
+        let mut same = set("a", false);
+        recall.complete(&mut same);
+        assert!(!Contents::of(&same).is_empty());
     }
 
     #[test]

@@ -55,6 +55,12 @@ pub fn edge_digest(
     Some(record_digest(&operation, edge.output))
 }
 
+/// Whether a record's digest is that of an edge, in any dialect.
+pub fn is_of_edge(graph: &Graph, edge: Edge, default: Option<&pb::Platform>, record: &str) -> bool {
+    let mut dialects = Dialect::ALL.into_iter();
+    dialects.any(|dialect| edge_digest(graph, edge, default, dialect).as_deref() == Some(record))
+}
+
 /// The cache-map digest of an exec, file, merge or diff operation. `default` is the platform of
 /// the daemon, for operations that name none.
 pub fn operation_digest(

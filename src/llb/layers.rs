@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
 use super::graph::{Edge, Graph, Vertex};
-use crate::proto::pb::op::Op;
+use crate::proto::pb::{self, MountType, op::Op};
 
 /// The index of what is no input, and no output.
 const EMPTY: i64 = -1;
@@ -28,18 +28,18 @@ enum Base {
     Unknown,
 }
 
-/// The layers of each vertex on the way to an image of `layers` layers, by the vertex's index.
+/// The layers of each edge on the way to an image of `layers` layers.
 ///
 /// A vertex that is in several places is named with one of them. One with several outputs in use is
 /// left out. The map is empty where the definition and the number of layers contradict each other.
-pub fn of_image(graph: &Graph, layers: usize) -> BTreeMap<usize, Range<usize>> {
+pub fn of_image(graph: &Graph, layers: usize) -> BTreeMap<Edge, Range<usize>> {
     let edges = edges(graph);
     let mut placed = place(graph, &edges, layers).unwrap_or_default();
     let mut outputs: HashMap<usize, usize> = HashMap::new();
     for edge in &edges {
         *outputs.entry(edge.vertex).or_default() += 1;
     }
-    placed.retain(|vertex, _| outputs.get(vertex) == Some(&1));
+    placed.retain(|edge, _| outputs.get(&edge.vertex) == Some(&1));
     placed
 }
 
@@ -47,13 +47,13 @@ fn place(
     graph: &Graph,
     edges: &BTreeSet<Edge>,
     layers: usize,
-) -> Option<BTreeMap<usize, Range<usize>>> {
+) -> Option<BTreeMap<Edge, Range<usize>>> {
     let sizes = sizes(graph, edges);
     let mut placed = BTreeMap::new();
     let mut rest = vec![(graph.terminal(), 0..layers)];
     while let Some((edge, range)) = rest.pop() {
         let vertex = &graph.vertices()[edge.vertex];
-        let Entry::Vacant(place) = placed.entry(edge.vertex) else {
+        let Entry::Vacant(place) = placed.entry(edge) else {
             continue;
         };
         place.insert(range.clone());
@@ -118,35 +118,144 @@ fn base(vertex: &Vertex, output: i64) -> Base {
     };
     match &vertex.op.op {
         Some(Op::Exec(exec)) => {
-            let mut written = exec.mounts.iter().filter(|mount| mount.output == output);
-            match (written.next(), written.next()) {
-                (Some(mount), None) => input(mount.input),
-                _ => Base::Unknown,
-            }
+            written(exec, output).map_or(Base::Unknown, |mount| input(mount.input))
         }
         Some(Op::File(file)) => {
-            let mut last = file.actions.iter().filter(|action| action.output == output);
-            let (Some(mut action), None) = (last.next(), last.next()) else {
-                return Base::Unknown;
-            };
-            // Each action is put on an input, or on an earlier action: their numbers follow the
-            // inputs'.
-            for _ in &file.actions {
-                let inputs = vertex.inputs.len();
-                let earlier = usize::try_from(action.input)
-                    .ok()
-                    .and_then(|n| n.checked_sub(inputs));
-                match earlier.map(|n| file.actions.get(n)) {
-                    None => return input(action.input),
-                    Some(Some(below)) => action = below,
-                    Some(None) => return Base::Unknown,
-                }
-            }
-            Base::Unknown
+            lowest(file, vertex.inputs.len(), output).map_or(Base::Unknown, input)
         }
         Some(Op::Merge(_)) => Base::Merged,
         Some(Op::Source(_) | Op::Diff(_) | Op::Build(_) | Op::Passthrough(_)) | None => {
             Base::Unknown
         }
+    }
+}
+
+/// The mount that an output of an execution is: one that is written, and one layer of its own.
+fn written(exec: &pb::ExecOp, output: i64) -> Option<&pb::Mount> {
+    let outputs = || exec.mounts.iter().filter(|mount| mount.output != EMPTY);
+    // BuildKit counts them in this order, whatever numbers they have.
+    if !outputs()
+        .zip(0..)
+        .all(|(mount, number)| mount.output == number)
+    {
+        return None;
+    }
+    let mount = outputs().find(|mount| mount.output == output)?;
+    let is_bind = mount.mount_type == i32::from(MountType::Bind);
+    (is_bind && (!mount.readonly || mount.dest == "/")).then_some(mount)
+}
+
+/// The input that an output of a file operation is put on, one layer in all.
+///
+/// Its actions are put on one another, and are one layer unless one in between is needed by itself:
+/// then that is a layer too.
+fn lowest(file: &pb::FileOp, inputs: usize, output: i64) -> Option<i64> {
+    let mut last = file.actions.iter().filter(|action| action.output == output);
+    let (Some(mut action), None) = (last.next(), last.next()) else {
+        return None;
+    };
+    for _ in &file.actions {
+        let earlier = usize::try_from(action.input)
+            .ok()
+            .and_then(|n| n.checked_sub(inputs));
+        let Some(number) = earlier else {
+            return Some(action.input);
+        };
+        let below = file.actions.get(number)?;
+        let read =
+            |by: &&pb::FileAction| by.input == action.input || by.secondary_input == action.input;
+        if below.output != EMPTY || file.actions.iter().filter(read).count() != 1 {
+            return None;
+        }
+        action = below;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::llb::graph::Limits;
+    use crate::llb::graph::tests::{encode, exec, source};
+    use crate::proto::pb::file_action::Action;
+
+    fn action(input: i64, output: i64) -> pb::FileAction {
+        pb::FileAction {
+            input,
+            secondary_input: EMPTY,
+            output,
+            action: Some(Action::Mkfile(pb::FileActionMkFile::default())),
+        }
+    }
+
+    fn file(actions: &[pb::FileAction]) -> Op {
+        Op::File(pb::FileOp {
+            actions: actions.to_vec(),
+        })
+    }
+
+    /// Where the vertices are, by their order from the base up.
+    fn ranges(ops: Vec<(Op, Vec<(usize, i64)>)>, layers: usize) -> Vec<Range<usize>> {
+        let graph = Graph::parse(&encode(ops), &Limits::default()).unwrap();
+        of_image(&graph, layers).into_values().collect()
+    }
+
+    #[test]
+    fn a_step_is_a_layer_on_what_it_starts_from() {
+        let ops = vec![
+            (source("docker-image://a"), vec![]),
+            (exec("x"), vec![(0, 0)]),
+            (file(&[action(0, EMPTY), action(1, 0)]), vec![(1, 0)]),
+        ];
+        assert_eq!(ranges(ops, 5), [0..3, 0..4, 0..5]);
+    }
+
+    #[test]
+    fn a_merge_puts_layers_in_a_row() {
+        let merge = Op::Merge(pb::MergeOp::default());
+        let ops = vec![
+            (source("docker-image://a"), vec![]),
+            (file(&[action(EMPTY, 0)]), vec![]),
+            (merge, vec![(0, 0), (1, 0)]),
+        ];
+        assert_eq!(ranges(ops, 3), [0..2, 2..3, 0..3]);
+    }
+
+    #[test]
+    fn what_may_be_two_layers_or_none_is_not_told() {
+        let committed = file(&[action(0, 1), action(1, 0)]);
+        let ops = vec![
+            (source("docker-image://a"), vec![]),
+            (exec("x"), vec![(0, 0)]),
+            (committed, vec![(1, 0)]),
+        ];
+        assert_eq!(ranges(ops, 5), [0..5]);
+        let Op::Exec(mut mounted) = exec("y") else {
+            panic!("an execution")
+        };
+        mounted.mounts[0].output = EMPTY;
+        mounted.mounts.push(pb::Mount {
+            input: 1,
+            dest: "/m".into(),
+            readonly: true,
+            output: 0,
+            ..Default::default()
+        });
+        let ops = vec![
+            (source("docker-image://a"), vec![]),
+            (exec("x"), vec![(0, 0)]),
+            (Op::Exec(mounted), vec![(0, 0), (1, 0)]),
+        ];
+        assert_eq!(ranges(ops, 3), [0..3]);
+    }
+
+    #[test]
+    fn too_few_layers_tell_nothing() {
+        let ops = vec![
+            (file(&[action(EMPTY, 0)]), vec![]),
+            (exec("x"), vec![(0, 0)]),
+        ];
+        assert_eq!(ranges(ops.clone(), 2), [0..1, 0..2]);
+        assert_eq!(ranges(ops, 1), [0..0; 0]);
     }
 }

@@ -48,6 +48,11 @@ impl Contents {
         Self { finals, read }
     }
 
+    /// Whether both are of builds that end in the same.
+    pub fn is_of_one_build_with(&self, other: &Self) -> bool {
+        self.finals == other.finals
+    }
+
     /// How many links it holds.
     pub fn len(&self) -> usize {
         self.read.values().map(BTreeSet::len).sum()

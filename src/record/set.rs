@@ -157,6 +157,11 @@ impl RecordSet {
             }
         }
         let kept = self.leading_to(&ends, &self.alive(|_| true));
+        self.keep_only(&kept);
+    }
+
+    /// Drops the other records, and the links to them; those that remain are numbered anew.
+    fn keep_only(&mut self, kept: &[bool]) {
         let mut next = 0..;
         let numbers: Vec<_> = kept
             .iter()
@@ -172,6 +177,44 @@ impl RecordSet {
             });
         }
         self.order = self.order.iter().filter_map(|&r| numbers[r]).collect();
+    }
+
+    /// Makes one record of the final ones that have one digest and as many inputs: where one of them
+    /// has a result, it gets the links of those that have none.
+    ///
+    /// A daemon exports the record of a build's last step as it was found, and once more as it is
+    /// remembered, with other links.
+    pub fn unite_finals(&mut self) {
+        let finals = self.finals();
+        let key = |record: &Record| (record.digest.clone(), record.inputs.len());
+        let has_result = |&number: &usize| !self.records[number].results.is_empty();
+        let (with, without): (Vec<_>, Vec<_>) = finals.into_iter().partition(has_result);
+        let targets = with
+            .iter()
+            .rev()
+            .map(|&number| (key(&self.records[number]), number));
+        let targets: HashMap<_, _> = targets.collect();
+        let mut kept = vec![true; self.records.len()];
+        for other in without {
+            if let Some(&target) = targets.get(&key(&self.records[other])) {
+                kept[other] = false;
+                let inputs = mem::take(&mut self.records[other].inputs);
+                for (known, links) in self.records[target].inputs.iter_mut().zip(inputs) {
+                    known.extend(links);
+                    known.sort_unstable();
+                    known.dedup();
+                }
+            }
+        }
+        // Nothing is made of a final record, so it may come last, after all that are its sources now.
+        let targets: HashSet<_> = targets.into_values().collect();
+        let (last, mut order): (Vec<_>, Vec<_>) = self
+            .order
+            .iter()
+            .partition(|number| targets.contains(number));
+        order.extend(last);
+        self.order = order;
+        self.keep_only(&kept);
     }
 
     /// Links inputs of records to roots with these digests, which are added where they are not
@@ -271,6 +314,11 @@ impl RecordSet {
 // === impl Record ===
 
 impl Record {
+    /// Whether it has no inputs: it is content, a source, or an operation on nothing.
+    pub fn is_root(&self) -> bool {
+        self.inputs.is_empty()
+    }
+
     /// Numbers of the sources of all inputs, as often as they are linked.
     pub fn sources(&self) -> impl Iterator<Item = usize> + '_ {
         self.inputs.iter().flatten().map(|link| link.record)
