@@ -49,7 +49,7 @@ pub struct Image<'a> {
 pub fn images(result: &BuildResult) -> Result<Vec<Image<'_>>, ResultError> {
     let mut refs: Vec<(String, &Ref)> = match &result.result {
         None => Vec::new(),
-        Some(result::Result::Ref(one)) => vec![(CONFIG_KEY.to_owned(), one)],
+        Some(result::Result::Ref(one)) => vec![(only_config_key(result), one)],
         Some(result::Result::Refs(all)) => all
             .refs
             .iter()
@@ -79,6 +79,20 @@ pub fn images(result: &BuildResult) -> Result<Vec<Image<'_>>, ResultError> {
         });
     }
     Ok(images)
+}
+
+/// The metadata key of the config of a result with one ref: where its platform is named there is one
+/// for that, and the exporter prefers it.
+fn only_config_key(result: &BuildResult) -> String {
+    let of_platform = |key: &&String| {
+        let rest = key.strip_prefix(CONFIG_KEY);
+        rest.is_some_and(|rest| rest.starts_with('/'))
+    };
+    let mut keys = result.metadata.keys().filter(of_platform);
+    match (keys.next(), keys.next()) {
+        (Some(key), None) => key.clone(),
+        _ => CONFIG_KEY.to_owned(),
+    }
 }
 
 impl Image<'_> {
@@ -159,6 +173,28 @@ mod tests {
             .map(|image| (image.reference, image.config.is_some()))
             .collect();
         assert_eq!(found, [("1", true), ("2", false)]);
+    }
+
+    #[test]
+    fn one_image_may_have_its_config_by_its_platform() {
+        let config_key = |keys: &[&str]| {
+            let metadata = keys
+                .iter()
+                .map(|key| ((*key).to_owned(), Bytes::from_static(b"{}")));
+            let result = BuildResult {
+                result: Some(result::Result::Ref(one("1", b"d"))),
+                metadata: metadata.collect(),
+            };
+            images(&result).unwrap()[0].config_key.clone()
+        };
+        let of_platform = "containerimage.config/linux/amd64";
+        assert_eq!(config_key(&[]), CONFIG_KEY);
+        assert_eq!(config_key(&[CONFIG_KEY]), CONFIG_KEY);
+        assert_eq!(config_key(&[CONFIG_KEY, of_platform]), of_platform);
+        assert_eq!(
+            config_key(&[of_platform, "containerimage.config/linux/arm64"]),
+            CONFIG_KEY
+        );
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Solves beside a client's build: the export of a cache, and the probe that tells what it leaves
 //! open. They know one image at a time, and nothing of results and configs.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::timeout;
 use tonic::Status;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::{ExportError, Exporter};
 use crate::daemon::new_id;
@@ -33,6 +34,8 @@ pub struct Side<'a> {
     pub plan: &'a Plan,
     /// Where the daemon exports to.
     pub session: &'a Session,
+    /// What the user is to be told, beside the result.
+    pub notes: Mutex<Vec<String>>,
 }
 
 // === impl Side ===
@@ -67,8 +70,12 @@ impl Side<'_> {
         if let Some(probe) = cache.probe(definition, &new_id()) {
             let store = format!("{number}-probe");
             if let Err(err) = self.ask(&probe, &store, &mut cache).await {
-                // A larger cache is sound.
-                warn!("records of earlier builds stay in the cache: {err}");
+                // A larger cache is sound. But it may not be the same again.
+                let note = format!("records of earlier builds stay in the inline cache: {err}");
+                self.notes
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(note);
             }
         }
         let of = cache.exported();
