@@ -70,6 +70,14 @@ impl fmt::Display for ListenAddress {
 // === impl DaemonAddress ===
 
 impl DaemonAddress {
+    /// Whether it is on this machine.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Unix(_) | Self::Docker(_) => true,
+            Self::Tcp(_) => false,
+        }
+    }
+
     /// The first of the usual places of buildkitd's socket where `exists` finds something: the
     /// system's, then that of a rootless buildkitd, whose runtime directory is the user's.
     pub fn usual(runtime_dir: Option<&Path>, exists: impl Fn(&Path) -> bool) -> Option<Self> {

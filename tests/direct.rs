@@ -241,3 +241,19 @@ fn a_ref_that_no_header_can_hold_is_a_ref_all_the_same() {
         assert!(!inline_records(&registry.config("direct:ref", None)).is_empty());
     }
 }
+
+/// Two names of the frontend that is built in.
+#[test]
+fn a_direct_solve_finds_the_built_in_frontend_behind_the_gateway() {
+    let registry = Registry::start();
+    let buildkitd = Buildkitd::start();
+    let inlay = Inlay::start(&buildkitd, &[]);
+    let project = project();
+    let solve = Direct::frontend(inlay.addr(), &project).export_cache("type=inline");
+    let first = solve.clone().push(&registry.image("name:one")).run_ok();
+    assert_eq!(first.steps_ran().len(), 3, "{first}");
+    let second = solve.behind_the_gateway().push(&registry.image("name:two"));
+    let second = second.run_ok();
+    assert_eq!(second.steps_cached().len(), 3, "{second}");
+    assert_eq!(registry.digest("name:one"), registry.digest("name:two"));
+}

@@ -7,7 +7,7 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use support::{Buildctl, Project, Stand, assert_one};
+use support::{Buildctl, Direct, Project, Stand, assert_one, inline_records};
 
 const STAGES: &str = "\
 FROM scratch AS base
@@ -349,4 +349,40 @@ fn a_daemon_that_lost_another_stage_runs_what_it_runs_past_inlay() {
         assert!(through.take_probes() > 0, "{case}: {through:#?}");
         assert_eq!(through, past, "{case}");
     }
+}
+
+/// The client's session decides that an image is taken in place of another. The definitions are the
+/// ones from before that, so inlay's own solves have to ask the session, too.
+#[test]
+fn a_policy_of_the_session_holds_for_inlays_own_solves() {
+    let stand = Stand::start();
+    let base = |name: &str| {
+        let dockerfile = format!("FROM scratch\nADD rootfs.tar /\nRUN echo {name} >/name\n");
+        let image = stand.registry.image(&format!("{name}:latest"));
+        stand
+            .build_plain(&project(&dockerfile))
+            .push(&image)
+            .run_ok();
+        image
+    };
+    let (written, taken) = (base("written"), base("taken"));
+    let project = project(&format!("FROM {written}\nRUN cp /name /copy\n"));
+    let solve = |addr: String, image: &str| {
+        let executed = stand.buildkitd.executed().len();
+        let solve = Direct::frontend(addr, &project).replacing(&written, &taken);
+        let solve = solve.export_cache("type=inline").opt("no-cache=");
+        solve.push(&stand.registry.image(image)).run_ok();
+        stand.buildkitd.executed().len() - executed
+    };
+    assert_eq!(solve(stand.buildkitd.addr(), "plain:policy"), 1);
+    assert_eq!(solve(stand.inlay.addr(), "inlay:policy"), 1);
+    // The same keys as BuildKit's own, which are those of the image that was taken.
+    let digests = |image: &str| -> BTreeSet<String> {
+        let records = inline_records(&stand.registry.config(image, None));
+        records
+            .iter()
+            .map(|record| record["digest"].to_string())
+            .collect()
+    };
+    assert_eq!(digests("inlay:policy"), digests("plain:policy"));
 }

@@ -249,11 +249,31 @@ async fn platform(daemon: &Daemon) -> Result<pb::Platform, ExportError> {
         .list_workers(ListWorkersRequest::default())
         .await;
     let workers = workers.map_err(ExportError::Workers)?.into_inner().record;
-    let platform = workers
-        .into_iter()
-        .next()
-        .and_then(|worker| worker.platforms.into_iter().next());
+    let platforms = workers.into_iter().next().map(|worker| worker.platforms);
+    let machine = daemon
+        .address()
+        .is_local()
+        .then_some(std::env::consts::ARCH);
+    let platform = own_platform(platforms.unwrap_or_default(), machine);
     platform.ok_or_else(|| ExportError::Workers(Status::not_found("the daemon has no worker")))
+}
+
+/// Of a worker's platforms the one of the machine, if that is known: the first one listed is that
+/// unless the worker is told otherwise. `machine` is an architecture in Rust's terms.
+fn own_platform(platforms: Vec<pb::Platform>, machine: Option<&str>) -> Option<pb::Platform> {
+    // As Go calls them.
+    let machine = machine.map(|machine| match machine {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        "powerpc64" => "ppc64le",
+        "loongarch64" => "loong64",
+        other => other,
+    });
+    let of_machine = platforms
+        .iter()
+        .find(|platform| Some(platform.architecture.as_str()) == machine);
+    of_machine.or(platforms.first()).cloned()
 }
 
 /// The config that the daemon's exporter writes for a result without one.
@@ -272,4 +292,26 @@ fn made_up_config(platform: &pb::Platform) -> Vec<u8> {
         os_version,
         os_features,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machines_platform_is_found_wherever_it_is_listed() {
+        let platforms = ["arm64", "amd64"].map(|architecture| pb::Platform {
+            architecture: architecture.to_owned(),
+            ..Default::default()
+        });
+        let own = |machine| {
+            own_platform(platforms.to_vec(), machine)
+                .unwrap()
+                .architecture
+        };
+        assert_eq!(own(Some("x86_64")), "amd64");
+        assert_eq!(own(Some("s390x")), "arm64");
+        assert_eq!(own(None), "arm64");
+        assert!(own_platform(Vec::new(), Some("x86_64")).is_none());
+    }
 }

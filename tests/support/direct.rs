@@ -71,6 +71,16 @@ impl Direct {
         self.arg(format!("-import-cache={cache}"))
     }
 
+    /// The frontend by its other name: `gateway.v0` with the source `dockerfile.v0`.
+    pub fn behind_the_gateway(self) -> Self {
+        self.arg("-gateway").opt("source=dockerfile.v0")
+    }
+
+    /// A source policy that the client's session decides: one image in place of another.
+    pub fn replacing(self, from: &str, to: &str) -> Self {
+        self.arg(format!("-policy=docker-image://{from}=docker-image://{to}"))
+    }
+
     /// An option of the frontend.
     pub fn opt(self, opt: &str) -> Self {
         self.arg(format!("-opt={opt}"))

@@ -25,6 +25,8 @@ import (
 	"github.com/moby/buildkit/session/grpchijack"
 	"github.com/moby/buildkit/solver/errdefs"
 	"github.com/moby/buildkit/solver/pb"
+	spb "github.com/moby/buildkit/sourcepolicy/pb"
+	"github.com/moby/buildkit/sourcepolicy/policysession"
 	"github.com/moby/buildkit/util/progress/progressui"
 	"github.com/tonistiigi/fsutil"
 	"google.golang.org/grpc"
@@ -37,12 +39,14 @@ func (l *list) String() string     { return strings.Join(*l, " ") }
 func (l *list) Set(s string) error { *l = append(*l, s); return nil }
 
 var (
-	addr       = flag.String("addr", "", "address of the daemon")
-	mode       = flag.String("mode", "", "frontend, definition, twice: a definition two times in one session,\n"+
+	addr = flag.String("addr", "", "address of the daemon")
+	mode = flag.String("mode", "", "frontend, definition, twice: a definition two times in one session,\n"+
 		"old-refs, or marshal: print the definition")
 	contextDir = flag.String("context", "", "directory with the sources")
 	command    = flag.String("command", "cat /src/file | tr a-z A-Z > /out", "shell command of the definition's step")
 	ref        = flag.String("ref", "", "the build's ref, in place of a random one")
+	behind     = flag.Bool("gateway", false, "the frontend gateway.v0 in place of dockerfile.v0")
+	policy     = flag.String("policy", "", "a source policy of the session: FROM=TO, the beginnings of identifiers")
 	outputs    list
 	exports    list
 	imports    list
@@ -103,10 +107,24 @@ func run(ctx context.Context) error {
 		kind, attrs := entry(cache)
 		opt.CacheImports = append(opt.CacheImports, client.CacheOptionsEntry{Type: kind, Attrs: attrs})
 	}
+	if from, to, ok := strings.Cut(*policy, "="); ok {
+		opt.SourcePolicyProvider = policysession.NewPolicyProvider(
+			func(_ context.Context, request *policysession.CheckPolicyRequest) (*policysession.DecisionResponse, *gateway.ResolveSourceMetaRequest, error) {
+				source := request.Source.Source
+				if !strings.HasPrefix(source.Identifier, from) { // a digest may follow
+					return &policysession.DecisionResponse{Action: spb.PolicyAction_ALLOW}, nil, nil
+				}
+				update := &pb.SourceOp{Identifier: to, Attrs: source.Attrs}
+				return &policysession.DecisionResponse{Action: spb.PolicyAction_CONVERT, Update: update}, nil, nil
+			})
+	}
 	var def *llb.Definition
 	switch *mode {
 	case "frontend":
 		opt.Frontend = "dockerfile.v0"
+		if *behind {
+			opt.Frontend = "gateway.v0"
+		}
 	case "definition", "twice":
 		if def, err = definition(ctx); err != nil {
 			return err
