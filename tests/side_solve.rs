@@ -355,7 +355,7 @@ fn a_daemon_that_lost_another_stage_runs_what_it_runs_past_inlay() {
 /// ones from before that, so inlay's own solves have to ask the session, too.
 #[test]
 fn a_policy_of_the_session_holds_for_inlays_own_solves() {
-    let stand = Stand::start();
+    let mut stand = Stand::start();
     let base = |name: &str| {
         let dockerfile = format!("FROM scratch\nADD rootfs.tar /\nRUN echo {name} >/name\n");
         let image = stand.registry.image(&format!("{name}:latest"));
@@ -366,16 +366,22 @@ fn a_policy_of_the_session_holds_for_inlays_own_solves() {
         image
     };
     let (written, taken) = (base("written"), base("taken"));
-    let project = project(&format!("FROM {written}\nRUN cp /name /copy\n"));
-    let solve = |addr: String, image: &str| {
+    let project = Project::new();
+    let (plain, through) = (stand.buildkitd.addr(), stand.inlay.addr());
+    let mut solve = |addr: String, image: &str| {
+        stand.buildkitd.wipe();
         let executed = stand.buildkitd.executed().len();
-        let solve = Direct::frontend(addr, &project).replacing(&written, &taken);
-        let solve = solve.export_cache("type=inline").opt("no-cache=");
+        let solve = Direct::definition(addr, &project)
+            .on(&written)
+            .command("cp /name /copy");
+        let solve = solve
+            .replacing(&written, &taken)
+            .export_cache("type=inline");
         solve.push(&stand.registry.image(image)).run_ok();
         stand.buildkitd.executed().len() - executed
     };
-    assert_eq!(solve(stand.buildkitd.addr(), "plain:policy"), 1);
-    assert_eq!(solve(stand.inlay.addr(), "inlay:policy"), 1);
+    assert_eq!(solve(plain, "plain:policy"), 1);
+    assert_eq!(solve(through, "inlay:policy"), 1);
     // The same keys as BuildKit's own, which are those of the image that was taken.
     let digests = |image: &str| -> BTreeSet<String> {
         let records = inline_records(&stand.registry.config(image, None));

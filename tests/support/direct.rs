@@ -76,6 +76,11 @@ impl Direct {
         self.arg("-gateway").opt("source=dockerfile.v0")
     }
 
+    /// The definition's last step on this image.
+    pub fn on(self, image: &str) -> Self {
+        self.arg(format!("-image={image}"))
+    }
+
     /// A source policy that the client's session decides: one image in place of another.
     pub fn replacing(self, from: &str, to: &str) -> Self {
         self.arg(format!("-policy=docker-image://{from}=docker-image://{to}"))

@@ -47,6 +47,7 @@ var (
 	ref        = flag.String("ref", "", "the build's ref, in place of a random one")
 	behind     = flag.Bool("gateway", false, "the frontend gateway.v0 in place of dockerfile.v0")
 	policy     = flag.String("policy", "", "a source policy of the session: FROM=TO, the beginnings of identifiers")
+	image      = flag.String("image", "", "an image for the definition's step, in place of base and source")
 	outputs    list
 	exports    list
 	imports    list
@@ -172,6 +173,9 @@ func definition(ctx context.Context) (*llb.Definition, error) {
 		llb.WithCustomName("[1/3] base"))
 	with := base.File(llb.Copy(sources, "file", "/src/", &llb.CopyInfo{CreateDestPath: true}),
 		llb.WithCustomName("[2/3] source"))
+	if *image != "" {
+		with = llb.Image(*image)
+	}
 	program := llb.NewSourceMap(nil, "program", "", []byte(*command))
 	made := with.Run(llb.Args([]string{"/bin/sh", "-c", *command}), llb.WithCustomName("[3/3] step"),
 		program.Location([]*pb.Range{{Start: &pb.Position{Line: 1}, End: &pb.Position{Line: 1}}}))
