@@ -1,6 +1,7 @@
 //! Solves beside a client's build: the export of a cache, and the probe that tells what it leaves
 //! open. They know one image at a time, and nothing of results and configs.
 
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -52,7 +53,11 @@ impl Side<'_> {
         let store = format!("{number}");
         debug!(image = number, "side solve: the daemon exports the cache");
         let patience = self.exporter.patience;
-        let exported = timeout(patience, self.solve(definition.clone(), &store)).await;
+        let exported = timeout(
+            patience,
+            self.solve(definition.clone(), &store, &self.plan.compression),
+        )
+        .await;
         let exported = exported.map_err(|_| ExportError::Patience(patience))?;
         let exported = exported.inspect_err(|err| {
             if let ExportError::Solve(status) = err {
@@ -93,7 +98,10 @@ impl Side<'_> {
         store: &str,
         cache: &mut ImageCache,
     ) -> Result<(), ExportError> {
-        let solved = self.solve(Bytes::copy_from_slice(probe.definition()), store);
+        // Its own layer is of no use to anybody.
+        let compression = [("compression".to_owned(), "uncompressed".to_owned())].into();
+        let definition = Bytes::copy_from_slice(probe.definition());
+        let solved = self.solve(definition, store, &compression);
         let answer = timeout(MAX_PROBE, solved).await.map_err(|_| {
             ExportError::Solve(Status::deadline_exceeded("no answer to a probe in time"))
         })??;
@@ -106,8 +114,13 @@ impl Side<'_> {
 
     /// Has the daemon export the cache of a definition to the session's store; `None` if there is
     /// nothing to cache.
-    async fn solve(&self, definition: Bytes, store: &str) -> Result<Option<Exported>, ExportError> {
-        let mut attrs = self.plan.compression.clone();
+    async fn solve(
+        &self,
+        definition: Bytes,
+        store: &str,
+        compression: &HashMap<String, String>,
+    ) -> Result<Option<Exported>, ExportError> {
+        let mut attrs = compression.clone();
         for (name, value) in [
             ("dest", store),
             ("mode", "min"),
