@@ -13,9 +13,7 @@ use crate::exported::Exported;
 use crate::llb::probe::Probe;
 use crate::llb::{self, Assumptions, Evidence, Graph, Lineage, Link, layers};
 use crate::proto::pb;
-use crate::record::{
-    self, InlineCache, InlineResult, Limits, ParseError, Record, RecordSet, SelectError,
-};
+use crate::record::{self, InlineCache, InlineResult, Limits, ParseError, RecordSet, SelectError};
 
 /// Why there is no cache.
 #[derive(Debug, Error)]
@@ -36,6 +34,8 @@ pub struct ImageCache {
     graph: Option<Graph>,
     assumptions: Assumptions,
     evidence: Evidence,
+    /// Of the set, by all the evidence there is.
+    lineage: Option<Lineage>,
 }
 
 // === impl ImageCache ===
@@ -61,19 +61,22 @@ impl ImageCache {
             platform,
             ..Default::default()
         };
-        Ok(Self {
+        let mut cache = Self {
             set,
             graph,
             assumptions,
             evidence: Evidence::default(),
-        })
+            lineage: None,
+        };
+        cache.lineage = cache.trace();
+        Ok(cache)
     }
 
     /// What the daemon is to be asked before the records of this build can be told from others;
     /// `None` if there is nothing to ask.
     pub fn probe(&self, definition: &[u8], nonce: &str) -> Option<Probe> {
         let graph = self.graph.as_ref()?;
-        let lineage = self.lineage(&self.evidence)?;
+        let lineage = self.lineage.as_ref()?;
         Probe::new(graph, definition, lineage.questions(), nonce)
     }
 
@@ -85,6 +88,7 @@ impl ImageCache {
         let answer = RecordSet::parse(&exported.config, &Limits::default())?;
         if let [record] = answer.finals()[..] {
             probe.read(&answer, record, &mut self.evidence);
+            self.lineage = self.trace();
         }
         Ok(())
     }
@@ -103,17 +107,12 @@ impl ImageCache {
         complete: impl FnOnce(&mut RecordSet),
     ) -> Result<InlineCache, ImageCacheError> {
         // Without a lineage nothing is known of the records but what they say of each other.
-        if let Some(lineage) = self.lineage(&self.evidence) {
+        if let Some(lineage) = self.lineage.take() {
             let doubtful = doubtful(&lineage, &self.set);
-            let roots: Vec<_> = self.set.records().iter().map(Record::is_root).collect();
             self.set.retain_links(|record, input, link| {
-                let is_content = link.selector.is_empty() && roots[link.record];
-                let is_doubtful = is_content && doubtful.contains(&(record, input));
-                let link = Link {
-                    selector: &link.selector,
-                    record: link.record,
-                };
-                lineage.keeps(record, input, link) && !is_doubtful
+                let is_doubtful =
+                    link.selector.is_empty() && doubtful.contains(&(record, input, link.record));
+                lineage.keeps(record, input, known(link)) && !is_doubtful
             });
             if !lineage.contradicted() {
                 complete(&mut self.set);
@@ -123,9 +122,9 @@ impl ImageCache {
         Ok(record::select_expecting(&self.set, &expected)?)
     }
 
-    fn lineage(&self, evidence: &Evidence) -> Option<Lineage> {
+    fn trace(&self) -> Option<Lineage> {
         let graph = self.graph.as_ref()?;
-        let lineage = Lineage::trace(graph, &self.set, evidence, &self.assumptions)
+        let lineage = Lineage::trace(graph, &self.set, &self.evidence, &self.assumptions)
             .inspect_err(|err| debug!("records of other builds are kept: {err}"))
             .ok()?;
         if lineage.contradicted() {
@@ -142,9 +141,7 @@ impl ImageCache {
             .iter()
             .flat_map(|record| &self.set.records()[*record].results);
         let image = results.map(|result| result.len()).max();
-        let (Some(graph), Some(lineage), Some(image)) =
-            (&self.graph, self.lineage(&self.evidence), image)
-        else {
+        let (Some(graph), Some(lineage), Some(image)) = (&self.graph, self.trace(), image) else {
             return HashMap::new();
         };
         let mut records: HashMap<usize, Vec<usize>> = HashMap::new();
@@ -178,12 +175,12 @@ impl ImageCache {
     }
 }
 
-/// The inputs, by record, of which the content may not be this build's.
+/// The links to content that may not be this build's: record, input and source.
 ///
 /// An operation that gave other content when it ran again leaves the earlier content linked to the
 /// later result. Which of them is true cannot be told without running it, so where the operation's
 /// own key leads to the same record, that alone is to stay.
-fn doubtful(lineage: &Lineage, set: &RecordSet) -> HashSet<(usize, usize)> {
+fn doubtful(lineage: &Lineage, set: &RecordSet) -> HashSet<(usize, usize, usize)> {
     let questions = lineage
         .questions()
         .iter()
@@ -194,22 +191,25 @@ fn doubtful(lineage: &Lineage, set: &RecordSet) -> HashSet<(usize, usize)> {
     let mut doubtful = HashSet::new();
     for (number, record) in set.records().iter().enumerate() {
         for (input, links) in record.inputs.iter().enumerate() {
-            let has_definition = links.iter().any(|link| {
-                let source = &set.records()[link.record];
-                let known = Link {
-                    selector: &link.selector,
-                    record: link.record,
-                };
-                !(link.selector.is_empty() && source.is_root())
-                    && lineage.keeps(number, input, known)
-            });
+            let (content, definition): (Vec<_>, Vec<_>) =
+                links.iter().partition(|link| set.is_content(link));
+            let mut definition = definition.into_iter();
+            let has_definition = definition.any(|link| lineage.keeps(number, input, known(link)));
             let is_asked = |vertex| asked.contains(&(vertex, input));
             if has_definition && lineage.vertices(number).any(is_asked) {
-                doubtful.insert((number, input));
+                doubtful.extend(content.iter().map(|link| (number, input, link.record)));
             }
         }
     }
     doubtful
+}
+
+/// A link in the terms of a lineage.
+fn known(link: &record::Link) -> Link<'_> {
+    Link {
+        selector: &link.selector,
+        record: link.record,
+    }
 }
 
 impl llb::Records for RecordSet {
@@ -227,9 +227,6 @@ impl llb::Records for RecordSet {
 
     fn links(&self, record: usize, input: usize) -> impl Iterator<Item = Link<'_>> {
         let links = self.records()[record].inputs[input].iter();
-        links.map(|link| Link {
-            selector: &link.selector,
-            record: link.record,
-        })
+        links.map(known)
     }
 }

@@ -62,12 +62,11 @@ pub async fn serve(stream: Box<dyn Stream>, connection: Connection, stop: Cancel
             .max_concurrent_streams(None)
             .serve_connection(TokioIo::new(stream), calls)
     );
-    let idle = async {
+    let mut idle = pin!(async {
         stop.cancelled().await;
         in_flight.none().await;
-    };
+    });
     let mut stopping = false;
-    tokio::pin!(idle);
     loop {
         tokio::select! {
             result = served.as_mut() => {
@@ -78,7 +77,7 @@ pub async fn serve(stream: Box<dyn Stream>, connection: Connection, stop: Cancel
             }
             // As if there were nothing between: the client sees its connection break.
             () = upstream.lost() => return,
-            () = &mut idle, if !stopping => {
+            () = idle.as_mut(), if !stopping => {
                 stopping = true;
                 served.as_mut().graceful_shutdown();
             }

@@ -8,8 +8,8 @@ mod side;
 
 use std::collections::HashMap;
 use std::error::Error as _;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use tonic::{Code, Status};
 use tracing::{debug, info, warn};
 
-use self::side::Side;
+use self::side::{Made, Side};
 
 use crate::daemon::{Daemon, new_id};
 use crate::exported::ExportedError;
@@ -190,23 +190,19 @@ impl Exporter {
             exporter: self,
             plan,
             session,
-            notes: Mutex::default(),
         };
         let caches = images.iter().enumerate();
         let caches = caches.map(|(n, image)| side.cache(n, image, &platform));
         let caches = try_join_all(caches).await?;
 
-        for note in side
-            .notes
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner)
-        {
-            self.warn_user(&plan.build, result, &note).await;
-        }
-
         let mut configs = HashMap::new();
         for (image, cache) in images.iter().zip(caches) {
-            let Some(cache) = cache else { continue };
+            let Some(Made { cache, note }) = cache else {
+                continue;
+            };
+            if let Some(note) = note {
+                self.warn_user(&plan.build, result, &note).await;
+            }
             let config = match image.config {
                 Some(config) => config.clone(),
                 None => made_up_config(&platform).into(),

@@ -2,7 +2,6 @@
 //! open. They know one image at a time, and nothing of results and configs.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,20 +34,26 @@ pub struct Side<'a> {
     pub plan: &'a Plan,
     /// Where the daemon exports to.
     pub session: &'a Session,
-    /// What the user is to be told, beside the result.
-    pub notes: Mutex<Vec<String>>,
+}
+
+/// The cache of an image.
+pub struct Made {
+    /// Encoded.
+    pub cache: String,
+    /// What the user is to be told of it.
+    pub note: Option<String>,
 }
 
 // === impl Side ===
 
 impl Side<'_> {
-    /// The encoded cache of an image; `None` if there is nothing to cache.
+    /// The cache of an image; `None` if there is nothing to cache.
     pub async fn cache(
         &self,
         number: usize,
         image: &Image<'_>,
         platform: &pb::Platform,
-    ) -> Result<Option<String>, ExportError> {
+    ) -> Result<Option<Made>, ExportError> {
         let definition = image.definition;
         let store = format!("{number}");
         debug!(image = number, "side solve: the daemon exports the cache");
@@ -72,22 +77,22 @@ impl Side<'_> {
             return Ok(None);
         };
         let mut cache = ImageCache::read(&exported, definition, Some(platform.clone()))?;
+        let mut note = None;
         if let Some(probe) = cache.probe(definition, &new_id()) {
             let store = format!("{number}-probe");
             if let Err(err) = self.ask(&probe, &store, &mut cache).await {
                 // A larger cache is sound. But it may not be the same again.
-                let note = format!("records of earlier builds stay in the inline cache: {err}");
-                self.notes
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(note);
+                note = Some(format!(
+                    "records of earlier builds stay in the inline cache: {err}"
+                ));
             }
         }
         let of = cache.exported();
         let cache = cache.finish(|set| self.exporter.recall.complete(set))?;
         let (records, layers) = (cache.records().len(), cache.layers());
         info!("inline cache: {records} of {of} exported records, for {layers} layers");
-        Ok(Some(cache.encode()))
+        let cache = cache.encode();
+        Ok(Some(Made { cache, note }))
     }
 
     /// Solves a probe and has the cache learn from it. Where the sources of the build are at hand

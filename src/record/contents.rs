@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Digest, Link, Record, RecordSet};
+use super::{Digest, Link, RecordSet};
 
 /// Identity of a record by definition: a hash of its digest and, for each input, of the selectors
 /// and identities of its sources by definition, or of all sources if there is none such.
@@ -34,7 +34,7 @@ impl Contents {
         let mut read: BTreeMap<(Id, usize), BTreeSet<Digest>> = BTreeMap::new();
         for (record, id) in set.records().iter().zip(&ids) {
             for (input, links) in record.inputs.iter().enumerate() {
-                let (content, definition) = split(set.records(), links);
+                let (content, definition) = split(set, links);
                 if !content.is_empty() && !definition.is_empty() {
                     let digests = content
                         .iter()
@@ -84,7 +84,7 @@ impl RecordSet {
         let mut added = Vec::new();
         for (number, record) in self.records().iter().enumerate() {
             for (input, links) in record.inputs.iter().enumerate() {
-                let (content, definition) = split(self.records(), links);
+                let (content, definition) = split(self, links);
                 if let Some(digests) = known.read.get(&(ids[number], input))
                     && content.is_empty()
                     && !definition.is_empty()
@@ -109,11 +109,9 @@ impl RecordSet {
     }
 }
 
-/// Links by content and links by definition. Content is a root, and linked without a selector.
-fn split<'a>(records: &[Record], links: &'a [Link]) -> (Vec<&'a Link>, Vec<&'a Link>) {
-    links
-        .iter()
-        .partition(|link| link.selector.is_empty() && records[link.record].inputs.is_empty())
+/// Links by content and links by definition.
+fn split<'a>(set: &RecordSet, links: &'a [Link]) -> (Vec<&'a Link>, Vec<&'a Link>) {
+    links.iter().partition(|link| set.is_content(link))
 }
 
 fn ids(set: &RecordSet) -> Vec<Id> {
@@ -128,7 +126,7 @@ fn ids(set: &RecordSet) -> Vec<Id> {
         };
         part(record.digest.as_str().as_bytes());
         for links in &record.inputs {
-            let (content, definition) = split(set.records(), links);
+            let (content, definition) = split(set, links);
             let telling = if definition.is_empty() {
                 content
             } else {

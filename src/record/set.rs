@@ -243,6 +243,12 @@ impl RecordSet {
         self.order.splice(0..0, known..self.records.len());
     }
 
+    /// Whether a link is by content: to a root, and without a selector. A link by definition has the
+    /// selector of what is read, and leads to a root only if that is a source or made of nothing.
+    pub fn is_content(&self, link: &Link) -> bool {
+        link.selector.is_empty() && self.records[link.record].is_root()
+    }
+
     /// Numbers of the records that have inputs and are the source of no other record.
     pub fn finals(&self) -> Vec<usize> {
         let mut finals = self.ends();
