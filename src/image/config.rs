@@ -20,6 +20,9 @@ use crate::record::{Base64Error, base64};
 /// The member that holds an inline cache.
 pub const CACHE_KEY: &str = "moby.buildkit.cache.v0";
 
+/// The member that was proposed for it at first (moby/buildkit issue 752).
+pub const PROPOSED_KEY: &str = "moby.buildkit.buildcache";
+
 /// A length of config, cache included, that no honest image comes near.
 pub const DEFAULT_LIMIT: usize = 8 << 20;
 
@@ -30,13 +33,30 @@ pub const DEFAULT_LIMIT: usize = 8 << 20;
 /// # Errors
 /// A [`ConfigError`] where `config` is too long or no JSON object, or the cache no base64 text.
 pub fn cache_of(config: &[u8], limit: usize) -> Result<Option<Vec<u8>>, ConfigError> {
+    cache_under(CACHE_KEY, config, limit)
+}
+
+/// As [`cache_of`], of the member [`PROPOSED_KEY`].
+///
+/// # Errors
+/// As [`cache_of`].
+pub fn proposed_cache_of(config: &[u8], limit: usize) -> Result<Option<Vec<u8>>, ConfigError> {
+    cache_under(PROPOSED_KEY, config, limit)
+}
+
+fn cache_under(
+    key: &'static str,
+    config: &[u8],
+    limit: usize,
+) -> Result<Option<Vec<u8>>, ConfigError> {
     let members = Members::of(config, limit)?;
-    let Some(member) = members.filter(|m| m.is_cache).last() else {
+    let Some(member) = members.filter(|m| m.is(key, config)).last() else {
         return Ok(None);
     };
-    let text: Option<String> =
-        serde_json::from_slice(&config[member.value]).map_err(|_| ConfigError::CacheNotText)?;
-    Ok(text.map(|text| base64::decode(&text)).transpose()?)
+    let text: Option<String> = serde_json::from_slice(&config[member.value])
+        .map_err(|_| ConfigError::CacheNotText { key })?;
+    let decoded = text.map(|text| base64::decode(&text)).transpose();
+    decoded.map_err(|source| ConfigError::CacheNotBase64 { key, source })
 }
 
 /// `config` without the inline cache, whatever that is, and otherwise byte for byte the same.
@@ -57,7 +77,11 @@ pub fn strip(config: &[u8], limit: usize) -> Result<Vec<u8>, ConfigError> {
 /// lengths exceeds `limit`.
 pub fn embed(config: &[u8], cache: &str, limit: usize) -> Result<Vec<u8>, ConfigError> {
     // Written anew, because base64 can be read from text that JSON forbids: it may have line ends.
-    let cache = base64::encode(&base64::decode(cache)?);
+    let cache = base64::decode(cache).map_err(|source| ConfigError::CacheNotBase64 {
+        key: CACHE_KEY,
+        source,
+    })?;
+    let cache = base64::encode(&cache);
     let Stripped {
         mut text,
         end,
@@ -88,11 +112,19 @@ pub enum ConfigError {
     #[error("the image config is not a JSON object")]
     NotAnObject,
     /// The cache in it is no string.
-    #[error("`{CACHE_KEY}` in the image config is not a string")]
-    CacheNotText,
+    #[error("`{key}` in the image config is not a string")]
+    CacheNotText {
+        /// Its member.
+        key: &'static str,
+    },
     /// The cache, in it or for it, is not base64.
-    #[error("`{CACHE_KEY}` of the image config is {0}")]
-    CacheNotBase64(#[from] Base64Error),
+    #[error("`{key}` of the image config is {source}")]
+    CacheNotBase64 {
+        /// Its member.
+        key: &'static str,
+        /// What is wrong.
+        source: Base64Error,
+    },
 }
 
 fn check_length(bytes: usize, limit: usize) -> Result<(), ConfigError> {
@@ -127,7 +159,7 @@ impl Stripped {
             if number == 0 {
                 stripped.text.extend_from_slice(&config[gap.clone()]);
             }
-            if !member.is_cache {
+            if !member.is(CACHE_KEY, config) {
                 if !stripped.is_empty {
                     stripped.text.extend_from_slice(&config[gap]);
                 }
@@ -150,8 +182,15 @@ impl Stripped {
 struct Member {
     /// From its name to the end of its value.
     whole: Range<usize>,
+    name: Range<usize>,
     value: Range<usize>,
-    is_cache: bool,
+}
+
+impl Member {
+    /// Whether it has this name, to the letter, in the text that it is of.
+    fn is(&self, key: &str, text: &[u8]) -> bool {
+        serde_json::from_slice(&text[self.name.clone()]).is_ok_and(|name: String| name == key)
+    }
 }
 
 /// The top-level members of a config, in order.
@@ -253,9 +292,8 @@ impl Iterator for Members<'_> {
         let end = self.at.min(self.text.len());
         Some(Member {
             whole: start..end,
+            name,
             value: value.min(end)..end,
-            is_cache: serde_json::from_slice(&self.text[name])
-                .is_ok_and(|name: String| name == CACHE_KEY),
         })
     }
 }

@@ -8,6 +8,7 @@
 //! Nothing here does I/O, knows the time, or has heard of daemons, registries or sessions.
 
 pub(crate) mod base64;
+mod claims;
 mod contents;
 mod digest;
 mod inline;
@@ -18,6 +19,7 @@ mod set;
 mod wire;
 
 pub use base64::Base64Error;
+pub use claims::Contradiction;
 pub use contents::Contents;
 pub use digest::{Digest, DigestError};
 pub use inline::{DecodeError, InlineCache, InlineRecord, InlineResult};

@@ -1,0 +1,312 @@
+//! A cached image: what its manifest, its config and the cache in it say, held against each other.
+//!
+//! Pure. What comes out is checked: the records are sound and are of this image, and what BuildKit
+//! is to import can be written anew from it, so that it reads nothing that was not looked at. It
+//! knows no source of images, and no build.
+
+use oci_spec::image::{Descriptor, ImageManifest};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::image::config::{self, ConfigError};
+use crate::record::{Contradiction, Digest, DigestError, Limits, ParseError, RecordSet};
+
+/// A layer that is not compressed, by its media types: its blob's digest is its diff ID.
+const UNCOMPRESSED: [&str; 3] = [
+    "application/vnd.oci.image.layer.v1.tar",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar",
+    "application/vnd.docker.image.rootfs.diff.tar",
+];
+/// The annotation with a layer's diff ID.
+const DIFF_ID: &str = "containerd.io/uncompressed";
+/// What a config is in manifests that are written here.
+const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
+const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
+
+/// Why an image's cache is refused.
+#[derive(Debug, Error)]
+pub enum ImageError {
+    /// Its config cannot be read.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Its config does not say what layers it has.
+    #[error("the image config: {0}")]
+    Rootfs(serde_json::Error),
+    /// Manifest and config are not of one image.
+    #[error("the manifest has {layers} layers and the config {diff_ids} diff IDs")]
+    Layers {
+        /// Of the manifest.
+        layers: usize,
+        /// Of the config.
+        diff_ids: usize,
+    },
+    /// A digest is none.
+    #[error("layer {layer}: {why}")]
+    Digest {
+        /// Its number.
+        layer: usize,
+        /// What is wrong.
+        why: DigestError,
+    },
+    /// Manifest and config are not of one image.
+    #[error("layer {layer} is {manifest} by the manifest and {config} by the config")]
+    DiffId {
+        /// Its number.
+        layer: usize,
+        /// The diff ID that the manifest tells.
+        manifest: String,
+        /// The one in the config.
+        config: String,
+    },
+    /// The records are not sound.
+    #[error("its records: {0}")]
+    Records(#[from] ParseError),
+    /// The records cannot all be true.
+    #[error("its records contradict each other: {0}")]
+    Contradiction(#[from] Contradiction),
+    /// The cache is not the JSON that it should be.
+    #[error("its records: {0}")]
+    Json(serde_json::Error),
+}
+
+/// An image with a cache, checked.
+#[derive(Debug, Clone)]
+pub struct CachedImage {
+    layers: Vec<Descriptor>,
+    diff_ids: Vec<Digest>,
+    history: Vec<History>,
+    records: Vec<u8>,
+    set: RecordSet,
+    proposed_key: bool,
+}
+
+/// What BuildKit takes from an image's history: dates and descriptions of layers.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+struct History {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    created: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    created_by: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    empty_layer: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct Config {
+    rootfs: Rootfs,
+    history: Option<Vec<History>>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Rootfs {
+    #[serde(default, rename = "type")]
+    kind: String,
+    diff_ids: Option<Vec<String>>,
+}
+
+// === impl CachedImage ===
+
+impl CachedImage {
+    /// Reads the cache of an image; `None` if it has none.
+    ///
+    /// # Errors
+    /// Where manifest, config and cache do not fit together, or the cache is not sound.
+    pub fn read(manifest: &ImageManifest, config: &[u8]) -> Result<Option<Self>, ImageError> {
+        let current = config::cache_of(config, config::DEFAULT_LIMIT)?;
+        let proposed_key = current.is_none();
+        let cache = match current {
+            Some(cache) => Some(cache),
+            None => config::proposed_cache_of(config, config::DEFAULT_LIMIT)?
+                .map(|cache| records_of(&cache))
+                .transpose()?,
+        };
+        let Some(records) = cache else {
+            return Ok(None);
+        };
+        let Config { rootfs, history } =
+            serde_json::from_slice(config).map_err(ImageError::Rootfs)?;
+        let layers = manifest.layers().clone();
+        let diff_ids = diff_ids(&layers, &rootfs.diff_ids.unwrap_or_default())?;
+        let blobs = layers.iter().enumerate();
+        let blobs = blobs.map(|(layer, of)| digest(layer, of.digest().as_ref()));
+        let blobs = blobs.collect::<Result<Vec<_>, _>>()?;
+        let mut set = RecordSet::parse_inline(&records, &blobs, &Limits::default())?;
+        if let Some(contradiction) = set.contradiction() {
+            return Err(contradiction.into());
+        }
+        let known: std::collections::HashMap<_, _> = blobs.iter().zip(&diff_ids).collect();
+        set.set_diff_ids(|blob| known.get(blob).map(|id| (*id).clone()));
+        let history = history.unwrap_or_default();
+        let of_layers = history.iter().filter(|of| of.empty_layer != Some(true));
+        let fits = of_layers.count() == layers.len();
+        Ok(Some(Self {
+            history: if fits { history } else { Vec::new() },
+            layers,
+            diff_ids,
+            records,
+            set,
+            proposed_key,
+        }))
+    }
+
+    /// Its layers, base first.
+    pub fn layers(&self) -> &[Descriptor] {
+        &self.layers
+    }
+
+    /// The diff IDs of its layers.
+    pub fn diff_ids(&self) -> &[Digest] {
+        &self.diff_ids
+    }
+
+    /// Its records.
+    pub fn set(&self) -> &RecordSet {
+        &self.set
+    }
+
+    /// The JSON of its records, as it was found.
+    pub fn records(&self) -> &[u8] {
+        &self.records
+    }
+
+    /// Whether its cache stands under the key that was proposed first, where BuildKit does not look.
+    pub fn has_proposed_key(&self) -> bool {
+        self.proposed_key
+    }
+}
+
+/// The documents that BuildKit reads to import a cache: config and manifest of each image, and what
+/// is imported: the only manifest, or an index, last.
+pub fn documents(images: &[CachedImage]) -> Vec<Vec<u8>> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Blob<'a> {
+        media_type: &'a str,
+        digest: String,
+        size: u64,
+    }
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Manifest<'a> {
+        schema_version: u8,
+        media_type: &'static str,
+        config: Blob<'a>,
+        layers: Vec<Blob<'a>>,
+    }
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Index<'a> {
+        schema_version: u8,
+        media_type: &'static str,
+        manifests: Vec<Blob<'a>>,
+    }
+    #[derive(Serialize)]
+    struct Written<'a> {
+        rootfs: Rootfs,
+        history: &'a [History],
+        #[serde(rename = "moby.buildkit.cache.v0")]
+        cache: String,
+    }
+    fn blob<'a>(media_type: &'a str, document: &[u8]) -> Blob<'a> {
+        Blob {
+            media_type,
+            digest: crate::llb::digest::sha256(document),
+            size: document.len() as u64,
+        }
+    }
+    fn json(document: &impl Serialize) -> Vec<u8> {
+        #[expect(
+            clippy::expect_used,
+            reason = "serde_json fails on writers that fail, maps whose keys are no text and \
+                      types that refuse; here are a `Vec<u8>`, no map and derived types"
+        )]
+        serde_json::to_vec(document).expect("a plain document in memory")
+    }
+
+    let mut documents = Vec::with_capacity(2 * images.len() + 1);
+    let mut manifests = Vec::with_capacity(images.len());
+    for image in images {
+        let config = json(&Written {
+            rootfs: Rootfs {
+                kind: "layers".to_owned(),
+                diff_ids: Some(image.diff_ids.iter().map(ToString::to_string).collect()),
+            },
+            history: &image.history,
+            cache: crate::record::base64::encode(&image.records),
+        });
+        let layers = image.layers.iter().map(|layer| Blob {
+            media_type: layer.media_type().as_ref(),
+            digest: layer.digest().to_string(),
+            size: layer.size(),
+        });
+        let manifest = json(&Manifest {
+            schema_version: 2,
+            media_type: MANIFEST_TYPE,
+            config: blob(CONFIG_TYPE, &config),
+            layers: layers.collect(),
+        });
+        manifests.push(blob(MANIFEST_TYPE, &manifest));
+        documents.extend([config, manifest]);
+    }
+    if manifests.len() > 1 {
+        documents.push(json(&Index {
+            schema_version: 2,
+            media_type: INDEX_TYPE,
+            manifests,
+        }));
+    }
+    documents
+}
+
+/// The records of a cache under the proposed key: an array of them, or a whole cache config, whose
+/// layers are the image's.
+fn records_of(cache: &[u8]) -> Result<Vec<u8>, ImageError> {
+    #[derive(Deserialize)]
+    struct Whole<'a> {
+        #[serde(borrow)]
+        records: &'a serde_json::value::RawValue,
+    }
+    if cache.trim_ascii_start().first() == Some(&b'[') {
+        return Ok(cache.to_vec());
+    }
+    let whole: Whole<'_> = serde_json::from_slice(cache).map_err(ImageError::Json)?;
+    Ok(whole.records.get().as_bytes().to_vec())
+}
+
+/// The diff IDs of layers, which the manifest may tell as well.
+fn diff_ids(layers: &[Descriptor], config: &[String]) -> Result<Vec<Digest>, ImageError> {
+    if layers.len() != config.len() {
+        return Err(ImageError::Layers {
+            layers: layers.len(),
+            diff_ids: config.len(),
+        });
+    }
+    let both = layers.iter().zip(config).enumerate();
+    both.map(|(number, (layer, diff_id))| {
+        let annotations = layer.annotations().as_ref();
+        let told = annotations.and_then(|annotations| annotations.get(DIFF_ID));
+        let blob = UNCOMPRESSED.contains(&layer.media_type().as_ref());
+        let blob = blob.then(|| layer.digest().as_ref());
+        for manifest in told.map(String::as_str).into_iter().chain(blob) {
+            if manifest != diff_id {
+                return Err(ImageError::DiffId {
+                    layer: number,
+                    manifest: manifest.to_owned(),
+                    config: diff_id.clone(),
+                });
+            }
+        }
+        digest(number, diff_id)
+    })
+    .collect()
+}
+
+fn digest(layer: usize, text: &str) -> Result<Digest, ImageError> {
+    let digest = Digest::parse(text).map_err(|why| ImageError::Digest { layer, why })?;
+    if digest.is_random() {
+        let why = DigestError::NotABlob(digest);
+        return Err(ImageError::Digest { layer, why });
+    }
+    Ok(digest)
+}
