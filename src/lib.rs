@@ -84,4 +84,6 @@ pub mod result;
 #[cfg(feature = "server")]
 pub mod session;
 #[cfg(feature = "server")]
+pub mod source;
+#[cfg(feature = "server")]
 pub mod wire;
