@@ -80,6 +80,8 @@ pub mod plan;
 #[cfg(feature = "server")]
 pub mod recall;
 #[cfg(feature = "server")]
+pub mod relay;
+#[cfg(feature = "server")]
 pub mod result;
 #[cfg(feature = "server")]
 pub mod session;
