@@ -80,8 +80,12 @@ pub mod plan;
 #[cfg(feature = "server")]
 pub mod recall;
 #[cfg(feature = "server")]
+pub mod relay;
+#[cfg(feature = "server")]
 pub mod result;
 #[cfg(feature = "server")]
 pub mod session;
+#[cfg(feature = "server")]
+pub mod source;
 #[cfg(feature = "server")]
 pub mod wire;

@@ -18,14 +18,15 @@ use tonic::Status;
 use tracing::debug;
 
 use super::builds::Builds;
-use super::pipe::{
-    Body, CONNECTION_WINDOW, MAX_FRAME, MAX_HEADER_LIST, PipeError, STREAM_WINDOW, Upstream,
-    from_incoming,
-};
+use super::pipe::{PipeError, Upstream};
 use super::server::InlineExport;
-use super::{policies, returns, solve, unary};
+use super::{policies, returns, sessions, solve, unary};
 use crate::daemon::Stream;
 use crate::export::Exporter;
+use crate::relay::{
+    Body, CONNECTION_WINDOW, MAX_FRAME, MAX_HEADER_LIST, STREAM_WINDOW, from_incoming,
+};
+use crate::session::Sessions;
 
 /// How long a client without calls may take to leave when it is told to.
 const MAX_GOODBYE: Duration = Duration::from_secs(1);
@@ -37,6 +38,8 @@ pub struct Connection {
     pub exporter: Exporter,
     /// The builds in flight.
     pub builds: Builds,
+    /// The sessions of clients.
+    pub sessions: Sessions,
     /// Whether builds get their cache from inlay.
     pub inline_export: InlineExport,
 }
@@ -102,6 +105,7 @@ async fn answer(
         solve::PATH if inline => solve::intercept(connection, upstream, request).await,
         policies::PATH if inline => policies::intercept(connection, upstream, request).await,
         returns::PATH if inline => returns::intercept(connection, upstream, request).await,
+        sessions::PATH => sessions::intercept(connection, upstream, request).await,
         _ => upstream.send(request).await,
     };
     match response {

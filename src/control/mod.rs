@@ -13,6 +13,7 @@ mod pipe;
 mod policies;
 mod returns;
 mod server;
+mod sessions;
 mod socket;
 mod solve;
 mod unary;

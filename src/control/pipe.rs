@@ -1,18 +1,8 @@
 //! Hands calls on to the daemon: one HTTP/2 connection to it for one client connection.
 
-use std::error::Error as _;
-use std::future::pending;
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use futures_util::stream;
-use http::{HeaderMap, Request, Response};
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use http::{Request, Response};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use thiserror::Error;
@@ -21,21 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::address::DaemonAddress;
 use crate::daemon::{ConnectError, connect};
-
-/// A body on its way, in either direction.
-pub type Body = UnsyncBoxBody<Bytes, hyper::Error>;
-
-/// What HTTP/2 holds back of one call, and of all calls of a connection, until it is taken (bytes).
-/// It bounds the memory that a slow reader costs, and is above what a fast local socket has in
-/// flight.
-pub const STREAM_WINDOW: u32 = 1 << 20;
-/// See [`STREAM_WINDOW`].
-pub const CONNECTION_WINDOW: u32 = 4 << 20;
-/// The largest header list: that of gRPC's Go implementation, since errors carry whole sources in
-/// trailers.
-pub const MAX_HEADER_LIST: u32 = 16 << 20;
-/// The largest frame of data (bytes).
-pub const MAX_FRAME: u32 = 64 << 10;
+use crate::relay::{self, Body, CONNECTION_WINDOW, MAX_FRAME, MAX_HEADER_LIST, STREAM_WINDOW};
 
 /// Why a call got no answer from the daemon.
 #[derive(Debug, Error)]
@@ -79,11 +55,7 @@ impl Upstream {
     /// Where the daemon cannot be reached or gives no answer.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, PipeError> {
         let mut requests = self.requests().await?;
-        match requests.send_request(request).await {
-            Ok(response) => Ok(response.map(|body| OfDaemon(body).boxed_unsync())),
-            Err(err) if is_of_connection(&err) => pending().await,
-            Err(err) => Err(err.into()),
-        }
+        Ok(relay::send(&mut requests, request).await?)
     }
 
     async fn requests(&self) -> Result<SendRequest<Body>, ConnectError> {
@@ -112,57 +84,4 @@ impl Upstream {
         });
         Ok(slot.insert(requests).clone())
     }
-}
-
-/// Whether the connection broke, and with it all calls: the client is to see its own connection
-/// break, as it would without inlay, and no call fail for a reason of its own before that.
-fn is_of_connection(err: &hyper::Error) -> bool {
-    let mut source = err.source();
-    while let Some(err) = source {
-        let h2 = err.downcast_ref::<h2::Error>();
-        if err.is::<io::Error>() || h2.is_some_and(h2::Error::is_io) {
-            return true;
-        }
-        source = err.source();
-    }
-    false
-}
-
-/// A body of the daemon's. Where its connection breaks it has no end: [`Upstream::lost`] has.
-struct OfDaemon(Incoming);
-
-impl HttpBody for OfDaemon {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match Pin::new(&mut self.0).poll_frame(context) {
-            Poll::Ready(Some(Err(err))) if is_of_connection(&err) => Poll::Pending,
-            frame => frame,
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
-    }
-}
-
-/// A body as it comes from a client.
-pub fn from_incoming(body: Incoming) -> Body {
-    body.boxed_unsync()
-}
-
-/// A body of what is already here. Its length is not told beforehand: no header that the client did
-/// not send.
-pub fn from_parts(data: Bytes, trailers: Option<HeaderMap>) -> Body {
-    let frames = [Some(Frame::data(data)), trailers.map(Frame::trailers)];
-    let frames = frames.into_iter().flatten().map(Ok);
-    StreamBody::new(stream::iter(frames)).boxed_unsync()
 }

@@ -10,8 +10,9 @@ use tonic::Status;
 
 use super::builds::Build;
 use super::connection::Connection;
-use super::pipe::{Body, PipeError, Upstream};
+use super::pipe::{PipeError, Upstream};
 use super::unary::{Call, refusal};
+use crate::relay::Body;
 use crate::wire;
 
 /// The method's path.

@@ -9,10 +9,11 @@ use tracing::{Instrument as _, info_span};
 
 use super::builds::Build;
 use super::connection::Connection;
-use super::pipe::{Body, PipeError, Upstream};
+use super::pipe::{PipeError, Upstream};
 use super::unary::{Call, refusal};
 use crate::export::Conclusion;
 use crate::proto::gateway::ReturnRequest;
+use crate::relay::Body;
 use crate::wire::{self, Edit, WireError};
 
 /// The method's path.

@@ -17,6 +17,7 @@ use super::socket::UnixSocket;
 use crate::address::ListenAddress;
 use crate::daemon::Stream;
 use crate::export::Exporter;
+use crate::session::Sessions;
 
 /// Why an address cannot be listened on.
 #[derive(Debug, Error)]
@@ -82,6 +83,7 @@ impl Server {
         let connection = Connection {
             exporter,
             builds: Builds::default(),
+            sessions: Sessions::default(),
             inline_export,
         };
         Ok(Self {

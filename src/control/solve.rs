@@ -7,9 +7,10 @@ use tracing::{Instrument as _, debug, info, info_span};
 use super::builds::Build;
 use super::connection::Connection;
 use super::drive;
-use super::pipe::{Body, PipeError, Upstream};
+use super::pipe::{PipeError, Upstream};
 use super::unary::{Call, refusal};
 use crate::plan::{self, Decision, Plan};
+use crate::relay::Body;
 
 /// The method's path.
 pub const PATH: &str = "/moby.buildkit.v1.Control/Solve";

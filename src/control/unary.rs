@@ -8,7 +8,7 @@ use http::{HeaderMap, Request, Response, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use thiserror::Error;
 
-use super::pipe::{self, Body};
+use crate::relay::{self, Body};
 
 /// What a message that is read may have (bytes): definitions carry the sources of a build.
 const MAX_MESSAGE: usize = 64 << 20;
@@ -77,7 +77,7 @@ impl Call {
             frame,
             trailers,
         } = self;
-        let body = pipe::from_parts(frame, trailers);
+        let body = relay::from_parts(frame, trailers);
         Request::from_parts(head, body)
     }
 

@@ -1,9 +1,13 @@
-//! The content service of a session: takes small blobs that the daemon writes, and hands out those
-//! it asks for.
+//! The content service of a session: hands out blobs of stores, whatever is behind these, and takes
+//! small blobs that the daemon writes.
 //!
-//! Layers are never taken: the daemon is told that they are here, and sends no byte of them.
+//! What it hands out is streamed, in the pieces that the store gives. Of what is written, layers are
+//! never taken: the daemon is told that they are here, and sends no byte of them.
 
 use std::collections::HashMap;
+use std::error::Error;
+use std::fmt;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,11 +22,62 @@ use crate::proto::content::WriteAction;
 use crate::proto::content::content_server::Content as Service;
 
 /// The header by which a caller names one of a session's stores.
-const STORE_HEADER: &str = "buildkit-attachable-store-id";
+pub const STORE_HEADER: &str = "buildkit-attachable-store-id";
 /// The ref of a layer's write begins with it; that of a manifest or config is its bare digest.
 const LAYER_REF: &str = "layer-";
 /// What one message of a read carries (bytes).
 const READ_CHUNK: usize = 1 << 20;
+
+/// Pieces of a blob, in order.
+pub type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, ReadError>> + Send>>;
+
+/// Where blobs are read from.
+#[tonic::async_trait]
+pub trait Store: Send + Sync + fmt::Debug {
+    /// The size of a blob; `None` if it is not here.
+    ///
+    /// # Errors
+    /// Where this cannot be told.
+    async fn info(&self, digest: &str) -> Result<Option<u64>, ReadError>;
+
+    /// A range of a blob, within its size. Whoever takes it verifies it.
+    ///
+    /// # Errors
+    /// Where it cannot be read; also later, in the stream.
+    async fn read(&self, digest: &str, range: Range<u64>) -> Result<Chunks, ReadError>;
+}
+
+/// Why a blob cannot be read.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// There is none.
+    #[error("no blob {0}")]
+    NotFound(String),
+    /// It has not so much.
+    #[error("blob {digest} has {size} bytes")]
+    OutOfRange {
+        /// The blob.
+        digest: String,
+        /// What it has.
+        size: u64,
+    },
+    /// It ended before its size, or before its range.
+    #[error("blob {digest} ends {missing} bytes early")]
+    Truncated {
+        /// The blob.
+        digest: String,
+        /// What did not come.
+        missing: u64,
+    },
+    /// Where it comes from broke off.
+    #[error("blob {digest}: {source}")]
+    Broken {
+        /// The blob.
+        digest: String,
+        /// What broke.
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
 
 /// Why a blob is not taken.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -73,9 +128,27 @@ pub struct Blobs {
     stores: Arc<Mutex<HashMap<String, HashMap<String, Bytes>>>>,
 }
 
-/// The service over [`Blobs`].
+/// One store of [`Blobs`].
 #[derive(Debug)]
-pub struct Content(Blobs);
+struct Named {
+    blobs: Blobs,
+    name: String,
+}
+
+/// The service.
+#[derive(Debug)]
+pub struct Content {
+    stores: Stores,
+}
+
+/// Which stores it is over.
+#[derive(Debug)]
+enum Stores {
+    /// Those of inlay's own session, which the daemon writes to.
+    Blobs(Blobs),
+    /// One, whatever its name.
+    One(Arc<dyn Store>),
+}
 
 /// A blob as far as it came.
 #[derive(Debug, Default)]
@@ -199,23 +272,73 @@ impl From<StoreError> for Status {
     }
 }
 
-// === impl Content ===
+// === impl ReadError ===
 
-impl Content {
-    /// The service over these blobs.
-    pub fn new(blobs: Blobs) -> Self {
-        Self(blobs)
-    }
-
-    fn blob<T>(&self, request: &Request<T>, digest: &str) -> Result<Bytes, Status> {
-        let store = store(request)?;
-        self.0
-            .get(&store, digest)
-            .ok_or_else(|| Status::not_found(format!("no blob {digest} in {store}")))
+impl From<ReadError> for Status {
+    fn from(err: ReadError) -> Self {
+        let message = err.to_string();
+        match err {
+            ReadError::NotFound(_) => Self::not_found(message),
+            ReadError::OutOfRange { .. } => Self::out_of_range(message),
+            ReadError::Truncated { .. } => Self::data_loss(message),
+            ReadError::Broken { .. } => Self::unavailable(message),
+        }
     }
 }
 
-fn store<T>(request: &Request<T>) -> Result<String, Status> {
+// === impl Named ===
+
+#[tonic::async_trait]
+impl Store for Named {
+    async fn info(&self, digest: &str) -> Result<Option<u64>, ReadError> {
+        let blob = self.blobs.get(&self.name, digest);
+        Ok(blob.map(|blob| blob.len() as u64))
+    }
+
+    async fn read(&self, digest: &str, range: Range<u64>) -> Result<Chunks, ReadError> {
+        let blob = self.blobs.get(&self.name, digest);
+        let blob = blob.ok_or_else(|| ReadError::NotFound(digest.to_owned()))?;
+        let bounds = usize::try_from(range.start)
+            .ok()
+            .zip(usize::try_from(range.end).ok());
+        let within = bounds.filter(|(start, end)| start <= end && *end <= blob.len());
+        let (start, end) = within.ok_or_else(|| ReadError::OutOfRange {
+            digest: digest.to_owned(),
+            size: blob.len() as u64,
+        })?;
+        Ok(stream::iter([Ok(blob.slice(start..end))]).boxed())
+    }
+}
+
+// === impl Content ===
+
+impl Content {
+    /// Over the stores of these blobs, to be read and written.
+    pub fn of_blobs(blobs: Blobs) -> Self {
+        Self {
+            stores: Stores::Blobs(blobs),
+        }
+    }
+
+    /// Over one store, to be read.
+    pub fn of_store(store: Arc<dyn Store>) -> Self {
+        Self {
+            stores: Stores::One(store),
+        }
+    }
+
+    fn store<T>(&self, request: &Request<T>) -> Result<Arc<dyn Store>, Status> {
+        match &self.stores {
+            Stores::One(store) => Ok(Arc::clone(store)),
+            Stores::Blobs(blobs) => Ok(Arc::new(Named {
+                blobs: blobs.clone(),
+                name: store_name(request)?,
+            })),
+        }
+    }
+}
+
+fn store_name<T>(request: &Request<T>) -> Result<String, Status> {
     let named = request
         .metadata()
         .get(STORE_HEADER)
@@ -223,6 +346,40 @@ fn store<T>(request: &Request<T>) -> Result<String, Status> {
     named
         .map(str::to_owned)
         .ok_or_else(|| Status::invalid_argument(format!("no {STORE_HEADER}")))
+}
+
+/// The messages of a read: the chunks of a range, cut where they are large, and no more and no less
+/// than the range.
+fn replies(digest: &str, range: Range<u64>, chunks: Chunks) -> Replies<api::ReadContentResponse> {
+    let digest = digest.to_owned();
+    let state = (chunks, Bytes::new(), range);
+    let replies = stream::try_unfold(state, move |(mut chunks, mut chunk, mut range)| {
+        let digest = digest.clone();
+        async move {
+            let missing = range.end - range.start;
+            if missing == 0 {
+                return Ok(None);
+            }
+            while chunk.is_empty() {
+                let next = chunks.next().await;
+                chunk = next.ok_or(ReadError::Truncated {
+                    digest: digest.clone(),
+                    missing,
+                })??;
+            }
+            let length = chunk
+                .len()
+                .min(READ_CHUNK)
+                .min(usize::try_from(missing).unwrap_or(READ_CHUNK));
+            let reply = api::ReadContentResponse {
+                offset: range.start as i64,
+                data: chunk.split_to(length),
+            };
+            range.start += length as u64;
+            Ok::<_, Status>(Some((reply, (chunks, chunk, range))))
+        }
+    });
+    replies.boxed()
 }
 
 type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -234,7 +391,8 @@ impl Service for Content {
         request: Request<api::InfoRequest>,
     ) -> Result<Response<api::InfoResponse>, Status> {
         let digest = &request.get_ref().digest;
-        let size = self.blob(&request, digest)?.len();
+        let size = self.store(&request)?.info(digest).await?;
+        let size = size.ok_or_else(|| ReadError::NotFound(digest.clone()))?;
         let info = api::Info {
             digest: digest.clone(),
             size: i64::try_from(size).unwrap_or(i64::MAX),
@@ -248,32 +406,26 @@ impl Service for Content {
         &self,
         request: Request<api::ReadContentRequest>,
     ) -> Result<Response<Self::ReadStream>, Status> {
+        let store = self.store(&request)?;
         let api::ReadContentRequest {
             digest,
             offset,
-            size,
+            size: wanted,
         } = request.get_ref();
-        let blob = self.blob(&request, digest)?;
-        let out_of_range =
-            || Status::out_of_range(format!("blob {digest} has {} bytes", blob.len()));
-        let start = usize::try_from(*offset)
-            .ok()
-            .filter(|start| *start <= blob.len());
-        let start = start.ok_or_else(out_of_range)?;
-        let size = usize::try_from(*size).map_err(|_| out_of_range())?;
-        let end = if size == 0 {
-            blob.len()
-        } else {
-            blob.len().min(start.saturating_add(size))
+        let size = store.info(digest).await?;
+        let size = size.ok_or_else(|| ReadError::NotFound(digest.clone()))?;
+        let out_of_range = || ReadError::OutOfRange {
+            digest: digest.clone(),
+            size,
         };
-        let chunks = (start..end).step_by(READ_CHUNK).map(move |at| {
-            let data = blob.slice(at..end.min(at + READ_CHUNK));
-            Ok(api::ReadContentResponse {
-                offset: i64::try_from(at).unwrap_or(i64::MAX),
-                data,
-            })
-        });
-        Ok(Response::new(stream::iter(chunks).boxed()))
+        let start = u64::try_from(*offset).ok().filter(|start| *start <= size);
+        let start = start.ok_or_else(out_of_range)?;
+        let end = match u64::try_from(*wanted).map_err(|_| out_of_range())? {
+            0 => size,
+            wanted => size.min(start.saturating_add(wanted)),
+        };
+        let chunks = store.read(digest, start..end).await?;
+        Ok(Response::new(replies(digest, start..end, chunks)))
     }
 
     async fn status(
@@ -292,7 +444,11 @@ impl Service for Content {
         &self,
         request: Request<Streaming<api::WriteContentRequest>>,
     ) -> Result<Response<Self::WriteStream>, Status> {
-        let store = store(&request)?;
+        let Stores::Blobs(blobs) = &self.stores else {
+            return Err(Status::permission_denied("this store is only read"));
+        };
+        let blobs = blobs.clone();
+        let store = store_name(&request)?;
         let mut requests = request.into_inner();
         let first = requests
             .message()
@@ -301,7 +457,6 @@ impl Service for Content {
         if first.r#ref.starts_with(LAYER_REF) {
             return Err(Status::already_exists(format!("{} is here", first.r#ref)));
         }
-        let blobs = self.0.clone();
         let requests = stream::iter([Ok(first)]).chain(requests);
         let replies = requests.scan(Ingest::default(), move |ingest, request| {
             let reply = request.and_then(|request| Ok(blobs.write(&store, ingest, &request)?));

@@ -1,9 +1,12 @@
-//! A session of inlay's own with the daemon: the tunnel, and the services that the daemon finds
-//! there.
+//! Sessions, by which the daemon calls those that it builds for: inlay's own, and those of clients,
+//! which are ended here and carried on; and what the daemon finds there.
 //!
 //! It knows how a session is held, and nothing of the builds that use it.
 
+mod byte_stream;
+mod client;
 mod content;
+mod framing;
 mod tunnel;
 
 use std::io;
@@ -15,7 +18,8 @@ use tonic::Status;
 use tonic::transport::Server;
 use tracing::debug;
 
-pub use content::{Blobs, StoreError};
+pub use client::{Calls, ClientSession, Offer, Opening, Sessions};
+pub use content::{Blobs, Chunks, ReadError, Store, StoreError};
 
 use crate::daemon::{Daemon, new_id};
 use crate::proto::content::content_server::ContentServer;
@@ -47,7 +51,7 @@ impl Session {
         let id = new_id();
         let closed = CancellationToken::new();
         let stream = tunnel::open(daemon, &id, &closed).await?;
-        let content = ContentServer::new(content::Content::new(blobs.clone()));
+        let content = ContentServer::new(content::Content::of_blobs(blobs.clone()));
         let (_, health) = tonic_health::server::health_reporter();
         let served = Server::builder()
             .add_service(health)

@@ -1,0 +1,21 @@
+//! `Control.Session`: a client opens its session.
+
+use http::{Request, Response};
+
+use super::connection::Connection;
+use super::pipe::{PipeError, Upstream};
+use crate::relay::Body;
+
+/// The method's path.
+pub const PATH: &str = "/moby.buildkit.v1.Control/Session";
+
+/// Hands the call on, and stands between its two ends as long as it is open.
+pub async fn intercept(
+    connection: &Connection,
+    upstream: &Upstream,
+    request: Request<Body>,
+) -> Result<Response<Body>, PipeError> {
+    let (request, opening) = connection.sessions.open(request);
+    let answer = upstream.send(request).await?;
+    Ok(opening.answered(answer))
+}

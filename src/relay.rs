@@ -1,0 +1,114 @@
+//! Hands HTTP/2 calls on from one connection to another, unread: their bodies, what they may hold,
+//! and what becomes of them when a connection breaks.
+//!
+//! It knows neither who is at the two ends nor what is called.
+
+use std::error::Error as _;
+use std::future::pending;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderMap, Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::client::conn::http2::SendRequest;
+use thiserror::Error;
+
+/// Why a body broke off. What reset a call is among the sources, and resets the call that it is
+/// handed on to in the same way.
+#[derive(Debug, Error)]
+pub enum BodyError {
+    /// The call that it came with broke off.
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+    /// It is one of inlay's own, and failed.
+    #[error(transparent)]
+    Own(#[from] tonic::Status),
+}
+
+/// A body on its way, in either direction.
+pub type Body = UnsyncBoxBody<Bytes, BodyError>;
+
+/// What HTTP/2 holds back of one call, and of all calls of a connection, until it is taken (bytes).
+/// It bounds the memory that a slow reader costs, and is above what a fast local socket has in
+/// flight.
+pub const STREAM_WINDOW: u32 = 1 << 20;
+/// See [`STREAM_WINDOW`].
+pub const CONNECTION_WINDOW: u32 = 4 << 20;
+/// The largest header list: that of gRPC's Go implementation, since errors carry whole sources in
+/// trailers.
+pub const MAX_HEADER_LIST: u32 = 16 << 20;
+/// The largest frame of data (bytes).
+pub const MAX_FRAME: u32 = 64 << 10;
+
+/// Hands a call on and returns its answer, whose body is still on its way. Where the connection
+/// breaks there is no answer, and no end: that is the connection's to tell.
+///
+/// # Errors
+/// Where the call gets no answer.
+pub async fn send(
+    requests: &mut SendRequest<Body>,
+    request: Request<Body>,
+) -> Result<Response<Body>, hyper::Error> {
+    match requests.send_request(request).await {
+        Ok(response) => Ok(response.map(|body| OfConnection(body).boxed_unsync())),
+        Err(err) if is_of_connection(&err) => pending().await,
+        Err(err) => Err(err),
+    }
+}
+
+/// Whether the connection broke, and with it all calls: who called is to see their own connection
+/// break, as they would without inlay, and no call fail for a reason of its own before that.
+fn is_of_connection(err: &hyper::Error) -> bool {
+    let mut source = err.source();
+    while let Some(err) = source {
+        let h2 = err.downcast_ref::<h2::Error>();
+        if err.is::<io::Error>() || h2.is_some_and(h2::Error::is_io) {
+            return true;
+        }
+        source = err.source();
+    }
+    false
+}
+
+/// The body of an answer. Where its connection breaks it has no end, as in [`send`].
+struct OfConnection(Incoming);
+
+impl HttpBody for OfConnection {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match Pin::new(&mut self.0).poll_frame(context) {
+            Poll::Ready(Some(Err(err))) if is_of_connection(&err) => Poll::Pending,
+            frame => frame.map_err(Into::into),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
+/// A body as it comes from who calls.
+pub fn from_incoming(body: Incoming) -> Body {
+    body.map_err(Into::into).boxed_unsync()
+}
+
+/// A body of what is already here. Its length is not told beforehand: no header that was not sent.
+pub fn from_parts(data: Bytes, trailers: Option<HeaderMap>) -> Body {
+    let frames = [Some(Frame::data(data)), trailers.map(Frame::trailers)];
+    let frames = frames.into_iter().flatten().map(Ok);
+    StreamBody::new(stream::iter(frames)).boxed_unsync()
+}

@@ -1,0 +1,358 @@
+//! The byte stream within a session's call: what comes as messages in one body is read, and what
+//! is written goes as messages into another.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::HeaderMap;
+use hyper::body::{Body as HttpBody, Frame};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::framing::{self, Decoder, FramingError, HEAD};
+use crate::relay::{Body, BodyError};
+
+/// How much is held between the stream and the body that takes it (bytes); no message has more.
+const HELD: usize = 64 << 10;
+
+/// How a stream ended.
+#[derive(Debug)]
+pub enum End {
+    /// In order; with the trailers that came last, or none.
+    Clean(Option<HeaderMap>),
+    /// The call that carries it broke off.
+    Broken(BodyError),
+    /// What it carries are no messages.
+    Framing(FramingError),
+}
+
+/// The reading end: bytes out of a body's messages. Clones read the same stream, and one of them at
+/// a time.
+#[derive(Debug, Clone)]
+pub struct Reader(Arc<Mutex<Source>>);
+
+#[derive(Debug)]
+struct Source {
+    body: Body,
+    decoder: Decoder,
+    /// What came and is not decoded yet.
+    input: Bytes,
+    /// What is decoded and not read yet.
+    data: Bytes,
+    ended: bool,
+    /// How, until it is asked.
+    end: Option<End>,
+}
+
+/// The writing end. Clones write to the same stream.
+#[derive(Debug, Clone)]
+pub struct Writer {
+    held: Arc<Mutex<Held>>,
+    dropped: CancellationToken,
+}
+
+/// The body that takes what a [`Writer`] gives.
+#[derive(Debug)]
+pub struct Messages {
+    held: Arc<Mutex<Held>>,
+    _dropped: DropGuard,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    /// Room for a message's head, and then its data; or nothing.
+    message: BytesMut,
+    /// What follows; after it nothing is written.
+    end: Option<Result<Option<HeaderMap>, BodyError>>,
+    /// Who takes, if there was nothing to take.
+    taker: Option<Waker>,
+    /// Who writes, if there was no room.
+    writer: Option<Waker>,
+}
+
+/// Both directions, as one connection.
+#[derive(Debug)]
+pub struct Duplex {
+    /// Where it reads.
+    pub reader: Reader,
+    /// Where it writes.
+    pub writer: Writer,
+}
+
+/// A writing end and the body of what is written.
+pub fn messages() -> (Writer, Messages) {
+    let held = Arc::default();
+    let dropped = CancellationToken::new();
+    let messages = Messages {
+        held: Arc::clone(&held),
+        _dropped: dropped.clone().drop_guard(),
+    };
+    (Writer { held, dropped }, messages)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while it is held; if it did, what is lost is one session.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+// === impl Reader ===
+
+impl Reader {
+    /// Of the messages of a body.
+    pub fn new(body: Body) -> Self {
+        Self(Arc::new(Mutex::new(Source {
+            body,
+            decoder: Decoder::default(),
+            input: Bytes::new(),
+            data: Bytes::new(),
+            ended: false,
+            end: None,
+        })))
+    }
+
+    /// How it ended, if it did and this was not asked before.
+    pub fn take_end(&self) -> Option<End> {
+        lock(&self.0).end.take()
+    }
+
+    /// Reads to the end, whatever comes, and tells how it ended.
+    pub async fn drain(&self) -> End {
+        poll_fn(|context| {
+            let mut source = lock(&self.0);
+            while ready!(source.poll_data(context)) {
+                source.data = Bytes::new();
+            }
+            Poll::Ready(source.end.take().unwrap_or(End::Clean(None)))
+        })
+        .await
+    }
+}
+
+impl Source {
+    /// Waits for data; `false` at the end.
+    fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<bool> {
+        while self.data.is_empty() && !self.ended {
+            match self.decoder.next(&mut self.input) {
+                Ok(Some(data)) => self.data = data,
+                Ok(None) => {
+                    let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+                    self.frame(frame);
+                }
+                Err(err) => self.end(End::Framing(err)),
+            }
+        }
+        Poll::Ready(!self.data.is_empty())
+    }
+
+    fn frame(&mut self, frame: Option<Result<Frame<Bytes>, BodyError>>) {
+        let trailers = match frame {
+            Some(Err(err)) => return self.end(End::Broken(err)),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => {
+                    self.input = data;
+                    return;
+                }
+                Err(frame) => frame.into_trailers().ok(),
+            },
+            None => None,
+        };
+        let end = match self.decoder.finish() {
+            // An error in the trailers says more.
+            Err(err) if trailers.is_none() => End::Framing(err),
+            _ => End::Clean(trailers),
+        };
+        self.end(end);
+    }
+
+    fn end(&mut self, end: End) {
+        self.ended = true;
+        self.end = Some(end);
+    }
+}
+
+impl AsyncRead for Reader {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut source = lock(&self.0);
+        // As much as there is room for and has come.
+        let before = buffer.filled().len();
+        while buffer.remaining() > 0 {
+            match source.poll_data(context) {
+                Poll::Ready(true) => {
+                    let length = source.data.len().min(buffer.remaining());
+                    buffer.put_slice(&source.data[..length]);
+                    source.data.advance(length);
+                }
+                Poll::Ready(false) => break,
+                Poll::Pending if buffer.filled().len() > before => break,
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+// === impl Writer ===
+
+impl Writer {
+    /// Ends the stream after what was written: with trailers, or with an error.
+    pub fn finish(&self, end: Result<Option<HeaderMap>, BodyError>) {
+        let mut held = lock(&self.held);
+        held.end.get_or_insert(end);
+        wake(&mut held.taker);
+        wake(&mut held.writer);
+    }
+
+    /// Ends when nobody takes any more.
+    pub async fn closed(&self) {
+        self.dropped.cancelled().await;
+    }
+
+    fn poll_append(
+        &self,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut held = lock(&self.held);
+        if held.end.is_some() || self.dropped.is_cancelled() {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        if held.message.is_empty() {
+            held.message.reserve(HEAD + HELD);
+            held.message.resize(HEAD, 0);
+        }
+        let mut room = HEAD + HELD - held.message.len();
+        if room == 0 {
+            held.writer = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        let mut written = 0;
+        for part in parts {
+            let length = part.len().min(room);
+            held.message.extend_from_slice(&part[..length]);
+            room -= length;
+            written += length;
+        }
+        wake(&mut held.taker);
+        Poll::Ready(Ok(written))
+    }
+}
+
+impl AsyncWrite for Writer {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_append(context, &[IoSlice::new(data)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_append(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Whoever takes has been told.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // How the stream ends is known better elsewhere: `finish`.
+        Poll::Ready(Ok(()))
+    }
+}
+
+// === impl Messages ===
+
+impl HttpBody for Messages {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut held = lock(&self.held);
+        if !held.message.is_empty() {
+            let mut message = std::mem::take(&mut held.message);
+            let head = framing::head(message.len() - HEAD);
+            message[..HEAD].copy_from_slice(&head);
+            wake(&mut held.writer);
+            return Poll::Ready(Some(Ok(Frame::data(message.freeze()))));
+        }
+        match &mut held.end {
+            None => {
+                held.taker = Some(context.waker().clone());
+                Poll::Pending
+            }
+            // What was told once leaves a plain end.
+            Some(end) => match std::mem::replace(end, Ok(None)) {
+                Ok(trailers) => Poll::Ready(trailers.map(|map| Ok(Frame::trailers(map)))),
+                Err(err) => Poll::Ready(Some(Err(err))),
+            },
+        }
+    }
+}
+
+fn wake(waker: &mut Option<Waker>) {
+    if let Some(waker) = waker.take() {
+        waker.wake();
+    }
+}
+
+// === impl Duplex ===
+
+impl AsyncRead for Duplex {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.reader).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Duplex {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.writer).poll_write(context, data)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.writer).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.writer).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.writer).poll_shutdown(context)
+    }
+}

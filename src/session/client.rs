@@ -1,0 +1,367 @@
+//! Clients' sessions, ended here on both sides: the daemon's calls within are answered here where
+//! inlay offers what they ask for, and go on to the client where not.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::header::HeaderValue;
+use http::{HeaderMap, Request, Response};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tonic::Status;
+use tower::Service as _;
+use tracing::debug;
+
+use super::byte_stream::{Duplex, End, Reader, Writer, messages};
+use super::content::{Content, STORE_HEADER, Store};
+use crate::proto::content::content_server::ContentServer;
+use crate::relay::{self, Body, BodyError, MAX_FRAME, MAX_HEADER_LIST, from_incoming};
+
+const ID_HEADER: &str = "x-docker-expose-session-uuid";
+/// Once for each method that the session has.
+const METHOD_HEADER: &str = "x-docker-expose-session-grpc-method";
+/// What a session has from inlay: the calls by which an offered store is read.
+const METHODS: [&str; 2] = [
+    "/containerd.services.content.v1.Content/Info",
+    "/containerd.services.content.v1.Content/Read",
+];
+/// The service that these are of.
+const CONTENT: &str = "/containerd.services.content.v1.Content/";
+/// How long a session may be waited for: a client opens it beside its solve.
+const MAX_WAIT: Duration = Duration::from_secs(5);
+/// What is held back of one call within (bytes).
+const STREAM_WINDOW: u32 = 256 << 10;
+/// And of all of them: as many as clients take at a time, so that calls that nobody reads do not
+/// hold up the others.
+const CONNECTION_WINDOW: u32 = 256 * STREAM_WINDOW;
+
+/// The sessions of clients in flight, by their ids.
+#[derive(Debug, Clone, Default)]
+pub struct Sessions(Arc<Registry>);
+
+#[derive(Debug, Default)]
+struct Registry {
+    open: Mutex<HashMap<String, Arc<ClientSession>>>,
+    opened: Notify,
+}
+
+/// A client's session, as long as it is open.
+#[derive(Debug)]
+pub struct ClientSession {
+    id: String,
+    /// What the client has, in lower case, as the daemon compares it.
+    methods: HashSet<String>,
+    offers: Offers,
+    requests: SendRequest<Body>,
+}
+
+type Offers = Arc<Mutex<HashMap<String, Arc<dyn Store>>>>;
+
+/// Keeps a store offered until it is dropped.
+pub struct Offer {
+    offers: Offers,
+    name: String,
+    store: Arc<dyn Store>,
+}
+
+/// Calls of inlay's own to the client's services.
+#[derive(Debug, Clone)]
+pub struct Calls(SendRequest<Body>);
+
+/// A call of `Control.Session` whose answer is still to come.
+#[derive(Debug)]
+pub struct Opening {
+    sessions: Sessions,
+    id: String,
+    methods: HashSet<String>,
+    from_client: Body,
+    to_daemon: Writer,
+}
+
+// === impl Sessions ===
+
+impl Sessions {
+    /// A session by its id; waits some seconds for one that is about to come, as buildkitd does.
+    pub async fn get(&self, id: &str) -> Option<Arc<ClientSession>> {
+        let found = async {
+            loop {
+                let opened = self.0.opened.notified();
+                if let Some(session) = lock(&self.0.open).get(id) {
+                    return Arc::clone(session);
+                }
+                opened.await;
+            }
+        };
+        timeout(MAX_WAIT, found).await.ok()
+    }
+
+    /// Takes a client's call of `Control.Session`: gives the call to hand on to the daemon, and
+    /// what waits for the daemon's answer to it.
+    pub fn open(&self, call: Request<Body>) -> (Request<Body>, Opening) {
+        let (mut head, from_client) = call.into_parts();
+        let id = head.headers.get(ID_HEADER).map(HeaderValue::as_bytes);
+        let id = String::from_utf8_lossy(id.unwrap_or_default()).into_owned();
+        let methods = advertised(&head.headers);
+        for method in METHODS {
+            if !methods.contains(&method.to_lowercase()) {
+                let method = HeaderValue::from_static(method);
+                head.headers.append(METHOD_HEADER, method);
+            }
+        }
+        let (to_daemon, body) = messages();
+        let opening = Opening {
+            sessions: self.clone(),
+            id,
+            methods,
+            from_client,
+            to_daemon,
+        };
+        (Request::from_parts(head, body.boxed_unsync()), opening)
+    }
+
+    /// Makes a session known. Of two with one id the later one is, as for the daemon.
+    fn register(&self, session: ClientSession) -> Registration {
+        let session = Arc::new(session);
+        lock(&self.0.open).insert(session.id.clone(), Arc::clone(&session));
+        self.0.opened.notify_waiters();
+        Registration {
+            sessions: self.clone(),
+            session,
+        }
+    }
+}
+
+/// The methods that a session's headers name.
+fn advertised(headers: &HeaderMap) -> HashSet<String> {
+    let methods = headers.get_all(METHOD_HEADER).iter();
+    methods
+        .filter_map(|method| Some(method.to_str().ok()?.to_lowercase()))
+        .collect()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each change of a map is one call, so a panic elsewhere leaves it whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps a session known until it is dropped.
+#[derive(Debug)]
+struct Registration {
+    sessions: Sessions,
+    session: Arc<ClientSession>,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut open = lock(&self.sessions.0.open);
+        let known = open.get(&self.session.id);
+        if known.is_some_and(|known| Arc::ptr_eq(known, &self.session)) {
+            open.remove(&self.session.id);
+        }
+    }
+}
+
+// === impl ClientSession ===
+
+impl ClientSession {
+    /// Offers a store under a name, until the offer is dropped. Of two with one name the later one
+    /// is offered; a store of the client's own of that name is hidden.
+    pub fn offer(&self, name: &str, store: Arc<dyn Store>) -> Offer {
+        lock(&self.offers).insert(name.to_owned(), Arc::clone(&store));
+        Offer {
+            offers: Arc::clone(&self.offers),
+            name: name.to_owned(),
+            store,
+        }
+    }
+
+    /// For calls to the client's own services.
+    pub fn call(&self) -> Calls {
+        Calls(self.requests.clone())
+    }
+
+    /// Whether the client has a method, such as `/moby.filesync.v1.Auth/Credentials`.
+    pub fn advertises(&self, method: &str) -> bool {
+        self.methods.contains(&method.to_lowercase())
+    }
+
+    /// The store that a call is to be answered from, if it is one of those on offer.
+    fn offered(&self, call: &Request<Body>) -> Option<Arc<dyn Store>> {
+        if !call.uri().path().starts_with(CONTENT) {
+            return None;
+        }
+        let name = call.headers().get(STORE_HEADER)?.to_str().ok()?;
+        lock(&self.offers).get(name).cloned()
+    }
+
+    /// Answers a call of the daemon's.
+    async fn answer(&self, call: Request<Body>) -> Result<Response<Body>, hyper::Error> {
+        let Some(store) = self.offered(&call) else {
+            return relay::send(&mut self.requests.clone(), call).await;
+        };
+        let mut service = ContentServer::new(Content::of_store(store));
+        let Ok(response) = service.call(call).await;
+        Ok(response.map(|body| body.map_err(BodyError::Own).boxed_unsync()))
+    }
+}
+
+// === impl Offer ===
+
+impl Drop for Offer {
+    fn drop(&mut self) {
+        let mut offers = lock(&self.offers);
+        let offered = offers.get(&self.name);
+        if offered.is_some_and(|offered| Arc::ptr_eq(offered, &self.store)) {
+            offers.remove(&self.name);
+        }
+    }
+}
+
+impl fmt::Debug for Offer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Offer").field(&self.name).finish()
+    }
+}
+
+// === impl Calls ===
+
+impl tower::Service<Request<tonic::body::Body>> for Calls {
+    type Response = Response<Incoming>;
+    type Error = hyper::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, hyper::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, call: Request<tonic::body::Body>) -> Self::Future {
+        let call = call.map(|body| body.map_err(BodyError::Own).boxed_unsync());
+        Box::pin(self.0.send_request(call))
+    }
+}
+
+// === impl Opening ===
+
+impl Opening {
+    /// Begins the session with the daemon's answer; gives the answer for the client.
+    pub fn answered(self, answer: Response<Body>) -> Response<Body> {
+        // The daemon refuses: there is no session.
+        if answer.body().is_end_stream() {
+            return answer;
+        }
+        let (head, from_daemon) = answer.into_parts();
+        let (to_client, body) = messages();
+        tokio::spawn(async move {
+            let closed = to_client.clone();
+            tokio::select! {
+                () = self.carry(Reader::new(from_daemon), to_client) => {}
+                // The client is gone, and all its calls are.
+                () = closed.closed() => {}
+            }
+        });
+        Response::from_parts(head, body.boxed_unsync())
+    }
+
+    /// Carries the session until either side ends it; then ends it on the other.
+    async fn carry(self, from_daemon: Reader, to_client: Writer) {
+        let Self {
+            sessions,
+            id,
+            methods,
+            from_client,
+            to_daemon,
+        } = self;
+        let from_client = Reader::new(from_client);
+        let with_client = Duplex {
+            reader: from_client.clone(),
+            writer: to_client.clone(),
+        };
+        let with_daemon = Duplex {
+            reader: from_daemon.clone(),
+            writer: to_daemon.clone(),
+        };
+        let client = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(MAX_FRAME)
+            .max_header_list_size(MAX_HEADER_LIST)
+            .handshake(TokioIo::new(with_client))
+            .await;
+        let ended_by_client = match client {
+            Err(err) => Err(err),
+            Ok((requests, connection)) => {
+                let known = sessions.register(ClientSession {
+                    id,
+                    methods,
+                    offers: Offers::default(),
+                    requests,
+                });
+                let session = Arc::clone(&known.session);
+                let calls = hyper::service::service_fn(move |call: Request<Incoming>| {
+                    let session = Arc::clone(&session);
+                    async move { session.answer(call.map(from_incoming)).await }
+                });
+                let daemon = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                    .timer(TokioTimer::new())
+                    .auto_date_header(false) // the client's headers, and no others
+                    .initial_stream_window_size(STREAM_WINDOW)
+                    .initial_connection_window_size(CONNECTION_WINDOW)
+                    .max_frame_size(MAX_FRAME)
+                    .max_header_list_size(MAX_HEADER_LIST)
+                    .max_concurrent_streams(None)
+                    .serve_connection(TokioIo::new(with_daemon), calls);
+                tokio::select! {
+                    result = connection => result,
+                    result = daemon => {
+                        let end = from_daemon.take_end();
+                        to_client.finish(last_words("the daemon", end, result));
+                        return;
+                    }
+                }
+            }
+        };
+        match from_client.take_end() {
+            Some(End::Broken(err)) => to_daemon.finish(Err(err)),
+            Some(End::Clean(_)) => to_daemon.finish(Ok(None)),
+            end => {
+                to_client.finish(last_words("the client", end, ended_by_client));
+                return;
+            }
+        }
+        // The daemon has the last word: its trailers.
+        let end = from_daemon.drain().await;
+        to_client.finish(last_words("the daemon", Some(end), Ok(())));
+    }
+}
+
+/// What a client is told at the end of its session.
+fn last_words(
+    who: &str,
+    end: Option<End>,
+    result: Result<(), hyper::Error>,
+) -> Result<Option<HeaderMap>, BodyError> {
+    let reason = match (end, result) {
+        (Some(End::Clean(trailers)), _) => return Ok(trailers),
+        (Some(End::Broken(err)), _) => return Err(err),
+        (Some(End::Framing(err)), _) => err.to_string(),
+        (None, Err(err)) => err.to_string(),
+        (None, Ok(())) => "it ended the connection".to_owned(),
+    };
+    debug!("a session ended by {who}: {reason}");
+    let mut trailers = HeaderMap::new();
+    let status = Status::internal(format!("inlay: session: {who}: {reason}"));
+    if status.add_header(&mut trailers).is_err() {
+        // Its message is percent-encoded: it always fits a header.
+        debug!("no trailers for {status}");
+    }
+    Ok(Some(trailers))
+}

@@ -1,0 +1,241 @@
+//! The messages of `Control.Session`: `BytesMessage { bytes data = 1 }` in gRPC's
+//! [framing](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md), a flag byte (1:
+//! compressed) and a big-endian length before each.
+//!
+//! Pure. No message is held to be read: its data goes on in the pieces that it comes in.
+
+use bytes::{Buf as _, BufMut as _, Bytes};
+use thiserror::Error;
+
+/// What a message may have at most (bytes): the limit of buildkitd and of its clients.
+const MAX_MESSAGE: usize = 16 << 20;
+/// What gRPC has before a message.
+const PREFIX: usize = 5;
+/// The key of the field `data`.
+const DATA: u64 = 1 << 3 | LENGTH_DELIMITED;
+const VARINT: u64 = 0;
+const FIXED_64: u64 = 1;
+const LENGTH_DELIMITED: u64 = 2;
+const FIXED_32: u64 = 5;
+/// The length of [`head`], and so of what is left free before data.
+pub const HEAD: usize = PREFIX + 1 + LENGTH;
+/// A length is written in as many bytes, whatever it is: up to 2^28, more than a message has.
+const LENGTH: usize = 4;
+
+/// Why bytes are no messages of a session.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum FramingError {
+    /// A message is compressed, which nobody agreed on.
+    #[error("a message of the session has flag {0} instead of 0")]
+    Flag(u8),
+    /// A message is larger than allowed.
+    #[error("a message of the session has {0} bytes, more than {MAX_MESSAGE}")]
+    TooLarge(usize),
+    /// A message is no `BytesMessage`.
+    #[error("a message of the session is malformed: {0}")]
+    Malformed(&'static str),
+    /// The stream ends within a message.
+    #[error("the session ends within a message")]
+    Truncated,
+}
+
+/// Takes the data out of a stream of messages.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    state: State,
+    /// How much of the message is still to come.
+    left: usize,
+    /// Whether the message had its data. A second one would replace it, which has gone on.
+    had_data: bool,
+}
+
+/// Where the next byte belongs.
+#[derive(Debug, Clone, Copy)]
+enum State {
+    /// gRPC's prefix, of which some bytes are here.
+    Prefix { bytes: [u8; PREFIX], count: usize },
+    /// A number of protobuf, of which some bits are here.
+    Number { of: Number, value: u64, bits: u32 },
+    /// The data, of which so much is still to come.
+    Data(usize),
+    /// A field that is not known, of which so much is still to come.
+    Unknown(usize),
+}
+
+/// What a number is.
+#[derive(Debug, Clone, Copy)]
+enum Number {
+    Key,
+    DataLength,
+    UnknownLength,
+    Unknown,
+}
+
+/// What stands before `length` bytes of data, to make a message of them.
+pub fn head(length: usize) -> [u8; HEAD] {
+    debug_assert!(length < 1 << (7 * LENGTH));
+    let mut head = [0; HEAD];
+    let mut rest = &mut head[..];
+    rest.put_u8(0);
+    // Data is cut far below 4 GiB.
+    rest.put_u32((1 + LENGTH + length) as u32);
+    rest.put_u8(DATA as u8);
+    for byte in 0..LENGTH {
+        let more = if byte + 1 < LENGTH { 0x80 } else { 0 };
+        rest.put_u8((length >> (7 * byte)) as u8 & 0x7f | more);
+    }
+    head
+}
+
+// === impl Decoder ===
+
+impl Decoder {
+    /// Takes the next piece of data out of `input`; `None` when there is no more in it.
+    ///
+    /// # Errors
+    /// Where the stream is not of such messages.
+    pub fn next(&mut self, input: &mut Bytes) -> Result<Option<Bytes>, FramingError> {
+        while !input.is_empty() {
+            match &mut self.state {
+                State::Prefix { bytes, count } => {
+                    bytes[*count] = input.get_u8();
+                    *count += 1;
+                    if *count == PREFIX {
+                        let [flag, length @ ..] = *bytes;
+                        let length = u32::from_be_bytes(length) as usize;
+                        if flag != 0 {
+                            return Err(FramingError::Flag(flag));
+                        }
+                        if length > MAX_MESSAGE {
+                            return Err(FramingError::TooLarge(length));
+                        }
+                        (self.left, self.had_data) = (length, false);
+                        self.next_field();
+                    }
+                }
+                State::Number { of, value, bits } => {
+                    let byte = input.get_u8();
+                    // Ten bytes; the last has the one bit that is left.
+                    if *bits == 63 && byte > 1 {
+                        return Err(FramingError::Malformed("a number has more than 64 bits"));
+                    }
+                    *value |= u64::from(byte & 0x7f) << *bits;
+                    *bits += 7;
+                    self.left -= 1;
+                    let (of, value) = (*of, *value);
+                    if byte & 0x80 == 0 {
+                        self.number(of, value)?;
+                    } else if self.left == 0 {
+                        return Err(FramingError::Malformed("it ends within a number"));
+                    }
+                }
+                State::Data(rest) => {
+                    let piece = input.split_to(input.len().min(*rest));
+                    *rest -= piece.len();
+                    self.left -= piece.len();
+                    if *rest == 0 {
+                        self.next_field();
+                    }
+                    return Ok(Some(piece));
+                }
+                State::Unknown(rest) => {
+                    let skipped = input.len().min(*rest);
+                    input.advance(skipped);
+                    *rest -= skipped;
+                    self.left -= skipped;
+                    if *rest == 0 {
+                        self.next_field();
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether the stream may end here.
+    ///
+    /// # Errors
+    /// Within a message it may not.
+    pub fn finish(&self) -> Result<(), FramingError> {
+        match self.state {
+            State::Prefix { count: 0, .. } => Ok(()),
+            _ => Err(FramingError::Truncated),
+        }
+    }
+
+    fn next_field(&mut self) {
+        self.state = if self.left == 0 {
+            State::default()
+        } else {
+            State::number(Number::Key)
+        };
+    }
+
+    fn number(&mut self, of: Number, value: u64) -> Result<(), FramingError> {
+        match of {
+            Number::Key => return self.field(value),
+            Number::Unknown => self.next_field(),
+            Number::DataLength | Number::UnknownLength => {
+                let length = usize::try_from(value).unwrap_or(usize::MAX);
+                if length > self.left {
+                    return Err(FramingError::Malformed("a field is longer than it"));
+                }
+                self.state = match of {
+                    Number::DataLength => State::Data(length),
+                    _ => State::Unknown(length),
+                };
+                if length == 0 {
+                    self.next_field();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn field(&mut self, key: u64) -> Result<(), FramingError> {
+        if key == DATA {
+            if self.had_data {
+                return Err(FramingError::Malformed("it has its data twice"));
+            }
+            self.had_data = true;
+        }
+        self.state = match key & 7 {
+            _ if key >> 3 == 0 => return Err(FramingError::Malformed("a field has number 0")),
+            VARINT => State::number(Number::Unknown),
+            FIXED_64 => State::Unknown(8),
+            FIXED_32 => State::Unknown(4),
+            LENGTH_DELIMITED if key == DATA => State::number(Number::DataLength),
+            LENGTH_DELIMITED => State::number(Number::UnknownLength),
+            _ => return Err(FramingError::Malformed("a field has no wire type in use")),
+        };
+        let rest = match self.state {
+            State::Unknown(rest) => rest,
+            _ => 1,
+        };
+        if rest > self.left {
+            return Err(FramingError::Malformed("it ends within a field"));
+        }
+        Ok(())
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn number(of: Number) -> Self {
+        Self::Number {
+            of,
+            value: 0,
+            bits: 0,
+        }
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Prefix {
+            bytes: [0; PREFIX],
+            count: 0,
+        }
+    }
+}

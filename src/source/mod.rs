@@ -1,0 +1,216 @@
+//! Where cached images are read from, one file a transport, behind one trait.
+//!
+//! A [`Location`] says where an image is; [`Access`] is what the operator lets be read, and opens
+//! it as a [`Source`]. Nothing here knows of builds, sessions or cache records: it hands out
+//! manifests that match their digests, and the bytes of blobs.
+
+pub mod location;
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::Range;
+use std::pin::Pin;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, TryStreamExt as _};
+use oci_spec::image::{Descriptor, DigestAlgorithm};
+use sha2::{Digest as _, Sha256};
+use thiserror::Error;
+
+pub use location::Location;
+
+/// A blob's bytes as they come.
+pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, SourceError>> + Send>>;
+
+/// One image, wherever it is.
+#[tonic::async_trait]
+pub trait Source: Send + Sync + Debug {
+    /// What the location names, an index or a manifest: its descriptor and its bytes, which match
+    /// the descriptor.
+    ///
+    /// # Errors
+    /// Where it is missing, larger than `limit` bytes, or cannot be read.
+    async fn root(&self, limit: u64) -> Result<(Descriptor, Bytes), SourceError>;
+
+    /// Some bytes of a blob or manifest of the image. They are not verified: a part has no digest.
+    /// A stream that ends without error has given the whole range.
+    ///
+    /// # Errors
+    /// Where the range exceeds the descriptor's size, or the blob is missing or cannot be read.
+    async fn read(
+        &self,
+        descriptor: &Descriptor,
+        range: Range<u64>,
+    ) -> Result<ByteStream, SourceError>;
+}
+
+/// What a registry wants of a user.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Login {
+    /// A name and a password.
+    Password {
+        /// The name.
+        username: String,
+        /// The password.
+        secret: String,
+    },
+    /// An identity token, as OAuth's refresh token.
+    IdentityToken(String),
+}
+
+/// The user's logins. They are asked for only when a registry wants one.
+#[tonic::async_trait]
+pub trait Credentials: Send + Sync + Debug {
+    /// The login for a registry, by host and port as buildkitd asks for it: Docker Hub is
+    /// `registry-1.docker.io`. `None` where the user has none.
+    ///
+    /// # Errors
+    /// Where the user cannot be asked.
+    async fn of(&self, host: &str) -> Result<Option<Login>, CredentialsError>;
+}
+
+/// Nobody's logins: what is read, anyone may read.
+#[derive(Debug, Clone, Copy)]
+pub struct Anonymous;
+
+/// Why a user's logins cannot be had.
+#[derive(Debug, Error)]
+#[error("asking for the login of {host}: {reason}")]
+pub struct CredentialsError {
+    /// The registry.
+    pub host: String,
+    /// What went wrong.
+    pub reason: String,
+}
+
+/// Why an image cannot be read.
+#[derive(Debug, Error)]
+pub enum SourceError {
+    /// It is not there, or a part of it is not.
+    #[error("{0} does not exist")]
+    Missing(String),
+    /// Whoever has it does not give it to this user.
+    #[error("{what} is refused: {reason}")]
+    Denied {
+        /// What was asked for.
+        what: String,
+        /// What was answered.
+        reason: String,
+    },
+    /// The operator does not allow it.
+    #[error("{0} is not allowed: it is in no folder that --allow-path names")]
+    NotAllowed(String),
+    /// It is larger than what is read.
+    #[error("{what} is larger than {limit} bytes")]
+    TooLarge {
+        /// What.
+        what: String,
+        /// What is read at most.
+        limit: u64,
+    },
+    /// It is not what its digest says.
+    #[error("{what} has digest {found}, not {expected}")]
+    Digest {
+        /// What was read.
+        what: String,
+        /// The digest by which it was asked for.
+        expected: String,
+        /// The digest of what came.
+        found: String,
+    },
+    /// It is not of the form that it should have.
+    #[error("{what} is malformed: {reason}")]
+    Malformed {
+        /// What.
+        what: String,
+        /// In which way.
+        reason: String,
+    },
+    /// A file cannot be read.
+    #[error("reading {what}: {error}")]
+    Io {
+        /// What was read.
+        what: String,
+        /// What the system says.
+        #[source]
+        error: io::Error,
+    },
+    /// Whoever has it does not answer as it should.
+    #[error("{what}: {reason}")]
+    Unavailable {
+        /// What was asked for, and of whom.
+        what: String,
+        /// What happened.
+        reason: String,
+    },
+    /// The user's login cannot be had.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+}
+
+/// A whole blob or manifest, which matches its descriptor.
+///
+/// # Errors
+/// Where it is larger than `limit` bytes, cannot be read, or does not match.
+pub async fn fetch(
+    source: &dyn Source,
+    descriptor: &Descriptor,
+    limit: u64,
+) -> Result<Bytes, SourceError> {
+    let size = descriptor.size();
+    if size > limit {
+        return Err(SourceError::TooLarge {
+            what: descriptor.digest().to_string(),
+            limit,
+        });
+    }
+    let mut chunks = source.read(descriptor, 0..size).await?;
+    let mut data = BytesMut::new();
+    while let Some(chunk) = chunks.try_next().await? {
+        data.extend_from_slice(&chunk);
+    }
+    let data = data.freeze();
+    verify(descriptor.digest(), &data)?;
+    Ok(data)
+}
+
+/// That data has this digest. Only SHA-256 is known here: BuildKit makes no other.
+fn verify(digest: &oci_spec::image::Digest, data: &[u8]) -> Result<(), SourceError> {
+    if *digest.algorithm() != DigestAlgorithm::Sha256 {
+        return Err(SourceError::Malformed {
+            what: digest.to_string(),
+            reason: format!("{} is no digest that is known here", digest.algorithm()),
+        });
+    }
+    let found = format!("{:x}", Sha256::digest(data));
+    if found == digest.digest() {
+        Ok(())
+    } else {
+        Err(SourceError::Digest {
+            what: digest.to_string(),
+            expected: digest.to_string(),
+            found: format!("sha256:{found}"),
+        })
+    }
+}
+
+// === impl Login ===
+
+impl Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Secrets have no place in logs.
+        f.write_str(match self {
+            Self::Password { .. } => "Password(…)",
+            Self::IdentityToken(_) => "IdentityToken(…)",
+        })
+    }
+}
+
+// === impl Anonymous ===
+
+#[tonic::async_trait]
+impl Credentials for Anonymous {
+    async fn of(&self, _: &str) -> Result<Option<Login>, CredentialsError> {
+        Ok(None)
+    }
+}
