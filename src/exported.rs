@@ -10,10 +10,9 @@ use bytes::Bytes;
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::image::manifest::CACHE_CONFIG;
 use crate::record::Digest;
 
-/// The media type of a cache config.
-const CACHE_CONFIG: &str = "application/vnd.buildkit.cacheconfig.v0";
 /// The annotation with a layer's diff ID.
 const DIFF_ID: &str = "containerd.io/uncompressed";
 

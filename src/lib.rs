@@ -76,7 +76,11 @@ pub mod exported;
 #[cfg(feature = "server")]
 pub mod image_cache;
 #[cfg(feature = "server")]
+pub mod import;
+#[cfg(feature = "server")]
 pub mod plan;
+#[cfg(feature = "server")]
+pub mod progress;
 #[cfg(feature = "server")]
 pub mod recall;
 #[cfg(feature = "server")]

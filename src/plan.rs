@@ -9,6 +9,10 @@ use std::sync::atomic::AtomicBool;
 use prost::Message;
 use thiserror::Error;
 
+use crate::image::default::Platform;
+use crate::image::manifest;
+use crate::import::RegistryImports;
+use crate::import::entries::{self, Entry};
 use crate::proto::control::{CacheOptions, CacheOptionsEntry, Exporter, SolveRequest};
 use crate::wire::{self, Edit, WireError};
 
@@ -21,6 +25,8 @@ const COMPRESSION_ATTRS: [&str; 3] = ["compression", "compression-level", "force
 /// The older way to ask for inline cache, as a build argument.
 const INLINE_CACHE_ARG: &str = "build-arg:BUILDKIT_INLINE_CACHE";
 const INLINE: &str = "inline";
+/// The frontend's option with the platforms of a build.
+const PLATFORM: &str = "platform";
 
 /// Why a solve request cannot be read.
 #[derive(Debug, Error)]
@@ -28,40 +34,47 @@ pub enum PlanError {
     /// It is no solve request.
     #[error("solve request: {0}")]
     Decode(#[from] prost::DecodeError),
-    /// It cannot be edited.
-    #[error("solve request: {0}")]
-    Wire(#[from] WireError),
 }
 
-/// What becomes of a build.
-#[derive(Debug)]
-pub enum Decision {
-    /// It asks for no inline cache, or exports no image: it passes as it is.
-    Pass,
-    /// It asks for inline cache in an image.
-    Inline(Box<Plan>),
+/// What inlay takes on.
+#[derive(Debug, Clone, Copy)]
+pub struct Tasks {
+    /// Inline cache exports.
+    pub export: bool,
+    /// Imports of this kind from registries; those of inlay's own spelling it always does.
+    pub registry: RegistryImports,
 }
 
-/// A build that gets its inline cache from inlay.
+/// A build that inlay has a part in.
 #[derive(Debug)]
 pub struct Plan {
     /// The build's ref, which ties its calls together.
     pub build: String,
-    /// The solve request to hand on: without the inline cache export and, of a [`Direct`] solve,
-    /// without what is to be solved.
-    pub request: Vec<u8>,
+    /// The client's session, or nothing.
+    pub session: String,
     /// What the client wants solved by this very request; `None` for a gateway client, which has
     /// calls for it.
     pub direct: Option<Direct>,
-    /// The user wants the build to fail if its cache cannot be had (`ignore-error=false`).
-    pub required: bool,
-    /// The attributes that make a cache export compress layers as the image export does.
-    pub compression: HashMap<String, String>,
+    /// The inline cache that it asks for.
+    pub inline: Option<Inline>,
+    /// The imports that inlay looks at.
+    pub imports: Vec<Entry>,
+    /// The platforms that it is for, if it says so.
+    pub platforms: Vec<Platform>,
     /// Whether the client replaced sources by policies that come with its gateway calls: then the
     /// definitions of its results are not what was solved.
     pub sources_changed: AtomicBool,
     /// What else a solve of the same definitions needs in order to be allowed and to mean the same.
     pub terms: Terms,
+}
+
+/// How an image is to have its inline cache.
+#[derive(Debug)]
+pub struct Inline {
+    /// The user wants the build to fail if its cache cannot be had (`ignore-error=false`).
+    pub required: bool,
+    /// The attributes that make a cache export compress layers as the image export does.
+    pub compression: HashMap<String, String>,
 }
 
 /// What a client wants solved that is not its own gateway.
@@ -94,44 +107,27 @@ pub struct Terms {
     pub proxy_network: bool,
 }
 
-/// Decides what becomes of the build of an encoded solve request.
+/// Decides what inlay does for the build of an encoded solve request; `None` where it has no part in
+/// it.
 ///
 /// # Errors
 /// Where the message is no solve request.
-pub fn decide(message: &[u8]) -> Result<Decision, PlanError> {
+pub fn decide(message: &[u8], tasks: Tasks) -> Result<Option<Box<Plan>>, PlanError> {
     let mut request = SolveRequest::decode(message)?;
-    let cache = request.cache.take().unwrap_or_default();
-    let asked: Vec<_> = cache
-        .exports
-        .iter()
-        .filter(|export| export.r#type == INLINE)
-        .collect();
-    // BuildKit refuses two of a kind, in its own words.
-    let by_argument = request
-        .frontend_attrs
-        .get(INLINE_CACHE_ARG)
-        .is_some_and(|arg| is_true(arg));
-    if asked.len() > 1 || asked.is_empty() && !by_argument {
-        return Ok(Decision::Pass);
+    let inline = inline(&request).filter(|_| tasks.export);
+    let mut imports = entries::of_solve(&request);
+    imports.retain(|entry| tasks.registry.takes(entry));
+    if inline.is_none() && imports.is_empty() {
+        return Ok(None);
     }
-    // An exporter that the client's session names later is an image or does not look at the config.
-    let Some(image) = image_exporter(&request) else {
-        return Ok(Decision::Pass);
-    };
-    let required = asked.first().is_some_and(|inline| {
-        inline
-            .attrs
-            .get("ignore-error")
-            .is_some_and(|ignore| parse_bool(ignore) == Some(false))
-    });
-    let compression = COMPRESSION_ATTRS
-        .iter()
-        .filter_map(|attr| Some(((*attr).to_owned(), image.get(*attr)?.clone())))
-        .collect();
+    let platforms = request.frontend_attrs.get(PLATFORM);
+    let platforms = platforms.map_or("", String::as_str).split(',');
+    let platforms = platforms.filter_map(manifest::platform).collect();
+    let cache = request.cache.take().unwrap_or_default();
     let is_direct = request.definition.is_some() || !request.frontend.is_empty();
-    Ok(Decision::Inline(Box::new(Plan {
+    Ok(Some(Box::new(Plan {
         build: request.r#ref,
-        request: without_inline(message, is_direct)?,
+        session: request.session,
         direct: is_direct.then(|| {
             let mut direct = Direct {
                 definition: request.definition.map(Into::into),
@@ -142,13 +138,14 @@ pub fn decide(message: &[u8]) -> Result<Decision, PlanError> {
                     .into_iter()
                     .map(|(k, v)| (k, v.into()))
                     .collect(),
-                imports: imports(cache),
+                imports: all_imports(cache),
             };
             direct.use_built_in_frontend();
             direct
         }),
-        required,
-        compression,
+        inline,
+        imports,
+        platforms,
         sources_changed: AtomicBool::new(false),
         terms: Terms {
             entitlements: request.entitlements,
@@ -158,6 +155,31 @@ pub fn decide(message: &[u8]) -> Result<Decision, PlanError> {
             proxy_network: request.proxy_network,
         },
     })))
+}
+
+/// What a request asks for of inline cache, if it exports an image.
+fn inline(request: &SolveRequest) -> Option<Inline> {
+    let exports = request.cache.iter().flat_map(|cache| &cache.exports);
+    let asked: Vec<_> = exports.filter(|export| export.r#type == INLINE).collect();
+    // BuildKit refuses two of a kind, in its own words.
+    let by_argument = request
+        .frontend_attrs
+        .get(INLINE_CACHE_ARG)
+        .is_some_and(|arg| is_true(arg));
+    if asked.len() > 1 || asked.is_empty() && !by_argument {
+        return None;
+    }
+    // An exporter that the client's session names later is an image or does not look at the config.
+    let image = image_exporter(request)?;
+    let ignore = asked.first().and_then(|inline| inline.attrs.get("ignore-error"));
+    let compression = COMPRESSION_ATTRS
+        .iter()
+        .filter_map(|attr| Some(((*attr).to_owned(), image.get(*attr)?.clone())))
+        .collect();
+    Some(Inline {
+        required: ignore.is_some_and(|ignore| parse_bool(ignore) == Some(false)),
+        compression,
+    })
 }
 
 // === impl Direct ===
@@ -204,7 +226,7 @@ fn image_exporter(request: &SolveRequest) -> Option<HashMap<String, String>> {
 }
 
 /// All imports, those of the deprecated spelling last, as buildkitd orders them.
-fn imports(cache: CacheOptions) -> Vec<CacheOptionsEntry> {
+fn all_imports(cache: CacheOptions) -> Vec<CacheOptionsEntry> {
     let deprecated = cache
         .import_refs_deprecated
         .into_iter()
@@ -215,16 +237,20 @@ fn imports(cache: CacheOptions) -> Vec<CacheOptionsEntry> {
     cache.imports.into_iter().chain(deprecated).collect()
 }
 
-/// The request without `inline` among its cache exports, and without what a direct solve solves.
-fn without_inline(message: &[u8], is_direct: bool) -> Result<Vec<u8>, WireError> {
+/// The request to hand on: without `inline` among its cache exports where inlay does that, and
+/// without what is solved where inlay drives it.
+///
+/// # Errors
+/// Where the message is no solve request.
+pub fn handed_on(message: &[u8], exports: bool, drives: bool) -> Result<Vec<u8>, WireError> {
     const DEFINITION: u32 = 2;
     const FRONTEND: u32 = 6;
     const CACHE: u32 = 8;
     const CACHE_EXPORTS: u32 = 4;
     wire::rewrite(message, |number, value| {
         Ok(match number {
-            DEFINITION | FRONTEND if is_direct => Edit::Drop,
-            CACHE => Edit::Replace(wire::rewrite(value, |number, export| {
+            DEFINITION | FRONTEND if drives => Edit::Drop,
+            CACHE if exports => Edit::Replace(wire::rewrite(value, |number, export| {
                 let drop = number == CACHE_EXPORTS
                     && CacheOptionsEntry::decode(export)
                         .is_ok_and(|export| export.r#type == INLINE);
@@ -280,11 +306,14 @@ mod tests {
         }
     }
 
+    const ALL: Tasks = Tasks {
+        export: true,
+        registry: RegistryImports::Checked,
+    };
+
     fn plan(request: &SolveRequest) -> Option<Plan> {
-        match decide(&request.encode_to_vec()).unwrap() {
-            Decision::Pass => None,
-            Decision::Inline(plan) => Some(*plan),
-        }
+        let plan = decide(&request.encode_to_vec(), ALL).unwrap();
+        plan.map(|plan| *plan)
     }
 
     #[test]
@@ -336,21 +365,21 @@ mod tests {
         ];
         let mut message = request(vec![exporter("image", &attrs)], exports).encode_to_vec();
         wire::put(&mut message, 900, b"unknown");
-        let Decision::Inline(plan) = decide(&message).unwrap() else {
-            panic!("no plan")
-        };
-        assert!(plan.required);
+        let plan = decide(&message, ALL).unwrap().unwrap();
+        let inline = plan.inline.unwrap();
+        assert!(inline.required);
         assert_eq!(
-            plan.compression,
+            inline.compression,
             HashMap::from([("compression".to_owned(), "zstd".to_owned())])
         );
         assert!(plan.direct.is_none());
-        let sent = SolveRequest::decode(&plan.request[..]).unwrap();
+        let request = handed_on(&message, true, false).unwrap();
+        let sent = SolveRequest::decode(&request[..]).unwrap();
         assert_eq!(
             sent.cache.unwrap().exports,
             vec![entry("registry", &[("ref", "r")])]
         );
-        let last = wire::fields(&plan.request).last().unwrap().unwrap();
+        let last = wire::fields(&request).last().unwrap().unwrap();
         assert_eq!((last.number, last.value), (900, Some(&b"unknown"[..])));
     }
 
@@ -368,7 +397,8 @@ mod tests {
             .import_refs_deprecated
             .push("old".to_owned());
         let plan = plan(&direct).unwrap();
-        let sent = SolveRequest::decode(&plan.request[..]).unwrap();
+        let request = handed_on(&direct.encode_to_vec(), true, true).unwrap();
+        let sent = SolveRequest::decode(&request[..]).unwrap();
         assert_eq!((sent.frontend.as_str(), sent.definition), ("", None));
         assert_eq!(sent.frontend_attrs, direct.frontend_attrs);
         let taken = plan.direct.unwrap();
@@ -396,7 +426,29 @@ mod tests {
     }
 
     #[test]
+    fn imports_of_images_are_planned() {
+        let mut importing = request(vec![exporter("local", &[])], vec![]);
+        let cache = importing.cache.as_mut().unwrap();
+        cache.imports = vec![
+            entry("inline", &[("ref", "oci:/images/a")]),
+            entry("registry", &[("ref", "a")]),
+            entry("gha", &[]),
+        ];
+        let attrs = &mut importing.frontend_attrs;
+        attrs.insert("platform".to_owned(), "linux/arm64,linux/amd64".to_owned());
+        let planned = plan(&importing).unwrap();
+        assert!(planned.inline.is_none());
+        assert_eq!((planned.imports.len(), planned.platforms.len()), (2, 2));
+        let without = Tasks {
+            registry: RegistryImports::Daemon,
+            ..ALL
+        };
+        let planned = decide(&importing.encode_to_vec(), without).unwrap().unwrap();
+        assert_eq!(planned.imports.len(), 1);
+    }
+
+    #[test]
     fn what_is_no_solve_request_is_an_error() {
-        assert!(matches!(decide(b"\x0a\xff"), Err(PlanError::Decode(_))));
+        assert!(matches!(decide(b"\x0a\xff", ALL), Err(PlanError::Decode(_))));
     }
 }

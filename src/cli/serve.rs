@@ -13,9 +13,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::address::{DaemonAddress, ListenAddress};
-use crate::control::{InlineExport, Server};
+use crate::control::Server;
 use crate::daemon::Daemon;
 use crate::export::Exporter;
+use crate::import::{Importer, RegistryImports};
+use crate::plan::Tasks;
+use crate::session::Sessions;
 
 /// Where BuildKit's tools, too, look for the daemon's address.
 const BUILDKIT_HOST: &str = "BUILDKIT_HOST";
@@ -43,6 +46,9 @@ pub struct Serve {
     /// Whether builds that ask for inline cache get it from inlay, or are left to the daemon
     #[arg(long, value_enum, value_name = "WHEN", default_value = "on-request")]
     inline_export: WhenInline,
+    /// Who reads a `type=registry` cache import that is an image
+    #[arg(long, value_enum, value_name = "WHO", default_value = "checked")]
+    registry_imports: Registry,
     /// How long the daemon may take to export the cache of one image, in seconds; then the image is
     /// built without it
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
@@ -61,6 +67,28 @@ enum WhenInline {
     Never,
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Registry {
+    /// The daemon, and inlay does not look at it
+    Daemon,
+    /// The daemon, what inlay has read and found sound; inlay itself, what the daemon would not find
+    Checked,
+    /// inlay, layers included
+    Inlay,
+}
+
+// === impl Registry ===
+
+impl From<Registry> for RegistryImports {
+    fn from(registry: Registry) -> Self {
+        match registry {
+            Registry::Daemon => Self::Daemon,
+            Registry::Checked => Self::Checked,
+            Registry::Inlay => Self::Inlay,
+        }
+    }
+}
+
 // === impl Serve ===
 
 impl Serve {
@@ -75,9 +103,9 @@ impl Serve {
                 None => usual_daemon()?,
             },
         };
-        let inline_export = match self.inline_export {
-            WhenInline::OnRequest => InlineExport::OnRequest,
-            WhenInline::Never => InlineExport::Never,
+        let tasks = Tasks {
+            export: matches!(self.inline_export, WhenInline::OnRequest),
+            registry: self.registry_imports.into(),
         };
         tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -85,12 +113,19 @@ impl Serve {
             .block_on(async {
                 let (stop, now) = stop_on_signals()?;
                 info!(buildkitd = %daemon, "in front of");
+                let daemon = Daemon::new(daemon);
+                let importer = Importer {
+                    daemon: daemon.clone(),
+                    sessions: Sessions::default(),
+                    access: Arc::new(access),
+                    registry: tasks.registry,
+                };
                 let exporter = Exporter {
-                    daemon: Daemon::new(daemon),
+                    daemon,
                     recall: Arc::default(),
                     patience: Duration::from_secs(self.export_timeout),
                 };
-                let server = Server::bind(&self.addr, exporter, inline_export).await?;
+                let server = Server::bind(&self.addr, exporter, importer, tasks).await?;
                 let grace = Duration::from_secs(self.grace);
                 server.run(stop, grace, now).await;
                 info!("stopped");

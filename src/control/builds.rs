@@ -1,23 +1,40 @@
-//! The builds in flight that asked for inline cache, by their refs.
+//! The builds in flight that inlay has a part in, by their refs.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::Request;
 
 use crate::daemon::BUILD_HEADER;
+use crate::import::Imports;
 use crate::plan::Plan;
 
-/// A build in flight that asked for inline cache.
+/// A build in flight.
 #[derive(Debug)]
-pub enum Build {
-    /// It gets the cache from inlay.
-    Inline(Box<Plan>),
-    /// The daemon embeds the cache itself, and this says why.
+pub struct Build {
+    /// What it asks for.
+    pub plan: Box<Plan>,
+    /// Where its inline cache comes from.
+    pub export: Export,
+    /// The caches that it imports.
+    pub imports: Imports,
+    /// Whether its user has been told of the imports.
+    pub told: AtomicBool,
+}
+
+/// Where a build's inline cache comes from.
+#[derive(Debug)]
+pub enum Export {
+    /// It asks for none.
+    None,
+    /// From inlay.
+    Inlay,
+    /// The daemon embeds it, and this says why.
     LeftToDaemon(String),
 }
 
-/// All builds in flight that asked for inline cache.
+/// All builds in flight that inlay has a part in.
 #[derive(Debug, Clone, Default)]
 pub struct Builds(Arc<Mutex<HashMap<String, Arc<Build>>>>);
 
@@ -34,7 +51,8 @@ pub struct Registration {
 impl Builds {
     /// Makes a build known by its ref. A second build of the same ref, which the daemon refuses,
     /// leaves the first one known.
-    pub fn register(&self, reference: String, build: Build) -> Registration {
+    pub fn register(&self, build: Build) -> Registration {
+        let reference = build.plan.build.clone();
         let build = Arc::new(build);
         self.lock()
             .entry(reference.clone())
@@ -63,7 +81,7 @@ impl Builds {
 
 impl Registration {
     /// The build.
-    pub fn build(&self) -> &Build {
+    pub fn build(&self) -> &Arc<Build> {
         &self.build
     }
 }
@@ -82,21 +100,53 @@ impl Drop for Registration {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use prost::Message as _;
 
-    #[test]
-    fn a_build_is_known_as_long_as_its_registration() {
+    use super::*;
+    use crate::daemon::Daemon;
+    use crate::import::{Importer, RegistryImports};
+    use crate::plan::{Tasks, decide};
+    use crate::proto::control::SolveRequest;
+    use crate::session::Sessions;
+
+    fn build(reason: &str) -> Build {
+        let request = SolveRequest {
+            r#ref: "a".to_owned(),
+            frontend_attrs: HashMap::from([("cache-from".to_owned(), "b".to_owned())]),
+            ..Default::default()
+        };
+        let tasks = Tasks {
+            export: true,
+            registry: RegistryImports::Checked,
+        };
+        let plan = decide(&request.encode_to_vec(), tasks).unwrap().unwrap();
+        let importer = Importer {
+            daemon: Daemon::new("unix:///nowhere".parse().unwrap()),
+            sessions: Sessions::default(),
+            access: Arc::default(),
+            registry: tasks.registry,
+        };
+        Build {
+            plan,
+            export: Export::LeftToDaemon(reason.to_owned()),
+            imports: Imports::new(importer, Vec::new(), String::new(), Vec::new()),
+            told: AtomicBool::new(false),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_build_is_known_as_long_as_its_registration() {
         let builds = Builds::default();
         let call = Request::builder()
             .header(BUILD_HEADER, "a")
             .body(())
             .unwrap();
-        let first = builds.register("a".to_owned(), Build::LeftToDaemon("first".to_owned()));
-        let second = builds.register("a".to_owned(), Build::LeftToDaemon("second".to_owned()));
+        let first = builds.register(build("first"));
+        let second = builds.register(build("second"));
         drop(second);
         let (reference, known) = builds.of(&call).unwrap();
         assert_eq!(reference, "a");
-        assert!(matches!(&*known, Build::LeftToDaemon(reason) if reason == "first"));
+        assert!(matches!(&known.export, Export::LeftToDaemon(reason) if reason == "first"));
         drop(first);
         assert!(builds.of(&call).is_none());
     }

@@ -19,14 +19,14 @@ use tracing::debug;
 
 use super::builds::Builds;
 use super::pipe::{PipeError, Upstream};
-use super::server::InlineExport;
-use super::{policies, returns, sessions, solve, unary};
+use super::{gateway_solve, returns, sessions, solve, unary};
 use crate::daemon::Stream;
 use crate::export::Exporter;
+use crate::import::Importer;
+use crate::plan::Tasks;
 use crate::relay::{
     Body, CONNECTION_WINDOW, MAX_FRAME, MAX_HEADER_LIST, STREAM_WINDOW, from_incoming,
 };
-use crate::session::Sessions;
 
 /// How long a client without calls may take to leave when it is told to.
 const MAX_GOODBYE: Duration = Duration::from_secs(1);
@@ -38,10 +38,10 @@ pub struct Connection {
     pub exporter: Exporter,
     /// The builds in flight.
     pub builds: Builds,
-    /// The sessions of clients.
-    pub sessions: Sessions,
-    /// Whether builds get their cache from inlay.
-    pub inline_export: InlineExport,
+    /// Makes cache sources of images, and has the sessions of clients.
+    pub importer: Importer,
+    /// What inlay takes on.
+    pub tasks: Tasks,
 }
 
 /// Serves one client until it leaves, or the daemon's connection is lost, or `stop` finds no call
@@ -100,11 +100,10 @@ async fn answer(
     upstream: &Upstream,
     request: Request<Body>,
 ) -> Result<Response<Body>, PipeError> {
-    let inline = connection.inline_export == InlineExport::OnRequest;
     let response = match request.uri().path() {
-        solve::PATH if inline => solve::intercept(connection, upstream, request).await,
-        policies::PATH if inline => policies::intercept(connection, upstream, request).await,
-        returns::PATH if inline => returns::intercept(connection, upstream, request).await,
+        solve::PATH => solve::intercept(connection, upstream, request).await,
+        gateway_solve::PATH => gateway_solve::intercept(connection, upstream, request).await,
+        returns::PATH => returns::intercept(connection, upstream, request).await,
         sessions::PATH => sessions::intercept(connection, upstream, request).await,
         _ => upstream.send(request).await,
     };

@@ -1,16 +1,19 @@
 //! Solves what a client wanted solved by its solve request itself: as that build's gateway client.
 
 use std::future::pending;
+use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message as _;
 use tokio::time::sleep;
 use tonic::{Code, Status};
 use tracing::info;
 
-use super::returns;
-use crate::daemon::Gateway;
+use super::builds::{Build, Export};
+use super::{gateway_solve, returns};
+use crate::daemon::{Daemon, Gateway};
 use crate::export::{Conclusion, Exporter};
-use crate::plan::{Direct, Plan};
+use crate::plan::Direct;
 use crate::proto::gateway::{PingRequest, SolveRequest};
 use crate::proto::{control, gateway};
 
@@ -28,8 +31,8 @@ const MAX_OUTCOME: Duration = Duration::from_secs(5);
 /// ever.
 ///
 /// It is to be dropped when that solve ends, for whatever reason.
-pub async fn drive(exporter: &Exporter, plan: &Plan, direct: Direct) -> Status {
-    match to_return(exporter, plan, direct).await {
+pub async fn drive(exporter: &Exporter, build: &Arc<Build>, direct: Direct) -> Status {
+    match to_return(exporter, build, direct).await {
         Ok(()) => pending().await,
         Err(status) => {
             info!("the build cannot be driven: {}", status.message());
@@ -39,30 +42,19 @@ pub async fn drive(exporter: &Exporter, plan: &Plan, direct: Direct) -> Status {
     }
 }
 
-async fn to_return(exporter: &Exporter, plan: &Plan, direct: Direct) -> Result<(), Status> {
-    let mut gateway = exporter.daemon.gateway(&plan.build)?;
+async fn to_return(
+    exporter: &Exporter,
+    build: &Arc<Build>,
+    direct: Direct,
+) -> Result<(), Status> {
+    let mut gateway = exporter.daemon.gateway(&build.plan.build)?;
     wait_until_known(&mut gateway).await?;
-    let solved = gateway
-        .solve(SolveRequest {
-            definition: direct.definition.map(Into::into),
-            frontend: direct.frontend,
-            frontend_opt: direct.frontend_attrs,
-            allow_result_return: true,
-            allow_result_array_ref: true,
-            cache_imports: direct.imports.into_iter().map(import).collect(),
-            frontend_inputs: direct
-                .frontend_inputs
-                .into_iter()
-                .map(|(k, v)| (k, v.into()))
-                .collect(),
-            ..Default::default()
-        })
-        .await;
-    let request = match solved {
+    let request = with_imports(&exporter.daemon, build, request(direct)).await?;
+    let request = match gateway.solve(request).await {
         Err(status) => returns::failed(&status),
         Ok(response) => {
             let result = response.into_inner().result;
-            match exporter.conclude(plan, &result).await {
+            match conclude(exporter, build, &result).await {
                 Conclusion::Unchanged => returns::solved(result),
                 Conclusion::Cached(cached) => returns::solved(cached.into()),
                 Conclusion::Failed(status) => returns::failed(&status),
@@ -71,6 +63,46 @@ async fn to_return(exporter: &Exporter, plan: &Plan, direct: Direct) -> Result<(
     };
     gateway.r#return(request).await?;
     Ok(())
+}
+
+/// Has the daemon import what became of the imports.
+async fn with_imports(
+    daemon: &Daemon,
+    build: &Arc<Build>,
+    request: SolveRequest,
+) -> Result<SolveRequest, Status> {
+    let message = request.encode_to_vec().into();
+    let imported = gateway_solve::with_imports(daemon, build, &message).await;
+    let unreadable = |err: &dyn std::fmt::Display| Status::internal(format!("inlay: {err}"));
+    match imported.map_err(|err| unreadable(&err))? {
+        Some(message) => SolveRequest::decode(&message[..]).map_err(|err| unreadable(&err)),
+        None => Ok(request),
+    }
+}
+
+async fn conclude(exporter: &Exporter, build: &Build, result: &[u8]) -> Conclusion {
+    match &build.export {
+        Export::Inlay => exporter.conclude(&build.plan, &build.imports, result).await,
+        Export::None | Export::LeftToDaemon(_) => Conclusion::Unchanged,
+    }
+}
+
+/// What a client wants solved, in the gateway's terms.
+fn request(direct: Direct) -> SolveRequest {
+    SolveRequest {
+        definition: direct.definition.map(Into::into),
+        frontend: direct.frontend,
+        frontend_opt: direct.frontend_attrs,
+        allow_result_return: true,
+        allow_result_array_ref: true,
+        cache_imports: direct.imports.into_iter().map(import).collect(),
+        frontend_inputs: direct
+            .frontend_inputs
+            .into_iter()
+            .map(|(k, v)| (k, v.into()))
+            .collect(),
+        ..Default::default()
+    }
 }
 
 /// The same import in the gateway's terms.

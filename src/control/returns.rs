@@ -7,7 +7,7 @@ use prost::Message as _;
 use tonic::Status;
 use tracing::{Instrument as _, info_span};
 
-use super::builds::Build;
+use super::builds::{Build, Export};
 use super::connection::Connection;
 use super::pipe::{PipeError, Upstream};
 use super::unary::{Call, refusal};
@@ -56,20 +56,31 @@ async fn changed(
     // A failed build has no result, and what cannot be read is the daemon's to refuse.
     let message = call.message()?;
     let result = ReturnRequest::decode(&message[..]).ok()?.result?;
-    let plan = match build {
-        Build::Inline(plan) => plan,
-        Build::LeftToDaemon(reason) => {
+    match &build.export {
+        Export::None => {}
+        Export::Inlay => return with_cache(connection, build, &message, &result).await,
+        Export::LeftToDaemon(reason) => {
             let text = format!("inline cache is left to the daemon: {reason}");
             connection
                 .exporter
                 .warn_user(reference, &result, &text)
                 .await;
-            return None;
         }
-    };
-    match connection.exporter.conclude(plan, &result).await {
+    }
+    None
+}
+
+async fn with_cache(
+    connection: &Connection,
+    build: &Build,
+    message: &[u8],
+    result: &[u8],
+) -> Option<Vec<u8>> {
+    let exporter = &connection.exporter;
+    let concluded = exporter.conclude(&build.plan, &build.imports, result).await;
+    match concluded {
         Conclusion::Unchanged => None,
-        Conclusion::Cached(result) => with_result(&message, &result).ok(),
+        Conclusion::Cached(result) => with_result(message, &result).ok(),
         Conclusion::Failed(status) => Some(failed(&status).encode_to_vec()),
     }
 }

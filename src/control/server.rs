@@ -17,7 +17,8 @@ use super::socket::UnixSocket;
 use crate::address::ListenAddress;
 use crate::daemon::Stream;
 use crate::export::Exporter;
-use crate::session::Sessions;
+use crate::import::Importer;
+use crate::plan::Tasks;
 
 /// Why an address cannot be listened on.
 #[derive(Debug, Error)]
@@ -39,15 +40,6 @@ pub enum BindError {
     /// Everybody on the network could build as the daemon's user.
     #[error("cannot listen on {0}: without TLS only loopback addresses are allowed")]
     NotLoopback(ListenAddress),
-}
-
-/// When inlay embeds the cache that a build asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InlineExport {
-    /// Whenever a build asks.
-    OnRequest,
-    /// Never: the daemon embeds its own.
-    Never,
 }
 
 /// A server in front of one daemon.
@@ -73,7 +65,8 @@ impl Server {
     pub async fn bind(
         addresses: &[ListenAddress],
         exporter: Exporter,
-        inline_export: InlineExport,
+        importer: Importer,
+        tasks: Tasks,
     ) -> Result<Self, BindError> {
         let mut listeners = Vec::with_capacity(addresses.len());
         for address in addresses {
@@ -83,8 +76,8 @@ impl Server {
         let connection = Connection {
             exporter,
             builds: Builds::default(),
-            sessions: Sessions::default(),
-            inline_export,
+            importer,
+            tasks,
         };
         Ok(Self {
             listeners,

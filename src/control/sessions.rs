@@ -15,7 +15,7 @@ pub async fn intercept(
     upstream: &Upstream,
     request: Request<Body>,
 ) -> Result<Response<Body>, PipeError> {
-    let (request, opening) = connection.sessions.open(request);
+    let (request, opening) = connection.importer.sessions.open(request);
     let answer = upstream.send(request).await?;
     Ok(opening.answered(answer))
 }

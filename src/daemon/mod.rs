@@ -1,6 +1,7 @@
 //! The daemon behind inlay: connections to it and inlay's own calls; nothing of what is asked.
 
 mod connect;
+mod platform;
 
 use std::collections::HashMap;
 use std::sync::Arc;

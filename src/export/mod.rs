@@ -22,16 +22,15 @@ use tracing::{debug, info, warn};
 
 use self::side::{Made, Side};
 
-use crate::daemon::{Daemon, new_id};
+use crate::daemon::Daemon;
 use crate::exported::ExportedError;
 use crate::image::config::{self, ConfigError};
-use crate::image::default::{Platform, default_config};
+use crate::image::default::default_config;
 use crate::image_cache::ImageCacheError;
-use crate::llb::notice::notice;
-use crate::plan::Plan;
-use crate::proto::control::ListWorkersRequest;
-use crate::proto::gateway::{EvaluateRequest, Result as BuildResult, SolveRequest, WarnRequest};
-use crate::proto::pb;
+use crate::import::Imports;
+use crate::plan::{Inline, Plan};
+use crate::progress;
+use crate::proto::gateway::{EvaluateRequest, Result as BuildResult};
 use crate::recall::Recall;
 use crate::record::Limits;
 use crate::result::{self, Image, ResultError};
@@ -42,9 +41,6 @@ const MAX_BLOBS: usize = 8;
 /// How large a result may be with its cache: buildkitd takes messages of 16 MiB, and there is more
 /// in one.
 const MAX_RESULT: usize = (16 << 20) - (4 << 10);
-
-/// How long a warning may take.
-const MAX_NOTICE: Duration = Duration::from_secs(5);
 
 /// What becomes of a result.
 #[derive(Debug)]
@@ -117,15 +113,18 @@ pub struct Exporter {
 
 impl Exporter {
     /// Gives a build's result its cache if that can be had, and tells the user if it cannot.
-    pub async fn conclude(&self, plan: &Plan, result: &[u8]) -> Conclusion {
-        match self.with_cache(plan, result).await {
+    pub async fn conclude(&self, plan: &Plan, imports: &Imports, result: &[u8]) -> Conclusion {
+        let Some(inline) = &plan.inline else {
+            return Conclusion::Unchanged;
+        };
+        match self.with_cache(plan, inline, imports, result).await {
             Ok(cached) => Conclusion::Cached(cached),
             Err(ExportError::Build(status)) => {
                 // The daemon meets the same error in a moment, and tells the user in its own words.
                 info!("the build failed: {}", status.message());
                 Conclusion::Unchanged
             }
-            Err(err) if plan.required => {
+            Err(err) if inline.required => {
                 Conclusion::Failed(Status::unknown(format!("inlay: inline cache: {err}")))
             }
             Err(err) => {
@@ -139,40 +138,19 @@ impl Exporter {
     /// Says something in the progress output of a build's user: as a warning of the step that made
     /// the result, and as a step by itself.
     pub async fn warn_user(&self, build: &str, result: &[u8], text: &str) {
-        warn!("{text}");
-        let text = format!("inlay: {text}");
         let vertex = BuildResult::decode(result)
             .ok()
-            .and_then(|result| result::images(&result).ok()?.first()?.vertex())
-            .unwrap_or_default();
-        let warned = async {
-            let mut gateway = self.daemon.gateway(build)?;
-            let warning = WarnRequest {
-                digest: vertex,
-                level: 1,
-                short: Bytes::from(text.clone()),
-                ..Default::default()
-            };
-            gateway.warn(warning).await?;
-            // A plain log shows no warning of a step that is over.
-            let notice = SolveRequest {
-                definition: Some(notice(&text, &new_id()).into()),
-                allow_result_return: true,
-                evaluate: true,
-                ..Default::default()
-            };
-            gateway.solve(notice).await
-        };
-        let warned = timeout(MAX_NOTICE, warned).await;
-        // The build goes on: a warning that cannot be given must not fail it.
-        match warned {
-            Ok(Ok(_)) => {}
-            Ok(Err(status)) => warn!("the user could not be warned: {}", status.message()),
-            Err(_) => warn!("the user could not be warned in time"),
-        }
+            .and_then(|result| result::images(&result).ok()?.first()?.vertex());
+        progress::warn(&self.daemon, build, text, vertex).await;
     }
 
-    async fn with_cache(&self, plan: &Plan, result: &[u8]) -> Result<Vec<u8>, ExportError> {
+    async fn with_cache(
+        &self,
+        plan: &Plan,
+        inline: &Inline,
+        imports: &Imports,
+        result: &[u8],
+    ) -> Result<Vec<u8>, ExportError> {
         let daemon = &self.daemon;
         let decoded = BuildResult::decode(result).map_err(ResultError::from)?;
         let images = result::images(&decoded)?;
@@ -185,10 +163,12 @@ impl Exporter {
 
         let blobs = Blobs::new(Limits::default().bytes, MAX_BLOBS);
         let session = &Session::open(daemon, blobs).await?;
-        let platform = platform(daemon).await?;
+        let platform = daemon.platform().await.map_err(ExportError::Workers)?;
         let side = Side {
             exporter: self,
             plan,
+            inline,
+            imports,
             session,
         };
         let caches = images.iter().enumerate();
@@ -205,7 +185,8 @@ impl Exporter {
             }
             let config = match image.config {
                 Some(config) => config.clone(),
-                None => made_up_config(&platform).into(),
+                // The one that the daemon's exporter writes then.
+                None => default_config(&platform.clone().into()).into(),
             };
             let config = config::embed(&config, &cache, config::DEFAULT_LIMIT)?;
             configs.insert(image.config_key.clone(), config);
@@ -235,79 +216,5 @@ async fn evaluate(daemon: &Daemon, build: &str, images: &[Image<'_>]) -> Result<
             Err(ExportError::Evaluate(status))
         }
         Err(status) => Err(ExportError::Build(status)),
-    }
-}
-
-/// The daemon's own platform.
-async fn platform(daemon: &Daemon) -> Result<pb::Platform, ExportError> {
-    let workers = daemon
-        .control()
-        .list_workers(ListWorkersRequest::default())
-        .await;
-    let workers = workers.map_err(ExportError::Workers)?.into_inner().record;
-    let platforms = workers.into_iter().next().map(|worker| worker.platforms);
-    let machine = daemon
-        .address()
-        .is_local()
-        .then_some(std::env::consts::ARCH);
-    let platform = own_platform(platforms.unwrap_or_default(), machine);
-    platform.ok_or_else(|| ExportError::Workers(Status::not_found("the daemon has no worker")))
-}
-
-/// Of a worker's platforms the one of the machine, if that is known: the first one listed is that
-/// unless the worker is told otherwise. `machine` is an architecture in Rust's terms.
-fn own_platform(platforms: Vec<pb::Platform>, machine: Option<&str>) -> Option<pb::Platform> {
-    // As Go calls them.
-    let machine = machine.map(|machine| match machine {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "386",
-        "powerpc64" => "ppc64le",
-        "loongarch64" => "loong64",
-        other => other,
-    });
-    let of_machine = platforms
-        .iter()
-        .find(|platform| Some(platform.architecture.as_str()) == machine);
-    of_machine.or(platforms.first()).cloned()
-}
-
-/// The config that the daemon's exporter writes for a result without one.
-fn made_up_config(platform: &pb::Platform) -> Vec<u8> {
-    let pb::Platform {
-        architecture,
-        os,
-        variant,
-        os_version,
-        os_features,
-    } = platform.clone();
-    default_config(&Platform {
-        os,
-        architecture,
-        variant,
-        os_version,
-        os_features,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_machines_platform_is_found_wherever_it_is_listed() {
-        let platforms = ["arm64", "amd64"].map(|architecture| pb::Platform {
-            architecture: architecture.to_owned(),
-            ..Default::default()
-        });
-        let own = |machine| {
-            own_platform(platforms.to_vec(), machine)
-                .unwrap()
-                .architecture
-        };
-        assert_eq!(own(Some("x86_64")), "amd64");
-        assert_eq!(own(Some("s390x")), "arm64");
-        assert_eq!(own(None), "arm64");
-        assert!(own_platform(Vec::new(), Some("x86_64")).is_none());
     }
 }

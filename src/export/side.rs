@@ -14,7 +14,8 @@ use crate::daemon::new_id;
 use crate::exported::{self, Exported};
 use crate::image_cache::ImageCache;
 use crate::llb::{self, probe::Probe};
-use crate::plan::Plan;
+use crate::import::Imports;
+use crate::plan::{Inline, Plan};
 use crate::proto::control::{CacheOptions, CacheOptionsEntry, SolveRequest};
 use crate::proto::pb;
 use crate::result::Image;
@@ -32,6 +33,10 @@ pub struct Side<'a> {
     pub exporter: &'a Exporter,
     /// The client's build.
     pub plan: &'a Plan,
+    /// What it asks for.
+    pub inline: &'a Inline,
+    /// What it imports.
+    pub imports: &'a Imports,
     /// Where the daemon exports to.
     pub session: &'a Session,
 }
@@ -60,7 +65,7 @@ impl Side<'_> {
         let patience = self.exporter.patience;
         let exported = timeout(
             patience,
-            self.solve(definition.clone(), &store, &self.plan.compression),
+            self.solve(definition.clone(), &store, &self.inline.compression),
         )
         .await;
         let exported = exported.map_err(|_| ExportError::Patience(patience))?;

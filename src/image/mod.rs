@@ -5,3 +5,5 @@
 
 pub mod config;
 pub mod default;
+#[cfg(feature = "server")]
+pub mod manifest;

@@ -4,12 +4,16 @@
 //! is to import can be written anew from it, so that it reads nothing that was not looked at. It
 //! knows no source of images, and no build.
 
+use std::collections::HashMap;
+
 use oci_spec::image::{Descriptor, ImageManifest};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::image::config::{self, ConfigError};
-use crate::record::{Contradiction, Digest, DigestError, Limits, ParseError, RecordSet};
+use crate::record::{
+    Contradiction, Digest, DigestError, Limits, ParseError, RecordSet, base64,
+};
 
 /// A layer that is not compressed, by its media types: its blob's digest is its diff ID.
 const UNCOMPRESSED: [&str; 3] = [
@@ -135,7 +139,7 @@ impl CachedImage {
         if let Some(contradiction) = set.contradiction() {
             return Err(contradiction.into());
         }
-        let known: std::collections::HashMap<_, _> = blobs.iter().zip(&diff_ids).collect();
+        let known: HashMap<_, _> = blobs.iter().zip(&diff_ids).collect();
         set.set_diff_ids(|blob| known.get(blob).map(|id| (*id).clone()));
         let history = history.unwrap_or_default();
         let of_layers = history.iter().filter(|of| of.empty_layer != Some(true));
@@ -211,7 +215,7 @@ pub fn documents(images: &[CachedImage]) -> Vec<Vec<u8>> {
     fn blob<'a>(media_type: &'a str, document: &[u8]) -> Blob<'a> {
         Blob {
             media_type,
-            digest: crate::llb::digest::sha256(document),
+            digest: Digest::sha256(document).to_string(),
             size: document.len() as u64,
         }
     }
@@ -233,7 +237,7 @@ pub fn documents(images: &[CachedImage]) -> Vec<Vec<u8>> {
                 diff_ids: Some(image.diff_ids.iter().map(ToString::to_string).collect()),
             },
             history: &image.history,
-            cache: crate::record::base64::encode(&image.records),
+            cache: base64::encode(&image.records),
         });
         let layers = image.layers.iter().map(|layer| Blob {
             media_type: layer.media_type().as_ref(),

@@ -9,9 +9,18 @@ use prost::Message as _;
 use super::graph::{CUSTOM_NAME, sha256};
 use crate::proto::pb::{self, file_action::Action, op::Op};
 
-/// The definition (encoded) of an operation with this name. The nonce is to differ from notice to
-/// notice: equal operations of several builds have one name.
-pub fn notice(text: &str, nonce: &str) -> Vec<u8> {
+/// An operation that says something.
+#[derive(Debug)]
+pub struct Notice {
+    /// Its definition, encoded.
+    pub definition: Vec<u8>,
+    /// The digest of its vertex.
+    pub vertex: String,
+}
+
+/// An operation with this name. The nonce is to differ from notice to notice: equal operations of
+/// several builds have one name.
+pub fn notice(text: &str, nonce: &str) -> Notice {
     const NONE: i64 = -1;
     let directory = pb::FileActionMkDir {
         path: format!("/inlay-{nonce}"),
@@ -45,9 +54,12 @@ pub fn notice(text: &str, nonce: &str) -> Vec<u8> {
     };
     let definition = pb::Definition {
         def: vec![op, end.encode_to_vec()],
-        metadata: [(result.digest, name)].into(),
+        metadata: [(result.digest.clone(), name)].into(),
     };
-    definition.encode_to_vec()
+    Notice {
+        definition: definition.encode_to_vec(),
+        vertex: result.digest,
+    }
 }
 
 #[cfg(test)]

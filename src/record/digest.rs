@@ -1,10 +1,11 @@
 //! Content digests and cache key digests: what a well formed one looks like.
 //!
-//! Knows the text form only, `<algorithm>:<hex>`, as the OCI image specification defines it in
-//! `descriptor.md`; never hashes anything and does not know what a digest stands for.
+//! Knows the text form, `<algorithm>:<hex>`, as the OCI image specification defines it in
+//! `descriptor.md`, and not what a digest stands for.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
+use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 /// The algorithm BuildKit writes for a key that must not match another build's.
@@ -47,6 +48,11 @@ impl Digest {
             return Err(malformed("it is not lower case hexadecimal"));
         }
         Ok(Self(text.into()))
+    }
+
+    /// The digest of a blob.
+    pub fn sha256(blob: &[u8]) -> Self {
+        Self(format!("sha256:{:x}", Sha256::digest(blob)).into())
     }
 
     /// The whole digest, as it was read.

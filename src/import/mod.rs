@@ -1,0 +1,340 @@
+//! The import: an image that a build names as a cache source is read and checked, and the daemon is
+//! told where to import it from.
+//!
+//! Top to bottom: which imports are of images, what each of them is, and what goes on in its place.
+//! An image in a registry stays where it is, and the daemon reads it there, by the digest of what
+//! was checked. Every other image, and one whose cache the daemon would not find, is offered to it
+//! as a content store on the client's own session.
+//!
+//! It knows the order of things, and leaves reading, checking and requests to their modules.
+
+mod credentials;
+pub mod entries;
+pub mod image;
+mod reading;
+mod store;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use tokio::sync::OnceCell;
+use tracing::{debug, info, warn};
+
+use self::credentials::OfSession;
+use self::entries::{Entry, Verdict};
+use self::image::CachedImage;
+use self::reading::{Found, ReadingError};
+use self::store::ImportStore;
+use crate::daemon::{Daemon, new_id};
+use crate::image::default::Platform;
+use crate::record::Digest;
+use crate::session::{Offer, Sessions};
+use crate::source::{Access, Location, Source};
+
+/// The kinds of imports that may be of images.
+const INLINE: &str = "inline";
+const REGISTRY: &str = "registry";
+/// Their attributes.
+const REF: &str = "ref";
+const NAMESPACE: &str = "namespace";
+/// The daemon looks for the store `local:NAME` where an import says `src=NAME`.
+const STORE_PREFIX: &str = "local:";
+
+/// What inlay does with `type=registry` imports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RegistryImports {
+    /// They pass unread.
+    Daemon,
+    /// They are read and checked, and the daemon imports what was checked, if it can.
+    Checked,
+    /// They are served by inlay, layers included.
+    Inlay,
+}
+
+/// Makes cache sources of images.
+#[derive(Debug, Clone)]
+pub struct Importer {
+    /// The daemon that all builds are on.
+    pub daemon: Daemon,
+    /// The sessions of clients.
+    pub sessions: Sessions,
+    /// What images may be read.
+    pub access: Arc<Access>,
+    /// What becomes of imports that the daemon could do alone.
+    pub registry: RegistryImports,
+}
+
+/// The imports of one build.
+#[derive(Debug)]
+pub struct Imports {
+    importer: Importer,
+    entries: Vec<Entry>,
+    session: String,
+    platforms: Vec<Platform>,
+    outcomes: OnceCell<Vec<Outcome>>,
+}
+
+/// What became of an import.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The image, as the user named it.
+    pub reference: String,
+    /// What the user is told.
+    pub note: Note,
+    entry: Entry,
+    verdict: Verdict,
+    images: Vec<CachedImage>,
+    served: Option<Served>,
+}
+
+/// What a user is told of an import.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// Nothing: the daemon says it all.
+    Nothing,
+    /// What it is.
+    Step(String),
+    /// Why it is not used.
+    Warning(String),
+}
+
+/// An import that inlay serves.
+#[derive(Debug)]
+struct Served {
+    store: Arc<ImportStore>,
+    _offered: Offer,
+}
+
+impl Entry {
+    /// The image that it names, if it may name one.
+    pub fn image(&self) -> Option<&str> {
+        let names_images = self.kind == INLINE || self.kind == REGISTRY;
+        let reference = self.attrs.get(REF).filter(|_| names_images)?;
+        Some(reference.as_str())
+    }
+}
+
+// === impl RegistryImports ===
+
+impl RegistryImports {
+    /// Whether inlay looks at an import.
+    pub fn takes(self, entry: &Entry) -> bool {
+        let passes = self == Self::Daemon && entry.kind == REGISTRY;
+        entry.image().is_some() && !passes
+    }
+}
+
+// === impl Imports ===
+
+impl Imports {
+    /// The imports of a build, those that inlay looks at; nothing is read yet. `platforms` are the
+    /// build's, or none for the daemon's own.
+    pub fn new(
+        importer: Importer,
+        entries: Vec<Entry>,
+        session: String,
+        platforms: Vec<Platform>,
+    ) -> Self {
+        Self {
+            importer,
+            entries,
+            session,
+            platforms,
+            outcomes: OnceCell::new(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// What became of them; reads them if that is still to be done.
+    pub async fn outcomes(&self) -> &[Outcome] {
+        self.outcomes
+            .get_or_init(|| async {
+                let platforms = self.platforms().await;
+                let entries = self.entries.iter();
+                join_all(entries.map(|entry| self.outcome(entry, &platforms))).await
+            })
+            .await
+    }
+
+    /// The images that they are, as far as they have been read.
+    pub fn images(&self) -> impl Iterator<Item = &CachedImage> {
+        let outcomes = self.outcomes.get().into_iter().flatten();
+        outcomes.flat_map(|outcome| &outcome.images)
+    }
+
+    /// What inlay has given to the daemon of each image that it serves.
+    pub fn served(&self) -> impl Iterator<Item = (&str, store::Moved)> {
+        let outcomes = self.outcomes.get().into_iter().flatten();
+        outcomes.filter_map(|outcome| {
+            let served = outcome.served.as_ref()?;
+            Some((outcome.reference.as_str(), served.store.moved()))
+        })
+    }
+
+    async fn platforms(&self) -> Vec<Platform> {
+        if !self.platforms.is_empty() {
+            return self.platforms.clone();
+        }
+        match self.importer.daemon.platform().await {
+            Ok(platform) => vec![platform],
+            Err(status) => {
+                warn!("the daemon's platform is unknown: {}", status.message());
+                Vec::new()
+            }
+        }
+    }
+
+    async fn outcome(&self, entry: &Entry, platforms: &[Platform]) -> Outcome {
+        let reference = entry.image().unwrap_or_default().to_owned();
+        let mut outcome = Outcome {
+            note: Note::Nothing,
+            entry: entry.clone(),
+            verdict: Verdict::Keep,
+            images: Vec::new(),
+            served: None,
+            reference,
+        };
+        match self.judge(&mut outcome, platforms).await {
+            Ok(()) => {}
+            // The daemon may get at it where inlay does not, and says so if not.
+            Err(Refusal::Reading(err)) if entry.kind == REGISTRY && err.is_of_source() => {
+                info!(image = outcome.reference, "not checked: {err}");
+            }
+            Err(Refusal::NoCache) if entry.kind == REGISTRY => {
+                outcome.note = Note::Step(format!("{} has no inline cache", outcome.reference));
+            }
+            Err(refusal) => {
+                outcome.verdict = Verdict::Drop;
+                outcome.note = Note::Warning(format!(
+                    "no cache is imported from {}: {refusal}",
+                    outcome.reference
+                ));
+            }
+        }
+        outcome
+    }
+
+    /// Reads an image and decides what is imported in its place.
+    async fn judge(&self, outcome: &mut Outcome, platforms: &[Platform]) -> Result<(), Refusal> {
+        let entry = &outcome.entry;
+        let location: Location = outcome.reference.parse()?;
+        let namespace = entry.attrs.get(NAMESPACE).map(String::as_str);
+        let credentials = Arc::new(OfSession {
+            sessions: self.importer.sessions.clone(),
+            id: self.session.clone(),
+        });
+        let access = &self.importer.access;
+        let source = access.open(&location, namespace, credentials).await;
+        let source = source.map_err(ReadingError::from)?;
+        debug!(image = outcome.reference, "reading the cache of an image");
+        let (root, images, bytes) = match reading::read(&*source, platforms).await? {
+            // `type=registry` is of those as well, and the daemon knows them.
+            Found::CacheExport if entry.kind == REGISTRY => return Ok(()),
+            Found::CacheExport => return Err(Refusal::CacheExport),
+            Found::Images {
+                root,
+                images,
+                bytes,
+            } => (root, images, bytes),
+        };
+        let records: usize = images.iter().map(|image| image.set().records().len()).sum();
+        let layers: usize = images.iter().map(|image| image.layers().len()).sum();
+        if images.is_empty() {
+            return Err(Refusal::NoCache);
+        }
+        let unseen = images.iter().any(CachedImage::has_proposed_key);
+        let takes_over = self.importer.registry == RegistryImports::Inlay;
+        let in_place = match &location {
+            Location::Registry(name) if !unseen && !takes_over => Some(name),
+            _ => None,
+        };
+        let from = match in_place {
+            Some(name) => {
+                let mut attrs = entry.attrs.clone();
+                attrs.remove(NAMESPACE);
+                attrs.insert(REF.to_owned(), pinned(name, root.digest().as_ref()));
+                outcome.verdict = Verdict::Replace(Entry {
+                    kind: REGISTRY.to_owned(),
+                    attrs,
+                });
+                ""
+            }
+            None => {
+                let (entry, served) = self.serve(&images, source.into()).await?;
+                outcome.verdict = Verdict::Replace(entry);
+                outcome.served = Some(served);
+                ", layers through inlay"
+            }
+        };
+        outcome.images = images;
+        outcome.note = Note::Step(format!(
+            "importing inline cache from {}: {records} records, {layers} layers ({bytes} bytes read{from})",
+            outcome.reference
+        ));
+        Ok(())
+    }
+
+    /// Offers images to the daemon; gives the import of what is offered.
+    async fn serve(
+        &self,
+        images: &[CachedImage],
+        source: Arc<dyn Source>,
+    ) -> Result<(Entry, Served), Refusal> {
+        let session = self.importer.sessions.get(&self.session).await;
+        let session = session.ok_or(Refusal::NoSession)?;
+        let mut documents = HashMap::new();
+        let mut root = String::new();
+        for document in image::documents(images) {
+            root = Digest::sha256(&document).to_string();
+            documents.insert(root.clone(), Bytes::from(document));
+        }
+        let layers = images.iter().flat_map(CachedImage::layers).cloned();
+        let store = Arc::new(ImportStore::new(documents, layers, source));
+        let name = format!("inlay-{}", new_id());
+        let offered = session.offer(&format!("{STORE_PREFIX}{name}"), Arc::clone(&store) as _);
+        let attrs = [("src".to_owned(), name), ("digest".to_owned(), root)];
+        let entry = Entry {
+            kind: "local".to_owned(),
+            attrs: attrs.into(),
+        };
+        let served = Served {
+            store,
+            _offered: offered,
+        };
+        Ok((entry, served))
+    }
+}
+
+/// What becomes of an import, by what became of those that were read.
+pub fn verdict(outcomes: &[Outcome], entry: &Entry) -> Verdict {
+    let mut outcomes = outcomes.iter();
+    let outcome = outcomes.find(|outcome| outcome.entry == *entry);
+    outcome.map_or(Verdict::Keep, |outcome| outcome.verdict.clone())
+}
+
+/// The name of an image with the digest that it has now.
+fn pinned(name: &oci_spec::distribution::Reference, digest: &str) -> String {
+    let tag = name.tag().map_or(String::new(), |tag| format!(":{tag}"));
+    format!("{}/{}{tag}@{digest}", name.registry(), name.repository())
+}
+
+/// Why an import does not go on.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error(transparent)]
+    Location(#[from] crate::source::location::LocationError),
+    #[error(transparent)]
+    Reading(#[from] ReadingError),
+    #[error("it is a cache that was exported by itself: import it with type=registry")]
+    CacheExport,
+    #[error("it has no inline cache")]
+    NoCache,
+    #[error("the build has no session over which inlay could serve it")]
+    NoSession,
+}

@@ -1,0 +1,205 @@
+//! Reads the caches of an image: its manifests for a build's platforms, their configs, and the
+//! caches in these, each checked.
+//!
+//! It knows how an image is read through a [`Source`], and nothing of builds and what they are told.
+
+use std::fmt;
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use oci_spec::image::{Descriptor, ImageManifest};
+use thiserror::Error;
+use tokio::time::timeout;
+
+use super::image::{CachedImage, ImageError};
+use crate::image::config;
+use crate::image::default::Platform;
+use crate::image::manifest::{self, Document, ManifestError};
+use crate::source::{Source, SourceError, fetch};
+
+/// The largest manifest or index: what registries take at most.
+const MAX_MANIFEST: u64 = 4 << 20;
+/// How long an image may take to be read: it is some small documents.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How many layers are looked for at a time.
+const LOOKS: usize = 8;
+
+/// What an image has.
+#[derive(Debug)]
+pub enum Found {
+    /// No image: a cache that was exported by itself.
+    CacheExport,
+    /// Images for the build's platforms that have a cache; perhaps none.
+    Images {
+        /// What the ref named.
+        root: Descriptor,
+        /// The images.
+        images: Vec<CachedImage>,
+        /// What was read (bytes).
+        bytes: u64,
+    },
+}
+
+/// Why the cache of an image is not used.
+#[derive(Debug, Error)]
+pub enum ReadingError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// It took too long.
+    #[error("it could not be read within {} s", PATIENCE.as_secs())]
+    Patience,
+    /// A document is none.
+    #[error("manifest {digest}: {reason}")]
+    Manifest {
+        /// Its digest.
+        digest: String,
+        /// What is wrong with it.
+        reason: ManifestError,
+    },
+    /// What an index names is an index.
+    #[error("manifest {0} is an index within an index")]
+    Nested(String),
+    /// The build is for other platforms.
+    #[error("it has no image for {}", .0.join(", "))]
+    Platform(Vec<String>),
+    /// Its cache is not sound.
+    #[error("image {digest}: {reason}")]
+    Image {
+        /// The digest of its manifest.
+        digest: String,
+        /// What is wrong with it.
+        reason: ImageError,
+    },
+    /// A layer is not what its manifest says, or not there.
+    #[error("image {digest}: layer {layer} has {}, and {size} bytes by the manifest", Size(*.found))]
+    Layer {
+        /// The digest of its manifest.
+        digest: String,
+        /// The digest of the layer.
+        layer: String,
+        /// How large it is, if it is there.
+        found: Option<u64>,
+        /// How large it should be.
+        size: u64,
+    },
+}
+
+struct Size(Option<u64>);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(size) => write!(f, "{size} bytes"),
+            None => write!(f, "no blob"),
+        }
+    }
+}
+
+impl ReadingError {
+    /// Whether the image could not be had, which says nothing of its cache.
+    pub fn is_of_source(&self) -> bool {
+        match self {
+            Self::Patience => true,
+            Self::Source(err) => !matches!(err, SourceError::Digest { .. }),
+            _ => false,
+        }
+    }
+}
+
+/// Reads an image for these platforms.
+///
+/// # Errors
+/// Where the image cannot be had, or its cache is not sound.
+pub async fn read(source: &dyn Source, platforms: &[Platform]) -> Result<Found, ReadingError> {
+    let found = timeout(PATIENCE, read_all(source, platforms)).await;
+    found.map_err(|_| ReadingError::Patience)?
+}
+
+async fn read_all(source: &dyn Source, platforms: &[Platform]) -> Result<Found, ReadingError> {
+    let (root, document) = source.root(MAX_MANIFEST).await?;
+    let mut bytes = document.len() as u64;
+    let document = parse(&root, &document)?;
+    if document.is_cache_export() {
+        return Ok(Found::CacheExport);
+    }
+    let mut manifests = Vec::new();
+    match document {
+        Document::Manifest(manifest) => manifests.push((root.clone(), *manifest)),
+        Document::Index(index) => {
+            let chosen = platforms
+                .iter()
+                .filter_map(|platform| manifest::for_platform(&index, platform));
+            let mut chosen: Vec<_> = chosen.cloned().collect();
+            if chosen.is_empty() {
+                let names = platforms.iter();
+                let names = names.map(|of| format!("{}/{}", of.os, of.architecture));
+                return Err(ReadingError::Platform(names.collect()));
+            }
+            chosen.dedup_by(|a, b| a.digest() == b.digest());
+            for descriptor in chosen {
+                let document = fetch(source, &descriptor, MAX_MANIFEST).await?;
+                bytes += document.len() as u64;
+                match parse(&descriptor, &document)? {
+                    Document::Manifest(manifest) => manifests.push((descriptor, *manifest)),
+                    Document::Index(_) => {
+                        return Err(ReadingError::Nested(descriptor.digest().to_string()));
+                    }
+                }
+            }
+        }
+    }
+    let mut images = Vec::with_capacity(manifests.len());
+    for (descriptor, manifest) in manifests {
+        let config = fetch(source, manifest.config(), config::DEFAULT_LIMIT as u64).await?;
+        bytes += config.len() as u64;
+        images.extend(checked(source, &descriptor, &manifest, &config).await?);
+    }
+    Ok(Found::Images {
+        root,
+        images,
+        bytes,
+    })
+}
+
+fn parse(descriptor: &Descriptor, document: &[u8]) -> Result<Document, ReadingError> {
+    Document::read(document).map_err(|reason| ReadingError::Manifest {
+        digest: descriptor.digest().to_string(),
+        reason,
+    })
+}
+
+/// The cache of one image, whose layers are all there: the daemon would find out in the middle of a
+/// build.
+async fn checked(
+    source: &dyn Source,
+    descriptor: &Descriptor,
+    manifest: &ImageManifest,
+    config: &[u8],
+) -> Result<Option<CachedImage>, ReadingError> {
+    let digest = || descriptor.digest().to_string();
+    let image = CachedImage::read(manifest, config);
+    let image = image.map_err(|reason| ReadingError::Image {
+        digest: digest(),
+        reason,
+    })?;
+    let Some(image) = image else {
+        return Ok(None);
+    };
+    stream::iter(image.layers())
+        .map(Ok::<_, ReadingError>)
+        .try_for_each_concurrent(LOOKS, |layer| async move {
+            let found = source.size(layer).await?;
+            if found == Some(layer.size()) {
+                return Ok(());
+            }
+            Err(ReadingError::Layer {
+                digest: digest(),
+                layer: layer.digest().to_string(),
+                found,
+                size: layer.size(),
+            })
+        })
+        .await?;
+    Ok(Some(image))
+}

@@ -1,0 +1,68 @@
+//! What inlay says to a build's user: steps and warnings in the progress output of the build.
+//!
+//! It knows how something is said there, and nothing of what there is to say. A build goes on
+//! whether or not it can be said.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::timeout;
+use tonic::Status;
+use tracing::{info, warn};
+
+use crate::daemon::{Daemon, new_id};
+use crate::llb::notice::{Notice, notice};
+use crate::proto::gateway::{SolveRequest, WarnRequest};
+
+/// How long it may take to say something.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Says something as a step of its own.
+pub async fn step(daemon: &Daemon, build: &str, text: &str) {
+    info!("{text}");
+    let said = show(daemon, build, &format!("inlay: {text}"), None);
+    bounded(said).await;
+}
+
+/// Says something as a warning: of the vertex `of`, or of the step by which it is said as well. A
+/// plain log shows no warning of a step that is over.
+pub async fn warn(daemon: &Daemon, build: &str, text: &str, of: Option<String>) {
+    warn!("{text}");
+    let said = show(daemon, build, &format!("inlay: {text}"), Some(of));
+    bounded(said).await;
+}
+
+async fn show(
+    daemon: &Daemon,
+    build: &str,
+    text: &str,
+    warns: Option<Option<String>>,
+) -> Result<(), Status> {
+    let mut gateway = daemon.gateway(build)?;
+    let Notice { definition, vertex } = notice(text, &new_id());
+    let shown = SolveRequest {
+        definition: Some(definition.into()),
+        allow_result_return: true,
+        evaluate: true,
+        ..Default::default()
+    };
+    let warning = warns.map(|of| WarnRequest {
+        digest: of.unwrap_or(vertex),
+        level: 1,
+        short: Bytes::from(text.to_owned()),
+        ..Default::default()
+    });
+    if let Some(warning) = warning {
+        gateway.warn(warning).await?;
+    }
+    gateway.solve(shown).await?;
+    Ok(())
+}
+
+async fn bounded(said: impl Future<Output = Result<(), Status>>) {
+    match timeout(PATIENCE, said).await {
+        Ok(Ok(())) => {}
+        Ok(Err(status)) => warn!("the user could not be told: {}", status.message()),
+        Err(_) => warn!("the user could not be told in time"),
+    }
+}
