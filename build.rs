@@ -8,9 +8,10 @@ use std::path::Path;
 use prost::Message as _;
 
 const PROTO: &str = "proto";
-const FILES: [&str; 3] = [
+const FILES: [&str; 4] = [
     "github.com/moby/buildkit/api/services/control/control.proto",
     "github.com/moby/buildkit/frontend/gateway/pb/gateway.proto",
+    "github.com/moby/buildkit/session/auth/auth.proto",
     "github.com/containerd/containerd/api/services/content/v1/content.proto",
 ];
 

@@ -15,6 +15,9 @@ pub use generated::moby::buildkit::v1 as control;
 /// The gateway of a build in flight.
 #[cfg(feature = "server")]
 pub use generated::moby::buildkit::v1::frontend as gateway;
+/// The registry credentials of a client's session.
+#[cfg(feature = "server")]
+pub use generated::moby::filesync::v1 as auth;
 /// LLB: operations and definitions.
 #[cfg(feature = "server")]
 pub use generated::pb;

@@ -3,6 +3,7 @@
 //!
 //! It knows how a session is held, and nothing of the builds that use it.
 
+mod auth;
 mod byte_stream;
 mod client;
 mod content;
@@ -18,6 +19,7 @@ use tonic::Status;
 use tonic::transport::Server;
 use tracing::debug;
 
+pub use auth::{CredentialsError, Login, credentials};
 pub use client::{Calls, ClientSession, Offer, Opening, Sessions};
 pub use content::{Blobs, Chunks, ReadError, Store, StoreError};
 

@@ -10,6 +10,7 @@ import (
 	control "github.com/moby/buildkit/api/services/control"
 	types "github.com/moby/buildkit/api/types"
 	gateway "github.com/moby/buildkit/frontend/gateway/pb"
+	"github.com/moby/buildkit/session/auth"
 	"github.com/moby/buildkit/solver/pb"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
@@ -23,6 +24,7 @@ func main() {
 		types.File_github_com_moby_buildkit_api_types_worker_proto,
 		gateway.File_github_com_moby_buildkit_frontend_gateway_pb_gateway_proto,
 		pb.File_github_com_moby_buildkit_solver_pb_ops_proto,
+		auth.File_github_com_moby_buildkit_session_auth_auth_proto,
 		content.File_services_content_v1_content_proto,
 	}
 	set := &descriptorpb.FileDescriptorSet{}
