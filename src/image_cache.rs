@@ -13,7 +13,7 @@ use crate::exported::Exported;
 use crate::llb::probe::Probe;
 use crate::llb::{self, Assumptions, Evidence, Graph, Lineage, Link, layers};
 use crate::proto::pb;
-use crate::record::{self, InlineCache, InlineResult, Limits, ParseError, RecordSet, SelectError};
+use crate::record::{self, Digest, InlineCache, InlineResult, Limits, ParseError, RecordSet, SelectError};
 
 /// Why there is no cache.
 #[derive(Debug, Error)]
@@ -96,6 +96,11 @@ impl ImageCache {
     /// How many records were exported.
     pub fn exported(&self) -> usize {
         self.set.records().len()
+    }
+
+    /// The layers of the image, as the export tells them, see [`RecordSet::image`].
+    pub fn layers(&self) -> Option<Vec<Digest>> {
+        self.set.image()
     }
 
     /// Makes the cache. `complete` may add to the records, once they are known to be this build's.

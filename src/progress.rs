@@ -20,16 +20,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Says something as a step of its own.
 pub async fn step(daemon: &Daemon, build: &str, text: &str) {
     info!("{text}");
-    let said = show(daemon, build, &format!("inlay: {text}"), None);
-    bounded(said).await;
+    bounded(show(daemon, build, text, None)).await;
 }
 
 /// Says something as a warning: of the vertex `of`, or of the step by which it is said as well. A
 /// plain log shows no warning of a step that is over.
 pub async fn warn(daemon: &Daemon, build: &str, text: &str, of: Option<String>) {
     warn!("{text}");
-    let said = show(daemon, build, &format!("inlay: {text}"), Some(of));
-    bounded(said).await;
+    bounded(show(daemon, build, text, Some(of))).await;
 }
 
 async fn show(
@@ -39,7 +37,8 @@ async fn show(
     warns: Option<Option<String>>,
 ) -> Result<(), Status> {
     let mut gateway = daemon.gateway(build)?;
-    let Notice { definition, vertex } = notice(text, &new_id());
+    let text = format!("inlay: {text}");
+    let Notice { definition, vertex } = notice(&text, &new_id());
     let shown = SolveRequest {
         definition: Some(definition.into()),
         allow_result_return: true,
@@ -49,7 +48,7 @@ async fn show(
     let warning = warns.map(|of| WarnRequest {
         digest: of.unwrap_or(vertex),
         level: 1,
-        short: Bytes::from(text.to_owned()),
+        short: Bytes::from(text),
         ..Default::default()
     });
     if let Some(warning) = warning {

@@ -26,7 +26,7 @@ type Image = Vec<Digest>;
 impl Recall {
     /// Adds to an export what is remembered of its image, and remembers what the export tells.
     pub fn complete(&self, set: &mut RecordSet) {
-        let Some(image) = image(set) else { return };
+        let Some(image) = set.image() else { return };
         // Each change is one call of the queue, so a panic elsewhere leaves it whole.
         let mut images = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let told = Contents::of(set);
@@ -54,20 +54,6 @@ impl Recall {
 
 fn weight((image, contents): &(Image, Contents)) -> usize {
     image.len() + contents.len()
-}
-
-/// The layers of the image that the final record is, if there is one.
-fn image(set: &RecordSet) -> Option<Image> {
-    let [record] = set.finals()[..] else {
-        return None;
-    };
-    let layers = set.records()[record].results.first()?;
-    let layers = layers.iter().map(|layer| &set.layers()[*layer]);
-    Some(
-        layers
-            .map(|layer| layer.diff_id.as_ref().unwrap_or(&layer.blob).clone())
-            .collect(),
-    )
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::env;
 use std::error::Error;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crate::export::Exporter;
 use crate::import::{Importer, RegistryImports};
 use crate::plan::Tasks;
 use crate::session::Sessions;
+use crate::source::{Access, Settings};
 
 /// Where BuildKit's tools, too, look for the daemon's address.
 const BUILDKIT_HOST: &str = "BUILDKIT_HOST";
@@ -49,6 +50,24 @@ pub struct Serve {
     /// Who reads a `type=registry` cache import that is an image
     #[arg(long, value_enum, value_name = "WHO", default_value = "checked")]
     registry_imports: Registry,
+    /// A folder on this machine whose image layouts and archives may be imported from; may be given
+    /// several times
+    #[arg(long, value_name = "DIR")]
+    allow_path: Vec<PathBuf>,
+    /// containerd's socket, for imports of containerd:NAME
+    #[arg(long, value_name = "PATH", default_value = "/run/containerd/containerd.sock")]
+    containerd_address: PathBuf,
+    /// The containerd namespace of imports that name none (Docker Engine's is moby)
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    containerd_namespace: String,
+    /// A registry, as HOST or HOST:PORT, that is spoken to without TLS, as those on this machine
+    /// are; may be given several times
+    #[arg(long, value_name = "HOST")]
+    plain_http_registry: Vec<String>,
+    /// A file of certificates (PEM) that registries may have beside the system's; may be given
+    /// several times
+    #[arg(long, value_name = "FILE")]
+    registry_ca: Vec<PathBuf>,
     /// How long the daemon may take to export the cache of one image, in seconds; then the image is
     /// built without it
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
@@ -107,6 +126,13 @@ impl Serve {
             export: matches!(self.inline_export, WhenInline::OnRequest),
             registry: self.registry_imports.into(),
         };
+        let access = Access::new(Settings {
+            allow_paths: self.allow_path,
+            containerd_address: self.containerd_address,
+            containerd_namespace: self.containerd_namespace,
+            plain_http_registries: self.plain_http_registry,
+            registry_authorities: self.registry_ca,
+        })?;
         tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()?

@@ -108,6 +108,7 @@ mod tests {
     use crate::plan::{Tasks, decide};
     use crate::proto::control::SolveRequest;
     use crate::session::Sessions;
+    use crate::source::{Access, Settings};
 
     fn build(reason: &str) -> Build {
         let request = SolveRequest {
@@ -123,7 +124,7 @@ mod tests {
         let importer = Importer {
             daemon: Daemon::new("unix:///nowhere".parse().unwrap()),
             sessions: Sessions::default(),
-            access: Arc::default(),
+            access: Arc::new(Access::new(Settings::default()).unwrap()),
             registry: tasks.registry,
         };
         Build {

@@ -13,8 +13,9 @@ impl Daemon {
     /// # Errors
     /// Where it does not say.
     pub async fn platform(&self) -> Result<pb::Platform, Status> {
-        let workers = self.control().list_workers(ListWorkersRequest::default());
-        let worker = workers.await?.into_inner().record.into_iter().next();
+        let mut control = self.control();
+        let workers = control.list_workers(ListWorkersRequest::default()).await?;
+        let worker = workers.into_inner().record.into_iter().next();
         let platforms = worker.map_or_else(Vec::new, |worker| worker.platforms);
         let machine = self.address.is_local().then_some(std::env::consts::ARCH);
         own_platform(platforms, machine)

@@ -12,13 +12,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::try_join_all;
 use prost::Message as _;
 use thiserror::Error;
-use tokio::time::timeout;
 use tonic::{Code, Status};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use self::side::{Made, Side};
 

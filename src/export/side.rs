@@ -18,6 +18,7 @@ use crate::import::Imports;
 use crate::plan::{Inline, Plan};
 use crate::proto::control::{CacheOptions, CacheOptionsEntry, SolveRequest};
 use crate::proto::pb;
+use crate::record::{Digest, InlineCache, select};
 use crate::result::Image;
 use crate::session::Session;
 
@@ -93,11 +94,24 @@ impl Side<'_> {
             }
         }
         let of = cache.exported();
+        let image = cache.layers();
         let cache = cache.finish(|set| self.exporter.recall.complete(set))?;
         let (records, layers) = (cache.records().len(), cache.layers());
         info!("inline cache: {records} of {of} exported records, for {layers} layers");
-        let cache = cache.encode();
+        let imported = image.and_then(|image| self.imported(&image, &cache));
+        let cache = imported.unwrap_or_else(|| cache.encode());
         Ok(Some(Made { cache, note }))
+    }
+
+    /// The cache of an image that was imported, as it was written there, if the build has made that
+    /// image again and the cache says the same.
+    fn imported(&self, layers: &[Digest], cache: &InlineCache) -> Option<String> {
+        let mut images = self.imports.images();
+        let same = images.find(|image| {
+            image.diff_ids() == layers && select(image.set()).is_ok_and(|known| known == *cache)
+        })?;
+        debug!("the cache is that of an imported image");
+        Some(same.encoded())
     }
 
     /// Solves a probe and has the cache learn from it. Where the sources of the build are at hand

@@ -1,6 +1,6 @@
 //! The user's logins, asked for on the session of their build.
 
-use crate::session::{Sessions, auth};
+use crate::session::{Sessions, credentials};
 use crate::source::{Credentials, CredentialsError, Login};
 
 /// The logins that a client has.
@@ -18,7 +18,7 @@ impl Credentials for OfSession {
         let Some(session) = self.sessions.get(&self.id).await else {
             return Ok(None);
         };
-        let login = auth::credentials(&session, host).await;
+        let login = credentials(&session, host).await;
         let login = login.map_err(|err| CredentialsError {
             host: host.to_owned(),
             reason: err.to_string(),

@@ -169,9 +169,9 @@ impl CachedImage {
         &self.set
     }
 
-    /// The JSON of its records, as it was found.
-    pub fn records(&self) -> &[u8] {
-        &self.records
+    /// Its records as they were found, as text for an image config.
+    pub fn encoded(&self) -> String {
+        base64::encode(&self.records)
     }
 
     /// Whether its cache stands under the key that was proposed first, where BuildKit does not look.
@@ -237,7 +237,7 @@ pub fn documents(images: &[CachedImage]) -> Vec<Vec<u8>> {
                 diff_ids: Some(image.diff_ids.iter().map(ToString::to_string).collect()),
             },
             history: &image.history,
-            cache: base64::encode(&image.records),
+            cache: image.encoded(),
         });
         let layers = image.layers.iter().map(|layer| Blob {
             media_type: layer.media_type().as_ref(),

@@ -182,7 +182,7 @@ impl Imports {
             return self.platforms.clone();
         }
         match self.importer.daemon.platform().await {
-            Ok(platform) => vec![platform],
+            Ok(platform) => vec![platform.into()],
             Err(status) => {
                 warn!("the daemon's platform is unknown: {}", status.message());
                 Vec::new()

@@ -3,7 +3,6 @@
 //!
 //! It knows how an image is read through a [`Source`], and nothing of builds and what they are told.
 
-use std::fmt;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -71,29 +70,14 @@ pub enum ReadingError {
         /// What is wrong with it.
         reason: ImageError,
     },
-    /// A layer is not what its manifest says, or not there.
-    #[error("image {digest}: layer {layer} has {}, and {size} bytes by the manifest", Size(*.found))]
+    /// A layer is not there, or not what its manifest says.
+    #[error("image {digest}: {reason}")]
     Layer {
         /// The digest of its manifest.
         digest: String,
-        /// The digest of the layer.
-        layer: String,
-        /// How large it is, if it is there.
-        found: Option<u64>,
-        /// How large it should be.
-        size: u64,
+        /// What is wrong.
+        reason: SourceError,
     },
-}
-
-struct Size(Option<u64>);
-
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(size) => write!(f, "{size} bytes"),
-            None => write!(f, "no blob"),
-        }
-    }
 }
 
 impl ReadingError {
@@ -189,15 +173,9 @@ async fn checked(
     stream::iter(image.layers())
         .map(Ok::<_, ReadingError>)
         .try_for_each_concurrent(LOOKS, |layer| async move {
-            let found = source.size(layer).await?;
-            if found == Some(layer.size()) {
-                return Ok(());
-            }
-            Err(ReadingError::Layer {
+            source.look(layer).await.map_err(|reason| ReadingError::Layer {
                 digest: digest(),
-                layer: layer.digest().to_string(),
-                found,
-                size: layer.size(),
+                reason,
             })
         })
         .await?;

@@ -69,12 +69,12 @@ mod tests {
 
     #[test]
     fn a_notice_is_one_operation_with_its_name() {
-        let graph = Graph::parse(&notice("text", "a"), &Limits::default()).unwrap();
+        let graph = Graph::parse(&notice("text", "a").definition, &Limits::default()).unwrap();
         let [vertex] = graph.vertices() else {
             panic!("{graph:?}")
         };
         assert_eq!(vertex.name.as_deref(), Some("text"));
-        let other = Graph::parse(&notice("text", "b"), &Limits::default()).unwrap();
+        let other = Graph::parse(&notice("text", "b").definition, &Limits::default()).unwrap();
         assert_ne!(vertex.digest, other.vertices()[0].digest);
     }
 }
