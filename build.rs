@@ -8,10 +8,11 @@ use std::path::Path;
 use prost::Message as _;
 
 const PROTO: &str = "proto";
-const FILES: [&str; 3] = [
+const FILES: [&str; 4] = [
     "github.com/moby/buildkit/api/services/control/control.proto",
     "github.com/moby/buildkit/frontend/gateway/pb/gateway.proto",
     "github.com/containerd/containerd/api/services/content/v1/content.proto",
+    "github.com/containerd/containerd/api/services/images/v1/images.proto",
 ];
 
 fn main() -> Result<()> {
