@@ -13,6 +13,7 @@ const FILES: [&str; 4] = [
     "github.com/moby/buildkit/frontend/gateway/pb/gateway.proto",
     "github.com/moby/buildkit/session/auth/auth.proto",
     "github.com/containerd/containerd/api/services/content/v1/content.proto",
+    "github.com/containerd/containerd/api/services/images/v1/images.proto",
 ];
 
 fn main() -> Result<()> {

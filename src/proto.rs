@@ -9,6 +9,9 @@ mod generated {
 /// containerd's content service.
 #[cfg(feature = "server")]
 pub use generated::containerd::services::content::v1 as content;
+/// containerd's image service.
+#[cfg(feature = "server")]
+pub use generated::containerd::services::images::v1 as images;
 /// buildkitd's control service.
 #[cfg(feature = "server")]
 pub use generated::moby::buildkit::v1 as control;

@@ -4,7 +4,14 @@
 //! it as a [`Source`]. Nothing here knows of builds, sessions or cache records: it hands out
 //! manifests that match their digests, and the bytes of blobs.
 
+mod access;
+mod archive;
+mod containerd;
+mod docker_archive;
+mod files;
+mod layout;
 pub mod location;
+mod registry;
 
 use std::fmt::Debug;
 use std::io;
@@ -12,12 +19,17 @@ use std::ops::Range;
 use std::pin::Pin;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::{Stream, TryStreamExt as _};
-use oci_spec::image::{Descriptor, DigestAlgorithm};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use oci_spec::image::{Descriptor, Digest, DigestAlgorithm};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
+pub use access::{Access, Settings};
 pub use location::Location;
+
+/// What a list of images or a config may have in a layout or an archive (bytes). BuildKit reads no
+/// config above 1 MiB.
+const MAX_JSON: u64 = 4 << 20;
 
 /// A blob's bytes as they come.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, SourceError>> + Send>>;
@@ -97,6 +109,14 @@ pub enum SourceError {
         /// What was answered.
         reason: String,
     },
+    /// There are several images, and none is named.
+    #[error("{what} has {count} images: name one")]
+    Several {
+        /// Where they are.
+        what: String,
+        /// How many.
+        count: usize,
+    },
     /// The operator does not allow it.
     #[error("{0} is not allowed: it is in no folder that --allow-path names")]
     NotAllowed(String),
@@ -174,24 +194,76 @@ pub async fn fetch(
     Ok(data)
 }
 
+/// That a range lies within what a descriptor describes.
+fn within(descriptor: &Descriptor, range: &Range<u64>) -> Result<(), SourceError> {
+    if range.start <= range.end && range.end <= descriptor.size() {
+        return Ok(());
+    }
+    Err(SourceError::Malformed {
+        what: descriptor.digest().to_string(),
+        reason: format!(
+            "bytes {} to {} of {} are asked for",
+            range.start,
+            range.end,
+            descriptor.size()
+        ),
+    })
+}
+
 /// That data has this digest. Only SHA-256 is known here: BuildKit makes no other.
-fn verify(digest: &oci_spec::image::Digest, data: &[u8]) -> Result<(), SourceError> {
+fn verify(digest: &Digest, data: &[u8]) -> Result<(), SourceError> {
     if *digest.algorithm() != DigestAlgorithm::Sha256 {
         return Err(SourceError::Malformed {
             what: digest.to_string(),
             reason: format!("{} is no digest that is known here", digest.algorithm()),
         });
     }
-    let found = format!("{:x}", Sha256::digest(data));
-    if found == digest.digest() {
+    let found = sha256(data)?;
+    if found == *digest {
         Ok(())
     } else {
         Err(SourceError::Digest {
             what: digest.to_string(),
             expected: digest.to_string(),
-            found: format!("sha256:{found}"),
+            found: found.to_string(),
         })
     }
+}
+
+fn sha256(data: &[u8]) -> Result<Digest, SourceError> {
+    hashed(Sha256::new_with_prefix(data))
+}
+
+/// The digest of what was put into a hasher.
+fn hashed(hasher: Sha256) -> Result<Digest, SourceError> {
+    let digest = format!("sha256:{:x}", hasher.finalize());
+    digest.parse().map_err(|err| SourceError::Malformed {
+        what: digest,
+        reason: format!("{err}"),
+    })
+}
+
+/// A stream that gives `length` bytes, or an error.
+fn exactly(length: u64, what: String, stream: ByteStream) -> ByteStream {
+    let wrong = move |reason: &str| SourceError::Unavailable {
+        what: what.clone(),
+        reason: reason.to_owned(),
+    };
+    let whole = stream::try_unfold((stream, length), move |(mut stream, left)| {
+        let wrong = wrong.clone();
+        async move {
+            match stream.try_next().await? {
+                None if left == 0 => Ok(None),
+                None => Err(wrong("it ends too early")),
+                Some(chunk) => {
+                    let left = left.checked_sub(chunk.len() as u64);
+                    let left = left.ok_or_else(|| wrong("more comes than was asked for"))?;
+                    Ok(Some((chunk, (stream, left))))
+                }
+            }
+        }
+    });
+    whole.boxed()
 }
 
 // === impl Login ===

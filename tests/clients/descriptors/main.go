@@ -7,6 +7,8 @@ import (
 	"os"
 
 	content "github.com/containerd/containerd/api/services/content/v1"
+	images "github.com/containerd/containerd/api/services/images/v1"
+	descriptor "github.com/containerd/containerd/api/types"
 	control "github.com/moby/buildkit/api/services/control"
 	types "github.com/moby/buildkit/api/types"
 	gateway "github.com/moby/buildkit/frontend/gateway/pb"
@@ -26,6 +28,8 @@ func main() {
 		pb.File_github_com_moby_buildkit_solver_pb_ops_proto,
 		auth.File_github_com_moby_buildkit_session_auth_auth_proto,
 		content.File_services_content_v1_content_proto,
+		images.File_services_images_v1_images_proto,
+		descriptor.File_types_descriptor_proto,
 	}
 	set := &descriptorpb.FileDescriptorSet{}
 	for _, file := range files {

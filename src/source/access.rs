@@ -1,0 +1,150 @@
+//! What the operator lets be read, and how: the way from a location to a source.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use reqwest::Certificate;
+use tokio::sync::OnceCell;
+
+use super::archive::Archive;
+use super::containerd::Containerd;
+use super::docker_archive::DockerArchive;
+use super::files::{Allowed, blocking};
+use super::layout::Layout;
+use super::registry::{Client, Registry, is_local};
+use super::{Credentials, Location, Source, SourceError};
+
+/// What an operator can set.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The folders below which layouts and archives may be read. There are none at first.
+    pub allow_paths: Vec<PathBuf>,
+    /// containerd's socket.
+    pub containerd_address: PathBuf,
+    /// The namespace of images whose location has none.
+    pub containerd_namespace: String,
+    /// Registries, by host and port, that are spoken to without TLS. Those of this machine are, as
+    /// by BuildKit.
+    pub plain_http_registries: Vec<String>,
+    /// Files of certificates, as PEM, that registries may have beside the system's.
+    pub registry_authorities: Vec<PathBuf>,
+}
+
+/// What may be read.
+#[derive(Debug)]
+pub struct Access {
+    allowed: Arc<Allowed>,
+    containerd_address: PathBuf,
+    containerd_namespace: String,
+    plain_http_registries: Vec<String>,
+    authorities: Vec<Certificate>,
+    /// Made when first needed: it reads the system's certificates.
+    registries: OnceCell<Client>,
+}
+
+// === impl Settings ===
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            allow_paths: Vec::new(),
+            containerd_address: PathBuf::from("/run/containerd/containerd.sock"),
+            containerd_namespace: "default".to_owned(),
+            plain_http_registries: Vec::new(),
+            registry_authorities: Vec::new(),
+        }
+    }
+}
+
+// === impl Access ===
+
+impl Access {
+    /// Opens the folders and reads the certificates. Blocks.
+    ///
+    /// # Errors
+    /// Where one of them is not what it should be.
+    pub fn new(settings: Settings) -> Result<Self, SourceError> {
+        let mut authorities = Vec::new();
+        for path in &settings.registry_authorities {
+            authorities.extend(certificates(path)?);
+        }
+        Ok(Self {
+            allowed: Arc::new(Allowed::new(&settings.allow_paths)?),
+            containerd_address: settings.containerd_address,
+            containerd_namespace: settings.containerd_namespace,
+            plain_http_registries: settings.plain_http_registries,
+            authorities,
+            registries: OnceCell::new(),
+        })
+    }
+
+    /// Opens what is at a location. `namespace` is containerd's, where it is not the usual one; the
+    /// credentials are asked when a registry wants a login.
+    ///
+    /// # Errors
+    /// Where it may not be read, is not there, or is nothing that can be read. A registry is asked
+    /// only later, by the source.
+    pub async fn open(
+        &self,
+        location: &Location,
+        namespace: Option<&str>,
+        credentials: Arc<dyn Credentials>,
+    ) -> Result<Box<dyn Source>, SourceError> {
+        let what = location.to_string();
+        let allowed = Arc::clone(&self.allowed);
+        match location.clone() {
+            Location::Registry(reference) => {
+                let make = || async { Client::new(&self.authorities) };
+                let client = self.registries.get_or_try_init(make).await?.clone();
+                let plain = |host: &str| {
+                    is_local(host) || self.plain_http_registries.iter().any(|plain| plain == host)
+                };
+                let registry = Registry::new(client, reference, plain, credentials)?;
+                Ok(Box::new(registry))
+            }
+            Location::Containerd(name) => {
+                let namespace = namespace.unwrap_or(&self.containerd_namespace);
+                let image = Containerd::open(&self.containerd_address, namespace, &name).await?;
+                Ok(Box::new(image))
+            }
+            Location::OciLayout { path, pick } => {
+                let open = move || Layout::open(Arc::new(allowed.folder(&path)?), &pick, &what);
+                Ok(Box::new(blocking(open).await?))
+            }
+            Location::OciArchive { path, pick } => {
+                let open = move || {
+                    let archive = Archive::index(allowed.file(&path)?)?;
+                    Layout::open(Arc::new(archive), &pick, &what)
+                };
+                Ok(Box::new(blocking(open).await?))
+            }
+            Location::DockerArchive { path, pick } => {
+                let open = move || {
+                    let archive = Archive::index(allowed.file(&path)?)?;
+                    DockerArchive::open(&archive, &pick, &what)
+                };
+                Ok(Box::new(blocking(open).await?))
+            }
+        }
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<Certificate>, SourceError> {
+    let what = path.display().to_string();
+    let pem = fs::read(path).map_err(|error| SourceError::Io {
+        what: what.clone(),
+        error,
+    })?;
+    let found = Certificate::from_pem_bundle(&pem).map_err(|err| err.to_string());
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        other => Err(SourceError::Malformed {
+            what,
+            reason: match other {
+                Ok(_) => "it has no certificate".to_owned(),
+                Err(reason) => reason,
+            },
+        }),
+    }
+}

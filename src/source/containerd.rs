@@ -1,0 +1,212 @@
+//! An image store of containerd, over its socket: also Docker Engine's, and nerdctl's images.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use hyper_util::rt::TokioIo;
+use oci_spec::image::{Descriptor, MediaType};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+use tower::service_fn;
+
+use super::location::reference;
+use super::{ByteStream, Source, SourceError, exactly, fetch, within};
+use crate::proto::content::ReadContentRequest;
+use crate::proto::content::content_client::ContentClient;
+use crate::proto::images::GetImageRequest;
+use crate::proto::images::images_client::ImagesClient;
+
+/// The header with the namespace, in which images have their names.
+const NAMESPACE: &str = "containerd-namespace";
+/// How long containerd may take for an answer, and for the next piece of one.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One image of a store.
+#[derive(Debug)]
+pub struct Containerd {
+    store: Store,
+    root: Descriptor,
+}
+
+/// A namespace of a containerd.
+#[derive(Debug, Clone)]
+struct Store {
+    channel: Channel,
+    namespace: MetadataValue<Ascii>,
+    /// What it is called in errors.
+    what: String,
+}
+
+impl Containerd {
+    /// Looks an image up: by its full name as Docker makes it of a short one, or as it is spelled.
+    ///
+    /// # Errors
+    /// Where containerd cannot be asked, or has no such image.
+    pub async fn open(socket: &Path, namespace: &str, name: &str) -> Result<Self, SourceError> {
+        let store = Store::connect(socket, namespace).await?;
+        let full = reference(name).ok();
+        let whole = full.as_ref().map(|full| full.whole());
+        for candidate in whole.as_deref().into_iter().chain([name]) {
+            let Some(root) = store.image(candidate).await? else {
+                continue;
+            };
+            let wanted = full.as_ref().and_then(|full| full.digest());
+            return match wanted {
+                Some(wanted) if root.digest().as_ref() != wanted => Err(SourceError::Digest {
+                    what: format!("image {candidate:?} in {}", store.what),
+                    expected: wanted.to_owned(),
+                    found: root.digest().to_string(),
+                }),
+                _ => Ok(Self { store, root }),
+            };
+        }
+        Err(SourceError::Missing(format!(
+            "image {name:?} in {}",
+            store.what
+        )))
+    }
+}
+
+#[tonic::async_trait]
+impl Source for Containerd {
+    async fn root(&self, limit: u64) -> Result<(Descriptor, Bytes), SourceError> {
+        let data = fetch(self, &self.root, limit).await?;
+        Ok((self.root.clone(), data))
+    }
+
+    async fn read(
+        &self,
+        descriptor: &Descriptor,
+        range: Range<u64>,
+    ) -> Result<ByteStream, SourceError> {
+        within(descriptor, &range)?;
+        self.store.read(descriptor.digest().as_ref(), range).await
+    }
+}
+
+// === impl Store ===
+
+impl Store {
+    async fn connect(socket: &Path, namespace: &str) -> Result<Self, SourceError> {
+        let what = format!("containerd at {}, namespace {namespace}", socket.display());
+        let unavailable = |reason: String| SourceError::Unavailable {
+            what: what.clone(),
+            reason,
+        };
+        let namespace = namespace
+            .parse()
+            .map_err(|_| unavailable("a namespace has no such letters".to_owned()))?;
+        // tonic wraps what the system says, and loses it on the way.
+        let stream = timeout(PATIENCE, UnixStream::connect(socket))
+            .await
+            .map_err(|_| unavailable("it does not answer".to_owned()))?
+            .map_err(|err| unavailable(err.to_string()))?;
+        drop(stream);
+        let socket = PathBuf::from(socket);
+        let connector = service_fn(move |_| {
+            let socket = socket.clone();
+            async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+        });
+        // The connector does not look at the name.
+        let channel =
+            Endpoint::from_static("http://localhost").connect_with_connector_lazy(connector);
+        Ok(Self {
+            channel,
+            namespace,
+            what,
+        })
+    }
+
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request
+            .metadata_mut()
+            .insert(NAMESPACE, self.namespace.clone());
+        request
+    }
+
+    /// What of a call's error there is to say.
+    fn failed(&self, what: &str, status: &Status) -> SourceError {
+        let what = format!("{what} in {}", self.what);
+        match status.code() {
+            Code::NotFound => SourceError::Missing(what),
+            _ => SourceError::Unavailable {
+                what,
+                reason: status.message().to_owned(),
+            },
+        }
+    }
+
+    fn silent(&self, what: &str) -> SourceError {
+        SourceError::Unavailable {
+            what: format!("{what} in {}", self.what),
+            reason: format!("nothing came for {} seconds", PATIENCE.as_secs()),
+        }
+    }
+
+    async fn image(&self, name: &str) -> Result<Option<Descriptor>, SourceError> {
+        let what = format!("image {name:?}");
+        let request = self.request(GetImageRequest {
+            name: name.to_owned(),
+        });
+        let mut images = ImagesClient::new(self.channel.clone());
+        let answer = timeout(PATIENCE, images.get(request)).await;
+        let answer = match answer.map_err(|_| self.silent(&what))? {
+            Ok(answer) => answer.into_inner(),
+            Err(status) if status.code() == Code::NotFound => return Ok(None),
+            Err(status) => return Err(self.failed(&what, &status)),
+        };
+        let malformed = |reason: &str| SourceError::Malformed {
+            what: format!("{what} in {}", self.what),
+            reason: reason.to_owned(),
+        };
+        let target = answer.image.and_then(|image| image.target);
+        let target = target.ok_or_else(|| malformed("it has no target"))?;
+        let digest = target.digest.parse::<oci_spec::image::Digest>();
+        let digest = digest.map_err(|_| malformed("its target has no digest"))?;
+        let size = u64::try_from(target.size).map_err(|_| malformed("its target has no size"))?;
+        let media_type = MediaType::from(&*target.media_type);
+        Ok(Some(Descriptor::new(media_type, size, digest)))
+    }
+
+    async fn read(&self, digest: &str, range: Range<u64>) -> Result<ByteStream, SourceError> {
+        let what = format!("blob {digest}");
+        // A size of none means all there is.
+        if range.is_empty() {
+            return Ok(stream::empty().boxed());
+        }
+        let length = range.end - range.start;
+        let too_large = |_| SourceError::Malformed {
+            what: what.clone(),
+            reason: "it has no size that can be".to_owned(),
+        };
+        let request = self.request(ReadContentRequest {
+            digest: digest.to_owned(),
+            offset: range.start.try_into().map_err(too_large)?,
+            size: length.try_into().map_err(too_large)?,
+        });
+        let mut content = ContentClient::new(self.channel.clone());
+        let answer = timeout(PATIENCE, content.read(request)).await;
+        let answer = answer.map_err(|_| self.silent(&what))?;
+        let messages = answer.map_err(|status| self.failed(&what, &status))?;
+        let messages = messages.into_inner();
+        let store = self.clone();
+        let called = format!("{what} in {}", self.what);
+        let chunks = stream::try_unfold((messages, store), move |(mut messages, store)| {
+            let what = what.clone();
+            async move {
+                let message = timeout(PATIENCE, messages.message()).await;
+                let message = message.map_err(|_| store.silent(&what))?;
+                let message = message.map_err(|status| store.failed(&what, &status))?;
+                Ok(message.map(|message| (message.data, (messages, store))))
+            }
+        });
+        Ok(exactly(length, called, chunks.boxed()))
+    }
+}

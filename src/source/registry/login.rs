@@ -1,0 +1,268 @@
+//! What a registry wants of a user, and how a login becomes the answer: a header of requests.
+
+use http::header::WWW_AUTHENTICATE;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use http_auth::parse_challenges;
+use reqwest::{RequestBuilder, Url};
+use serde::Deserialize;
+
+use super::{MAX_ANSWER, body, causes, refusal};
+use crate::source::{Login, SourceError};
+
+/// What a token's client calls itself, as buildkitd does.
+const CLIENT_ID: &str = "buildkit-client";
+
+/// What a registry wants.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Challenge {
+    /// A name and a password in each request.
+    Basic,
+    /// A token from elsewhere.
+    Bearer {
+        /// Where.
+        realm: String,
+        /// For whom.
+        service: Option<String>,
+        /// For what.
+        scope: Option<String>,
+    },
+}
+
+/// What is needed to answer a challenge.
+#[derive(Debug)]
+pub struct Answer<'a> {
+    /// Asks for tokens.
+    pub client: &'a reqwest::Client,
+    /// The registry.
+    pub host: &'a str,
+    /// Whether it is spoken to by TLS: then its realm has to be as well.
+    pub encrypted: bool,
+    /// What a token is for, if the challenge does not say it.
+    pub default_scope: &'a str,
+    /// What was asked for, in errors.
+    pub what: &'a str,
+}
+
+/// A token, by either of its two names.
+#[derive(Deserialize)]
+struct Token {
+    token: Option<String>,
+    access_token: Option<String>,
+}
+
+// === impl Challenge ===
+
+impl Challenge {
+    /// The one that is answered, of those in an answer: a token rather than a password.
+    pub fn read(headers: &HeaderMap) -> Option<Self> {
+        let mut basic = None;
+        for header in headers.get_all(WWW_AUTHENTICATE) {
+            let Some(challenges) = header
+                .to_str()
+                .ok()
+                .and_then(|header| parse_challenges(header).ok())
+            else {
+                continue;
+            };
+            for challenge in challenges {
+                let param = |name: &str| {
+                    let mut params = challenge.params.iter();
+                    let (_, value) = params.find(|(key, _)| key.eq_ignore_ascii_case(name))?;
+                    Some(value.to_unescaped())
+                };
+                if challenge.scheme.eq_ignore_ascii_case("bearer") {
+                    return Some(Self::Bearer {
+                        realm: param("realm")?,
+                        service: param("service"),
+                        scope: param("scope"),
+                    });
+                }
+                if challenge.scheme.eq_ignore_ascii_case("basic") {
+                    basic = Some(Self::Basic);
+                }
+            }
+        }
+        basic
+    }
+}
+
+// === impl Answer ===
+
+impl Answer<'_> {
+    /// The header that satisfies a challenge.
+    ///
+    /// # Errors
+    /// Where the login does not suit, or there is no token for it.
+    pub async fn to(
+        &self,
+        challenge: &Challenge,
+        login: Option<Login>,
+    ) -> Result<HeaderValue, SourceError> {
+        let header = match (challenge, login) {
+            (Challenge::Basic, Some(Login::Password { username, secret })) => {
+                use base64::Engine as _;
+                let pair = base64::engine::general_purpose::STANDARD
+                    .encode(format!("{username}:{secret}"));
+                format!("Basic {pair}")
+            }
+            (Challenge::Basic, Some(Login::IdentityToken(_))) => {
+                return Err(self
+                    .denied("it wants a name and a password, and the login is an identity token"));
+            }
+            (Challenge::Basic, None) => {
+                return Err(self.denied("it wants a login, and the user has none for it"));
+            }
+            (
+                Challenge::Bearer {
+                    realm,
+                    service,
+                    scope,
+                },
+                login,
+            ) => {
+                let scope = scope.as_deref().unwrap_or(self.default_scope);
+                let service = service.as_deref();
+                let token = self.token(realm, service, scope, login).await?;
+                format!("Bearer {token}")
+            }
+        };
+        let mut header = HeaderValue::try_from(header)
+            .map_err(|_| self.denied("its token is no value of a header"))?;
+        header.set_sensitive(true);
+        Ok(header)
+    }
+
+    fn denied(&self, reason: &str) -> SourceError {
+        SourceError::Denied {
+            what: self.what.to_owned(),
+            reason: format!("{}: {reason}", self.host),
+        }
+    }
+
+    async fn token(
+        &self,
+        realm: &str,
+        service: Option<&str>,
+        scope: &str,
+        login: Option<Login>,
+    ) -> Result<String, SourceError> {
+        let url = Url::parse(realm)
+            .map_err(|err| self.denied(&format!("its realm {realm:?} is no URL: {err}")))?;
+        if self.encrypted && url.scheme() != "https" {
+            return Err(self.denied(&format!("it wants the login sent to {realm} in clear")));
+        }
+        let form = |pairs: &[(&str, &str)]| {
+            let common = [
+                ("scope", scope),
+                ("service", service.unwrap_or_default()),
+                ("client_id", CLIENT_ID),
+            ];
+            let form: Vec<_> = common.iter().chain(pairs).collect();
+            self.client.post(url.clone()).form(&form)
+        };
+        let by_get = {
+            let mut url = url.clone();
+            {
+                let mut query = url.query_pairs_mut();
+                if let Some(service) = service {
+                    query.append_pair("service", service);
+                }
+                for scope in scope.split(' ') {
+                    query.append_pair("scope", scope);
+                }
+            }
+            self.client.get(url)
+        };
+        match login {
+            None => self.ask(by_get, &[]).await.map(Option::unwrap_or_default),
+            Some(Login::IdentityToken(token)) => {
+                let pairs = [("grant_type", "refresh_token"), ("refresh_token", &token)];
+                self.ask(form(&pairs), &[])
+                    .await
+                    .map(Option::unwrap_or_default)
+            }
+            Some(Login::Password { username, secret }) => {
+                // As buildkitd: by GET first, since Docker Hub has no other; some others have only
+                // the other, and say so in one of these ways.
+                let other = [
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    StatusCode::NOT_FOUND,
+                    StatusCode::UNAUTHORIZED,
+                ];
+                let by_get = by_get.basic_auth(&username, Some(&secret));
+                if let Some(token) = self.ask(by_get, &other).await? {
+                    return Ok(token);
+                }
+                let pairs = [
+                    ("grant_type", "password"),
+                    ("username", &*username),
+                    ("password", &*secret),
+                ];
+                self.ask(form(&pairs), &[])
+                    .await
+                    .map(Option::unwrap_or_default)
+            }
+        }
+    }
+
+    /// The token that a request gets; none where the answer is one of `other`.
+    async fn ask(
+        &self,
+        request: RequestBuilder,
+        other: &[StatusCode],
+    ) -> Result<Option<String>, SourceError> {
+        let what = format!("a token for {} of {}", self.what, self.host);
+        let response = request
+            .send()
+            .await
+            .map_err(|err| SourceError::Unavailable {
+                what: what.clone(),
+                // Its URL may have a query, which is nobody's secret.
+                reason: causes(&err),
+            })?;
+        if other.contains(&response.status()) {
+            return Ok(None);
+        }
+        if !response.status().is_success() {
+            return Err(refusal(response, &what).await);
+        }
+        let said = body(response, MAX_ANSWER, &what).await?;
+        let token: Option<Token> = serde_json::from_slice(&said).ok();
+        let token = token.and_then(|said| said.access_token.or(said.token));
+        // What came may be a secret: it is not shown.
+        let token = token.filter(|token| !token.is_empty());
+        token.map(Some).ok_or_else(|| SourceError::Malformed {
+            what,
+            reason: "there is none in the answer".to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(headers: &[&str]) -> Option<Challenge> {
+        let headers = headers
+            .iter()
+            .map(|value| (WWW_AUTHENTICATE, value.parse().unwrap()));
+        Challenge::read(&headers.collect())
+    }
+
+    #[test]
+    fn a_token_is_preferred_to_a_password() {
+        let bearer = r#"Bearer realm="https://auth.example/token",service="reg",scope="repository:a/b:pull,push""#;
+        let wanted = Challenge::Bearer {
+            realm: "https://auth.example/token".to_owned(),
+            service: Some("reg".to_owned()),
+            scope: Some("repository:a/b:pull,push".to_owned()),
+        };
+        assert_eq!(read(&[r#"Basic realm="x""#, bearer]), Some(wanted));
+        assert_eq!(
+            read(&[r#"basic realm="x", Other a=1"#]),
+            Some(Challenge::Basic)
+        );
+        assert_eq!(read(&["Other a=1", "\"", "Bearer service=x"]), None);
+        assert_eq!(read(&[]), None);
+    }
+}
