@@ -8,7 +8,7 @@ use std::path::Path;
 use prost::Message as _;
 
 const PROTO: &str = "proto";
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "github.com/moby/buildkit/api/services/control/control.proto",
     "github.com/moby/buildkit/frontend/gateway/pb/gateway.proto",
     "github.com/moby/buildkit/session/auth/auth.proto",

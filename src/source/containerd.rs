@@ -16,8 +16,8 @@ use tonic::{Code, Request, Status};
 use tower::service_fn;
 
 use super::location::reference;
-use super::{ByteStream, Source, SourceError, exactly, fetch, within};
-use crate::proto::content::ReadContentRequest;
+use super::{ByteStream, Source, SourceError, exactly, fetch, has_size, within};
+use crate::proto::content::{InfoRequest, ReadContentRequest};
 use crate::proto::content::content_client::ContentClient;
 use crate::proto::images::GetImageRequest;
 use crate::proto::images::images_client::ImagesClient;
@@ -87,6 +87,10 @@ impl Source for Containerd {
     ) -> Result<ByteStream, SourceError> {
         within(descriptor, &range)?;
         self.store.read(descriptor.digest().as_ref(), range).await
+    }
+
+    async fn look(&self, descriptor: &Descriptor) -> Result<(), SourceError> {
+        self.store.look(descriptor).await
     }
 }
 
@@ -173,6 +177,18 @@ impl Store {
         let size = u64::try_from(target.size).map_err(|_| malformed("its target has no size"))?;
         let media_type = MediaType::from(&*target.media_type);
         Ok(Some(Descriptor::new(media_type, size, digest)))
+    }
+
+    async fn look(&self, descriptor: &Descriptor) -> Result<(), SourceError> {
+        let digest = descriptor.digest().to_string();
+        let what = format!("blob {digest}");
+        let request = self.request(InfoRequest { digest });
+        let mut content = ContentClient::new(self.channel.clone());
+        let answer = timeout(PATIENCE, content.info(request)).await;
+        let answer = answer.map_err(|_| self.silent(&what))?;
+        let answer = answer.map_err(|status| self.failed(&what, &status))?;
+        let size = answer.into_inner().info.map(|info| info.size);
+        has_size(descriptor, size.and_then(|size| u64::try_from(size).ok()))
     }
 
     async fn read(&self, digest: &str, range: Range<u64>) -> Result<ByteStream, SourceError> {

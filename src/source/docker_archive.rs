@@ -215,6 +215,11 @@ impl Source for DockerArchive {
         file.expect_size(descriptor.size())?;
         Ok(file.clone().stream(range))
     }
+
+    async fn look(&self, descriptor: &Descriptor) -> Result<(), SourceError> {
+        // Its file is found before anything is read of it.
+        self.read(descriptor, 0..0).await.map(drop)
+    }
 }
 
 #[cfg(test)]

@@ -112,4 +112,9 @@ impl Source for Layout {
         let file = blocking(move || Self::blob(&*files, &descriptor)).await?;
         Ok(file.stream(range))
     }
+
+    async fn look(&self, descriptor: &Descriptor) -> Result<(), SourceError> {
+        // Its file is found before anything is read of it.
+        self.read(descriptor, 0..0).await.map(drop)
+    }
 }

@@ -54,6 +54,12 @@ pub trait Source: Send + Sync + Debug {
         descriptor: &Descriptor,
         range: Range<u64>,
     ) -> Result<ByteStream, SourceError>;
+
+    /// That a blob is there, with the descriptor's size; nothing of it is read.
+    ///
+    /// # Errors
+    /// Where it is not, or this cannot be told.
+    async fn look(&self, descriptor: &Descriptor) -> Result<(), SourceError>;
 }
 
 /// What a registry wants of a user.
@@ -207,6 +213,18 @@ fn within(descriptor: &Descriptor, range: &Range<u64>) -> Result<(), SourceError
             range.end,
             descriptor.size()
         ),
+    })
+}
+
+/// That what was found of a blob is its descriptor's size.
+fn has_size(descriptor: &Descriptor, found: Option<u64>) -> Result<(), SourceError> {
+    if found == Some(descriptor.size()) {
+        return Ok(());
+    }
+    let found = found.map_or("an unknown number of".to_owned(), |size| size.to_string());
+    Err(SourceError::Malformed {
+        what: descriptor.digest().to_string(),
+        reason: format!("it has {found} bytes, not {}", descriptor.size()),
     })
 }
 

@@ -2,7 +2,7 @@
 //!
 //! There are crates that pull images. Those that were looked at read what a registry says without a
 //! bound, want a login before it is asked for, and know no identity tokens; what is needed of the
-//! protocol is two kinds of GET.
+//! protocol is two kinds of GET, and a HEAD.
 
 mod login;
 
@@ -14,16 +14,20 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, RANGE};
-use http::{HeaderValue, StatusCode};
+use http::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE,
+};
+use http::{HeaderValue, Method, StatusCode};
 use oci_spec::distribution::Reference;
-use oci_spec::image::{Descriptor, MediaType};
+use oci_spec::image::{Descriptor, Digest, MediaType};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Response, Url};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
-use super::{ByteStream, Credentials, Source, SourceError, exactly, sha256, verify, within};
+use super::{
+    ByteStream, Credentials, Source, SourceError, exactly, has_size, sha256, verify, within,
+};
 use login::Challenge;
 
 /// What a manifest may be.
@@ -233,8 +237,9 @@ impl Registry {
     }
 
     /// Asks for a manifest or a blob, and logs in where the registry wants it.
-    async fn get(
+    async fn ask(
         &self,
+        method: Method,
         path: &str,
         range: Option<&Range<u64>>,
         what: &str,
@@ -248,7 +253,8 @@ impl Registry {
         let mut tries = 0..2;
         loop {
             let authorization = self.authorization.lock().await.clone();
-            let mut request = self.client.http.get(url.clone()).header(ACCEPT, MANIFESTS);
+            let request = self.client.http.request(method.clone(), url.clone());
+            let mut request = request.header(ACCEPT, MANIFESTS);
             if let Some(range) = range {
                 let range = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
                 request = request.header(RANGE, range);
@@ -269,6 +275,11 @@ impl Registry {
                 return Err(refusal(response, what).await);
             }
         }
+    }
+
+    /// What errors call a blob.
+    fn blob(&self, digest: &Digest) -> String {
+        format!("{digest} of {}/{}", self.host, self.reference.repository())
     }
 
     /// Does what a refused request wants, so that the next one carries what it lacked.
@@ -314,7 +325,7 @@ impl Source for Registry {
         let what = self.reference.whole();
         let named = self.reference.digest().or(self.reference.tag());
         let path = format!("manifests/{}", named.unwrap_or("latest"));
-        let response = self.get(&path, None, &what).await?;
+        let response = self.ask(Method::GET, &path, None, &what).await?;
         let header = |name: &str| {
             let value = response.headers().get(name)?.to_str().ok()?;
             Some(value.to_owned())
@@ -363,10 +374,10 @@ impl Source for Registry {
             MediaType::Other(kind) if MANIFESTS.split(", ").any(|one| one == kind) => "manifests",
             _ => "blobs",
         };
-        let what = format!("{digest} of {}/{}", self.host, self.reference.repository());
+        let what = self.blob(digest);
         let partial = (range != (0..descriptor.size())).then_some(&range);
         let response = self
-            .get(&format!("{kind}/{digest}"), partial, &what)
+            .ask(Method::GET, &format!("{kind}/{digest}"), partial, &what)
             .await?;
         let length = range.end - range.start;
         // Who does not know ranges sends all.
@@ -405,6 +416,16 @@ impl Source for Registry {
             std::future::ready(Ok((!chunk.is_empty()).then_some(chunk)))
         });
         Ok(exactly(length, what, part.boxed()))
+    }
+
+    async fn look(&self, descriptor: &Descriptor) -> Result<(), SourceError> {
+        let digest = descriptor.digest();
+        let what = self.blob(digest);
+        let path = format!("blobs/{digest}");
+        let response = self.ask(Method::HEAD, &path, None, &what).await?;
+        let length = response.headers().get(CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        has_size(descriptor, length)
     }
 }
 
