@@ -1,0 +1,115 @@
+//! A cache is imported from an image, wherever that is, and the user sees what became of it.
+
+mod support;
+
+use std::path::Path;
+
+use support::{BuildOutput, Inlay, Project, Stand};
+
+/// Steps that write other bytes each time they run: an image that is built again tells.
+const STAGES: &str = "\
+FROM scratch AS base
+ADD rootfs.tar /
+
+FROM base AS build
+COPY source.txt /src/
+RUN head -c 16 /dev/urandom >/random
+RUN cat /random /src/source.txt >/out
+
+FROM base
+RUN head -c 16 /dev/urandom >/own
+COPY --from=build /random /out /app/
+RUN cat /app/* /own >/all
+";
+
+fn project() -> Project {
+    Project::new()
+        .base()
+        .dockerfile(STAGES)
+        .file("source.txt", "some text\n")
+}
+
+/// A stand whose inlay may read `images`.
+fn stand_with(images: &Path) -> Stand {
+    let mut stand = Stand::start();
+    let allowed = format!("--allow-path={}", images.display());
+    stand.inlay = Inlay::start(&stand.buildkitd, &[&allowed]);
+    stand
+}
+
+/// The steps by which inlay says what it imports.
+fn said(output: &BuildOutput) -> Vec<&str> {
+    let names = output.vertices.iter().map(|vertex| vertex.name.as_str());
+    names.filter(|name| name.starts_with("inlay: ")).collect()
+}
+
+/// That a build took every step from a cache, and said that it imports `records` of `reference`.
+fn assert_imported(built: &BuildOutput, reference: &str) {
+    assert_eq!(built.warnings, [""; 0], "{built}");
+    assert_eq!(built.steps_ran(), [""; 0], "{built}");
+    let begin = format!("inlay: importing inline cache from {reference}: ");
+    let [said] = said(built)[..] else {
+        panic!("says it once: {built}")
+    };
+    assert!(said.starts_with(&begin), "{said}");
+}
+
+/// Builds to `output`, wipes, and imports `reference`.
+fn imports_from(stand: &mut Stand, output: &str, reference: &str) {
+    let project = project();
+    let build = stand.build(&project).export_cache("type=inline");
+    build.clone().output(output).run_ok();
+    let ran = stand.buildkitd.executed().len();
+    stand.buildkitd.wipe();
+    let import = format!("type=inline,ref={reference}");
+    let built = build
+        .import_cache(&import)
+        .push(&stand.registry.image("again:1"))
+        .run_ok();
+    assert_imported(&built, reference);
+    assert_eq!(stand.buildkitd.executed().len(), ran, "{built}");
+}
+
+#[test]
+fn from_a_registry() {
+    let mut stand = Stand::start();
+    let name = stand.registry.image("demo:1");
+    let output = format!("type=image,name={name},push=true");
+    imports_from(&mut stand, &output, &name);
+    imports_from(&mut stand, &output, &format!("docker://{name}"));
+}
+
+#[test]
+fn from_an_oci_archive() {
+    let images = tempfile::tempdir().unwrap();
+    let mut stand = stand_with(images.path());
+    let path = images.path().join("app.tar");
+    let output = format!("type=oci,dest={}", path.display());
+    imports_from(
+        &mut stand,
+        &output,
+        &format!("oci-archive:{}", path.display()),
+    );
+}
+
+#[test]
+fn from_an_oci_layout() {
+    let images = tempfile::tempdir().unwrap();
+    let mut stand = stand_with(images.path());
+    let path = images.path().join("app");
+    let output = format!("type=oci,tar=false,dest={}", path.display());
+    imports_from(&mut stand, &output, &format!("oci:{}", path.display()));
+}
+
+#[test]
+fn from_a_docker_archive() {
+    let images = tempfile::tempdir().unwrap();
+    let mut stand = stand_with(images.path());
+    let path = images.path().join("app.tar");
+    let output = format!("type=docker,name=app,dest={}", path.display());
+    imports_from(
+        &mut stand,
+        &output,
+        &format!("docker-archive:{}", path.display()),
+    );
+}
