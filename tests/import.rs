@@ -113,3 +113,54 @@ fn from_a_docker_archive() {
         &format!("docker-archive:{}", path.display()),
     );
 }
+
+#[test]
+fn a_missing_image_is_told_and_the_build_goes_on() {
+    let images = tempfile::tempdir().unwrap();
+    let stand = stand_with(images.path());
+    let project = project();
+    let build = stand.build(&project);
+    let missing = stand.registry.image("missing:1");
+    let archive = format!("oci-archive:{}/none.tar", images.path().display());
+    let elsewhere = "oci-archive:/etc/passwd".to_owned();
+    let nonsense = "oci:relative".to_owned();
+    for reference in [missing, archive, elsewhere, nonsense] {
+        let import = format!("type=inline,ref={reference}");
+        let built = build.clone().import_cache(&import).run_ok();
+        let begin = format!("inlay: no cache is imported from {reference}: ");
+        let [warning] = &built.warnings[..] else {
+            panic!("{reference}: warns once: {built}")
+        };
+        println!("{warning}");
+        assert!(warning.starts_with(&begin), "{warning}");
+        assert_eq!(said(&built), [warning.as_str()]);
+    }
+    // With `type=registry` it is the daemon that says so.
+    let built = build.import_cache(&stand.import("missing:1")).run_ok();
+    assert_eq!(built.warnings, [""; 0], "{built}");
+    let step = built.vertex("importing cache manifest from");
+    assert!(step.error.as_deref().unwrap().contains("not found"), "{built}");
+}
+
+/// What a daemon with its own inline cache made, imported again and again.
+#[test]
+fn of_an_image_of_plain_buildkit_comes_one_image() {
+    let mut stand = Stand::start();
+    let project = project();
+    let name = stand.registry.image("plain:1");
+    let plain = stand.build_plain(&project).export_cache("type=inline");
+    plain.push(&name).run_ok();
+    let first = stand.pushed("plain:1");
+    let mut generations = Vec::new();
+    for generation in 1..=3 {
+        stand.buildkitd.wipe();
+        let from = match generation {
+            1 => stand.import("plain:1"),
+            _ => stand.import(&format!("demo:{}", generation - 1)),
+        };
+        let build = stand.build(&project).import_cache(&from);
+        generations.push(stand.push(&build, &format!("demo:{generation}"), ""));
+    }
+    println!("{first:?}");
+    support::assert_one("of plain BuildKit", &generations);
+}
