@@ -4,6 +4,10 @@ mod support;
 
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use inlay::image::config::{self, DEFAULT_LIMIT};
+use inlay::record::Digest;
 use support::{BuildOutput, Inlay, Project, Stand};
 
 /// Steps that write other bytes each time they run: an image that is built again tells.
@@ -163,4 +167,109 @@ fn of_an_image_of_plain_buildkit_comes_one_image() {
     }
     println!("{first:?}");
     support::assert_one("of plain BuildKit", &generations);
+}
+
+#[test]
+fn twenty_generations_are_one_image() {
+    let mut stand = Stand::start();
+    let project = project();
+    let mut generations = vec![stand.push(&stand.build(&project), "demo:0", "")];
+    for generation in 1..=20 {
+        stand.buildkitd.wipe();
+        // It remembers nothing either.
+        stand.inlay = Inlay::start(&stand.buildkitd, &[]);
+        let from = stand.import(&format!("demo:{}", generation - 1));
+        let build = stand.build(&project).import_cache(&from);
+        generations.push(stand.push(&build, &format!("demo:{generation}"), ""));
+    }
+    support::assert_one("generations", &generations);
+}
+
+/// A build that has all of its steps in the registry that it pushes to reads no layer there.
+#[test]
+fn a_cached_build_downloads_no_layer() {
+    let mut stand = Stand::start();
+    let project = project();
+    stand.push(&stand.build(&project), "demo:1", "");
+    let layers = stand.registry.layers("demo:1", None);
+    let directly = stand.build_plain(&project).export_cache("type=inline");
+    let through = stand.build(&project).export_cache("type=inline");
+    for (build, image) in [(directly, "demo:2"), (through, "demo:3")] {
+        stand.buildkitd.wipe();
+        let before = stand.registry.blob_gets().len();
+        let build = build.import_cache(&stand.import("demo:1"));
+        let built = build.push(&stand.registry.image(image)).run_ok();
+        assert_eq!(built.steps_ran(), [""; 0], "{built}");
+        let read = stand.registry.blob_gets().split_off(before);
+        let read: Vec<_> = read.iter().filter(|blob| layers.contains(blob)).collect();
+        assert_eq!(read, [""; 0], "{image}");
+    }
+}
+
+/// The key that was proposed first: BuildKit does not look there, and inlay does.
+#[test]
+fn a_cache_under_the_proposed_key_is_found() {
+    let mut stand = Stand::start();
+    let project = project();
+    stand.push(&stand.build(&project), "demo:1", "");
+    let whole = stand.registry.config("demo:1", None);
+    let records = config::cache_of(&whole, DEFAULT_LIMIT).unwrap().unwrap();
+    let mut older = config::strip(&whole, DEFAULT_LIMIT).unwrap();
+    let end = older.iter().rposition(|byte| *byte == b'}').unwrap();
+    let records = BASE64_STANDARD.encode(records);
+    let member = format!(",\"{}\":\"{records}\"", config::PROPOSED_KEY);
+    older.splice(end..end, member.into_bytes());
+    assert!(stand.registry.put("demo", &older));
+    let mut manifest = stand.registry.manifest("demo:1");
+    manifest["config"]["digest"] = Digest::sha256(&older).to_string().into();
+    manifest["config"]["size"] = older.len().into();
+    assert!(stand.registry.tag("demo:older", manifest.to_string().as_bytes()));
+
+    let ran = stand.buildkitd.executed().len();
+    stand.buildkitd.wipe();
+    let build = stand.build(&project).import_cache(&stand.import("demo:older"));
+    let built = build.push(&stand.registry.image("demo:2")).run_ok();
+    assert_imported(&built, &stand.registry.image("demo:older"));
+    assert!(said(&built)[0].contains("layers through inlay"), "{built}");
+    assert_eq!(stand.buildkitd.executed().len(), ran);
+    // Where the operator leaves these imports to the daemon, it finds nothing.
+    stand.buildkitd.wipe();
+    stand.inlay = Inlay::start(&stand.buildkitd, &["--registry-imports=daemon"]);
+    let build = stand.build(&project).import_cache(&stand.import("demo:older"));
+    assert_eq!(build.run_ok().steps_cached(), [""; 0]);
+}
+
+/// Of an index, only what the build is for is read.
+#[test]
+fn an_index_is_read_for_the_platforms_of_the_build() {
+    let mut stand = Stand::start();
+    let project = Project::new()
+        .file("source.txt", "some text\n")
+        .dockerfile("FROM scratch\nCOPY source.txt /\n");
+    let both = stand.build(&project).opt("platform=linux/amd64,linux/arm64");
+    stand.push(&both, "demo:1", "");
+    stand.buildkitd.wipe();
+    let index = stand.registry.image("demo:1");
+    let import = format!("type=inline,ref={index}");
+    let build = stand.build(&project).import_cache(&import);
+    let read_by_inlay = |stand: &Stand| -> usize {
+        let requests = stand.registry.requests();
+        let read = requests.iter().filter(|request| {
+            request.method == "GET"
+                && request.user_agent.starts_with("inlay")
+                && request.path.contains("/blobs/")
+        });
+        read.count()
+    };
+    let built = build.clone().opt("platform=linux/arm64").run_ok();
+    assert_imported(&built, &index);
+    assert_eq!(read_by_inlay(&stand), 1, "one config");
+    let built = build.clone().opt("platform=linux/arm64,linux/amd64").run_ok();
+    assert_imported(&built, &index);
+    assert_eq!(read_by_inlay(&stand), 3, "two more");
+    let built = build.opt("platform=linux/s390x").run_ok();
+    let [warning] = &built.warnings[..] else {
+        panic!("warns once: {built}")
+    };
+    assert!(warning.ends_with("it has no image for linux/s390x"), "{warning}");
 }

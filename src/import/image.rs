@@ -21,6 +21,15 @@ const UNCOMPRESSED: [&str; 3] = [
     "application/vnd.oci.image.layer.nondistributable.v1.tar",
     "application/vnd.docker.image.rootfs.diff.tar",
 ];
+/// A layer that is compressed, by its media types.
+const COMPRESSED: [&str; 6] = [
+    "application/vnd.oci.image.layer.v1.tar+gzip",
+    "application/vnd.oci.image.layer.v1.tar+zstd",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
+    "application/vnd.docker.image.rootfs.diff.tar.gzip",
+    "application/vnd.docker.image.rootfs.diff.tar.zstd",
+];
 /// The annotation with a layer's diff ID.
 const DIFF_ID: &str = "containerd.io/uncompressed";
 /// What a config is in manifests that are written here.
@@ -62,6 +71,14 @@ pub enum ImageError {
         manifest: String,
         /// The one in the config.
         config: String,
+    },
+    /// A layer is nothing that can be unpacked.
+    #[error("layer {layer} is of the type {media_type:?}")]
+    MediaType {
+        /// Its number.
+        layer: usize,
+        /// What it is said to be.
+        media_type: String,
     },
     /// The records are not sound.
     #[error("its records: {0}")]
@@ -290,8 +307,15 @@ fn diff_ids(layers: &[Descriptor], config: &[String]) -> Result<Vec<Digest>, Ima
     both.map(|(number, (layer, diff_id))| {
         let annotations = layer.annotations().as_ref();
         let told = annotations.and_then(|annotations| annotations.get(DIFF_ID));
-        let blob = UNCOMPRESSED.contains(&layer.media_type().as_ref());
-        let blob = blob.then(|| layer.digest().as_ref());
+        let media_type = layer.media_type().as_ref();
+        let is_plain = UNCOMPRESSED.contains(&media_type);
+        if !is_plain && !COMPRESSED.contains(&media_type) {
+            return Err(ImageError::MediaType {
+                layer: number,
+                media_type: media_type.to_owned(),
+            });
+        }
+        let blob = is_plain.then(|| layer.digest().as_ref());
         for manifest in told.map(String::as_str).into_iter().chain(blob) {
             if manifest != diff_id {
                 return Err(ImageError::DiffId {

@@ -170,6 +170,31 @@ http: {{addr: "127.0.0.1:0"}}
         self.get(&format!("/v2/{repository}/blobs/{digest}")).0
     }
 
+    /// Puts a blob there; gives whether the registry took it.
+    pub fn put(&self, repository: &str, blob: &[u8]) -> bool {
+        let uploads = format!("{}/v2/{repository}/blobs/uploads/", self.url());
+        let started = ureq::post(&uploads).header("user-agent", "test").send_empty();
+        let started = started.expect("the registry starts an upload");
+        let place = started.headers()["location"].to_str().expect("a URL");
+        let digest = inlay::record::Digest::sha256(blob);
+        let mark = if place.contains('?') { '&' } else { '?' };
+        let put = ureq::put(format!("{place}{mark}digest={digest}"));
+        let put = put.header("user-agent", "test").send(blob);
+        put.is_ok()
+    }
+
+    /// Puts a manifest there, of OCI's kind; gives whether the registry took it.
+    pub fn tag(&self, image: &str, manifest: &[u8]) -> bool {
+        let (_, tag) = image.rsplit_once(':').expect("a name with a tag");
+        let repository = repository(image);
+        let url = format!("{}/v2/{repository}/manifests/{tag}", self.url());
+        let put = ureq::put(url)
+            .header("user-agent", "test")
+            .header("content-type", "application/vnd.oci.image.manifest.v1+json")
+            .send(manifest);
+        put.is_ok()
+    }
+
     /// Every request so far, also those that these methods made (their user agent is `test`).
     pub fn requests(&self) -> Vec<Request> {
         // The answer reaches the client before the line reaches the log: ask something and wait for

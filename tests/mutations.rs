@@ -1,0 +1,333 @@
+//! Caches that were damaged or made to lie: a build that imports one succeeds, and its files are
+//! those that the Dockerfile makes.
+//!
+//! `INLAY_MUTATIONS` is how many are tried (40), `INLAY_MUTATIONS_SEED` which.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use inlay::image::config::{self, DEFAULT_LIMIT};
+use inlay::record::Digest;
+use serde_json::{Value, json};
+use support::{Inlay, Project, STAGES, Stand};
+
+/// An image as its documents.
+#[derive(Clone)]
+struct Image {
+    manifest: Value,
+    /// Without its cache.
+    config: Vec<u8>,
+    records: Vec<u8>,
+}
+
+/// What was done to an image, and what it is now.
+struct Mutated {
+    what: String,
+    manifest: Vec<u8>,
+    config: Vec<u8>,
+    /// By which the manifest names the config.
+    config_digest: String,
+}
+
+/// Numbers that depend on a seed alone (SplitMix64).
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        (self.next() % end.max(1) as u64) as usize
+    }
+}
+
+/// The paths of all values for which `wanted` holds.
+fn paths(value: &Value, at: &str, wanted: &dyn Fn(&str, &Value) -> bool) -> Vec<String> {
+    let mut found = Vec::new();
+    if wanted(at, value) {
+        found.push(at.to_owned());
+    }
+    match value {
+        Value::Array(values) => {
+            for (n, value) in values.iter().enumerate() {
+                found.extend(paths(value, &format!("{at}/{n}"), wanted));
+            }
+        }
+        Value::Object(values) => {
+            for (key, value) in values {
+                found.extend(paths(value, &format!("{at}/{key}"), wanted));
+            }
+        }
+        _ => {}
+    }
+    found
+}
+
+fn flip(bytes: &mut [u8], numbers: &mut Numbers) -> String {
+    let at = numbers.below(bytes.len());
+    let bit = numbers.below(8);
+    bytes[at] ^= 1 << bit;
+    format!("bit {bit} of byte {at} flipped")
+}
+
+impl Image {
+    /// Does one thing to it.
+    fn mutated(&self, numbers: &mut Numbers) -> Mutated {
+        let mut image = self.clone();
+        let mut records: Value = serde_json::from_slice(&self.records).unwrap();
+        let count = records.as_array().unwrap().len();
+        let layers = self.manifest["layers"].as_array().unwrap().len();
+        let mut text = None;
+        let mut lies = false;
+        let pick = |records: &Value, name: &'static str, numbers: &mut Numbers| {
+            let found = paths(records, "", &|at, _| at.ends_with(name));
+            found[numbers.below(found.len())].clone()
+        };
+        let what = match numbers.below(14) {
+            0 => {
+                let done = flip(&mut image.records, numbers);
+                text = Some(BASE64_STANDARD.encode(&image.records));
+                format!("records: {done}")
+            }
+            1 => {
+                let mut encoded = BASE64_STANDARD.encode(&image.records).into_bytes();
+                let done = flip(&mut encoded, numbers);
+                text = Some(String::from_utf8_lossy(&encoded).into_owned());
+                format!("base64: {done}")
+            }
+            2 => format!("config: {}", flip(&mut image.config, numbers)),
+            3 => {
+                let end = numbers.below(image.config.len());
+                image.config.truncate(end);
+                format!("config cut at {end}")
+            }
+            4 => {
+                let at = pick(&records, "/link", numbers);
+                let to = numbers.below(count);
+                *records.pointer_mut(&at).unwrap() = json!(to);
+                format!("{at} is {to}")
+            }
+            5 => {
+                let at = pick(&records, "/layer", numbers);
+                let to = numbers.below(layers + 2);
+                *records.pointer_mut(&at).unwrap() = json!(to);
+                format!("{at} is {to}")
+            }
+            6 => {
+                let found = paths(&records, "", &|_, value| value.is_number());
+                let at = &found[numbers.below(found.len())];
+                let to = [-1_i64, 1 << 20, i64::MAX, i64::MIN][numbers.below(4)];
+                *records.pointer_mut(at).unwrap() = json!(to);
+                format!("{at} is {to}")
+            }
+            7 => {
+                let found = paths(&records, "", &|_, value| value.is_object());
+                let at = &found[numbers.below(found.len())];
+                let object = records.pointer_mut(at).unwrap().as_object_mut().unwrap();
+                let keys: Vec<_> = object.keys().cloned().collect();
+                let key = &keys[numbers.below(keys.len())];
+                object.remove(key);
+                format!("{at}/{key} is dropped")
+            }
+            8 => {
+                let found = paths(&records, "", &|_, value| {
+                    value.as_array().is_some_and(|array| !array.is_empty())
+                });
+                let at = &found[numbers.below(found.len())];
+                let array = records.pointer_mut(at).unwrap().as_array_mut().unwrap();
+                let item = numbers.below(array.len());
+                array.remove(item);
+                format!("{at}/{item} is dropped")
+            }
+            9 => {
+                let found = paths(&records, "", &|at, _| at.ends_with("/digest"));
+                let (a, b) = (numbers.below(found.len()), numbers.below(found.len()));
+                let other = records.pointer(&found[b]).unwrap().clone();
+                *records.pointer_mut(&found[a]).unwrap() = other;
+                format!("{} is {}", found[a], found[b])
+            }
+            10 => {
+                let layer = numbers.below(layers);
+                let size = image.manifest["layers"][layer]["size"].as_u64().unwrap();
+                let size = [size + 1, size * 1000, 0, u64::MAX >> 1][numbers.below(4)];
+                image.manifest["layers"][layer]["size"] = json!(size);
+                format!("layer {layer} has {size} bytes")
+            }
+            11 => {
+                let layer = numbers.below(layers);
+                let digest = image.manifest["layers"][layer]["digest"].as_str().unwrap();
+                let mut digest = digest.as_bytes().to_vec();
+                let done = flip(&mut digest, numbers);
+                let digest = String::from_utf8_lossy(&digest).into_owned();
+                image.manifest["layers"][layer]["digest"] = json!(digest);
+                format!("digest of layer {layer}: {done}")
+            }
+            12 => {
+                let layer = numbers.below(layers);
+                image.manifest["layers"].as_array_mut().unwrap().remove(layer);
+                format!("layer {layer} is dropped")
+            }
+            _ => {
+                lies = true;
+                "the config is not the one that the manifest names".to_owned()
+            }
+        };
+        let text = text.unwrap_or_else(|| BASE64_STANDARD.encode(records.to_string()));
+        // A config that is not JSON any more has no place for a cache: it stays as it is.
+        let with_cache = |config: &[u8]| {
+            let end = config.iter().rposition(|byte| *byte == b'}')?;
+            let member = format!(",\"{}\":{}}}", config::CACHE_KEY, json!(text));
+            Some([&config[..end], member.as_bytes()].concat())
+        };
+        let mut config = with_cache(&image.config).unwrap_or(image.config);
+        let digest = Digest::sha256(&config).to_string();
+        image.manifest["config"]["digest"] = json!(digest);
+        image.manifest["config"]["size"] = json!(config.len());
+        if lies {
+            flip(&mut config, numbers);
+        }
+        Mutated {
+            what,
+            manifest: image.manifest.to_string().into_bytes(),
+            config,
+            config_digest: digest,
+        }
+    }
+}
+
+/// The files of a directory: what each holds or links to.
+fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut to_visit = vec![dir.to_owned()];
+    while let Some(visited) = to_visit.pop() {
+        for entry in fs::read_dir(&visited).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(dir).unwrap().display().to_string();
+            let kind = path.symlink_metadata().unwrap();
+            if kind.is_symlink() {
+                let target = fs::read_link(&path).unwrap();
+                found.insert(name, target.display().to_string().into_bytes());
+            } else if kind.is_dir() {
+                to_visit.push(path);
+            } else {
+                found.insert(name, fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    let value = std::env::var(name).ok();
+    value.map_or(default, |value| value.parse().expect("a number"))
+}
+
+#[test]
+fn no_damaged_cache_fails_a_build_or_gives_a_wrong_file() {
+    let count = setting("INLAY_MUTATIONS", 40);
+    let seed = setting("INLAY_MUTATIONS_SEED", 4);
+    let dir = tempfile::tempdir().unwrap();
+    let mut stand = Stand::start();
+    let allowed = format!("--allow-path={}", dir.path().display());
+    stand.inlay = Inlay::start(&stand.buildkitd, &[&allowed]);
+    let project = Project::new()
+        .base()
+        .dockerfile(STAGES)
+        .file("source.txt", "some text\n");
+
+    // By BuildKit itself: with dates, and in no order.
+    let name = stand.registry.image("demo:1");
+    let plain = stand.build_plain(&project).export_cache("type=inline");
+    plain.push(&name).run_ok();
+    let whole = stand.registry.config("demo:1", None);
+    let image = Image {
+        manifest: stand.registry.manifest("demo:1"),
+        config: config::strip(&whole, DEFAULT_LIMIT).unwrap(),
+        records: config::cache_of(&whole, DEFAULT_LIMIT).unwrap().unwrap(),
+    };
+    let tree = dir.path().join("files");
+    let archive = dir.path().join("image.tar");
+    let outputs = [
+        format!("type=local,dest={}", tree.display()),
+        format!("type=oci,dest={}", archive.display()),
+    ];
+    let build = stand.build(&project).output(&outputs[0]).output(&outputs[1]);
+    build.run_ok();
+    let expected = files(&tree);
+    assert!(expected.contains_key("all.txt"));
+
+    let mut outcomes: BTreeMap<&str, u64> = BTreeMap::new();
+    for case in 0..count {
+        let mut numbers = Numbers(seed.wrapping_add(case));
+        let mutated = image.mutated(&mut numbers);
+        let context = format!("seed {}: {}", seed.wrapping_add(case), mutated.what);
+        // A registry takes no manifest that is not whole, and no blob that is not its digest.
+        let tag = format!("demo:mutated-{case}");
+        let in_registry = case % 2 == 0
+            && Digest::sha256(&mutated.config).to_string() == mutated.config_digest
+            && stand.registry.put("demo", &mutated.config)
+            && stand.registry.tag(&tag, &mutated.manifest);
+        let import = if in_registry {
+            stand.import(&tag)
+        } else {
+            let layout = dir.path().join(format!("layout-{case}"));
+            lay_out(&layout, &stand, &image, &mutated);
+            format!("type=inline,ref=oci:{}", layout.display())
+        };
+        stand.buildkitd.wipe();
+        fs::remove_dir_all(&tree).unwrap();
+        let built = build.clone().import_cache(&import).run();
+        assert!(built.status.success(), "{context}\n{built}");
+        assert_eq!(files(&tree), expected, "{context}\n{built}");
+        let outcome = if !built.warnings.is_empty() {
+            "refused"
+        } else if built.steps_ran().is_empty() {
+            "used"
+        } else {
+            "used in part or not at all"
+        };
+        println!("{context}: {outcome} {:?}", built.warnings);
+        *outcomes.entry(outcome).or_default() += 1;
+    }
+    println!("{count} mutations from seed {seed}: {outcomes:?}");
+    assert!(outcomes.get("refused").is_some_and(|refused| *refused > 0));
+    let said = stand.inlay.log();
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+/// A folder with an image, as OCI's image layout: its layers are links to the registry's.
+fn lay_out(layout: &Path, stand: &Stand, image: &Image, mutated: &Mutated) {
+    let blobs = layout.join("blobs/sha256");
+    fs::create_dir_all(&blobs).unwrap();
+    let write = |digest: &str, blob: &[u8]| {
+        let name = digest.strip_prefix("sha256:").unwrap();
+        fs::write(blobs.join(name), blob).unwrap();
+    };
+    for layer in image.manifest["layers"].as_array().unwrap() {
+        let digest = layer["digest"].as_str().unwrap();
+        write(digest, &stand.registry.blob("demo", digest));
+    }
+    write(&mutated.config_digest, &mutated.config);
+    let manifest = Digest::sha256(&mutated.manifest).to_string();
+    write(&manifest, &mutated.manifest);
+    let index = json!({
+        "schemaVersion": 2,
+        "manifests": [{
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": manifest,
+            "size": mutated.manifest.len(),
+        }],
+    });
+    fs::write(layout.join("index.json"), index.to_string()).unwrap();
+    fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+}
