@@ -6,6 +6,8 @@ use std::io::Read as _;
 use std::process::Command;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -29,7 +31,13 @@ pub struct Registry {
     daemon: Daemon,
     _dir: TempDir,
     host: String,
+    /// What its requests need, if it wants a password.
+    authorization: Option<String>,
 }
+
+/// The one user of a registry that wants a password, and its line of `htpasswd`.
+const LOGIN: &str = "user:secret";
+const HTPASSWD: &str = "user:$2b$05$lKiNWWnClOsFkc89iYJGq.I7wlAF7ezvwt9t6JvIjf.njiv4Ux6d6\n";
 
 /// One line of the registry's access log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,16 +55,32 @@ pub struct Request {
 impl Registry {
     /// Starts an empty one.
     pub fn start() -> Self {
+        Self::with(None)
+    }
+
+    /// Starts an empty one that wants a password.
+    pub fn with_password() -> Self {
+        Self::with(Some(BASE64_STANDARD.encode(LOGIN)))
+    }
+
+    fn with(password: Option<String>) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("inlay-registry-")
             .tempdir()
             .expect("a temporary directory");
         let path = dir.path().display();
+        let auth = if password.is_some() {
+            fs::write(dir.path().join("htpasswd"), HTPASSWD).expect("htpasswd is written");
+            format!("auth: {{htpasswd: {{realm: test, path: {path}/htpasswd}}}}")
+        } else {
+            String::new()
+        };
         let config = format!(
             r#"version: 0.1
 log: {{level: info, accesslog: {{disabled: false}}}}
 storage: {{filesystem: {{rootdirectory: "{path}/data"}}, delete: {{enabled: true}}}}
 http: {{addr: "127.0.0.1:0"}}
+{auth}
 "#
         );
         let config_path = dir.path().join("config.yml");
@@ -74,7 +98,15 @@ http: {{addr: "127.0.0.1:0"}}
             _dir: dir,
             daemon,
             host,
+            authorization: password.map(|password| format!("Basic {password}")),
         }
+    }
+
+    /// A `config.json` of Docker's with the password.
+    pub fn docker_config(&self) -> String {
+        let host = &self.host;
+        let auth = BASE64_STANDARD.encode(LOGIN);
+        format!(r#"{{"auths": {{"{host}": {{"auth": "{auth}"}}}}}}"#)
     }
 
     /// Host and port.
@@ -208,11 +240,15 @@ http: {{addr: "127.0.0.1:0"}}
     /// The body, and `Docker-Content-Digest` (empty where there is none).
     fn get(&self, path: &str) -> (Vec<u8>, String) {
         let url = format!("{}{path}", self.url());
-        let response = ureq::get(&url)
+        let mut request = ureq::get(&url)
             .header("accept", MANIFEST_TYPES)
-            .header("user-agent", "test")
-            .call();
-        let mut response = response.unwrap_or_else(|error| panic!("GET {url}: {error}"));
+            .header("user-agent", "test");
+        if let Some(authorization) = &self.authorization {
+            request = request.header("authorization", authorization);
+        }
+        let mut response = request
+            .call()
+            .unwrap_or_else(|error| panic!("GET {url}: {error}"));
         let digest = response
             .headers()
             .get("docker-content-digest")
