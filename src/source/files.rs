@@ -367,7 +367,7 @@ mod tests {
             .arg(root.join("pipe"))
             .status();
         assert!(made.unwrap().success());
-        let allowed = Allowed::new(&[root.clone()]).unwrap();
+        let allowed = Allowed::new(std::slice::from_ref(&root)).unwrap();
         let refusal = allowed.file(&root.join("pipe")).unwrap_err().to_string();
         assert!(refusal.ends_with("it is no file"), "{refusal}");
     }
@@ -379,7 +379,7 @@ mod tests {
         let root = dir.path().canonicalize().unwrap();
         let data: Vec<u8> = (0..3 * CHUNK).map(|at| (at % 251) as u8).collect();
         fs::write(root.join("a"), &data).unwrap();
-        let file = Allowed::new(&[root.clone()])
+        let file = Allowed::new(std::slice::from_ref(&root))
             .unwrap()
             .file(&root.join("a"))
             .unwrap();

@@ -65,7 +65,15 @@ pub struct Registry {
     base: Url,
     credentials: Arc<dyn Credentials>,
     /// What a request carries, once the registry has wanted it.
-    authorization: Mutex<Option<HeaderValue>>,
+    authorization: Mutex<Option<Authorization>>,
+}
+
+/// What a request carries to be let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Authorization {
+    header: HeaderValue,
+    /// Whether it comes of the user's login, or is what anyone gets.
+    as_user: bool,
 }
 
 /// How registries say what is wrong.
@@ -138,7 +146,12 @@ async fn body(mut response: Response, limit: u64, what: &str) -> Result<Bytes, S
 /// What an answer that is no success means.
 async fn refusal(response: Response, what: &str) -> SourceError {
     let status = response.status();
-    let host = response.url().host_str().unwrap_or_default().to_owned();
+    let url = response.url();
+    let host = url.host_str().unwrap_or_default();
+    let host = match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    };
     let said = body(response, MAX_ANSWER, what).await.unwrap_or_default();
     let said = serde_json::from_slice::<Errors>(&said).map(|said| said.errors);
     let said: Vec<String> = said
@@ -254,7 +267,7 @@ impl Registry {
                 request = request.header(RANGE, range);
             }
             if let Some(authorization) = &authorization {
-                request = request.header(AUTHORIZATION, authorization);
+                request = request.header(AUTHORIZATION, &authorization.header);
             }
             let response = request.send().await;
             let response = response.map_err(|err| unavailable(causes(&err)))?;
@@ -266,7 +279,18 @@ impl Registry {
             } else if response.status().is_success() {
                 return Ok(response);
             } else {
-                return Err(refusal(response, what).await);
+                let tried = match authorization.map(|carried| carried.as_user) {
+                    Some(true) => " to the user's login",
+                    Some(false) => ", and the user has no login for it",
+                    None => "",
+                };
+                return Err(match refusal(response, what).await {
+                    SourceError::Denied { what, reason } => SourceError::Denied {
+                        what,
+                        reason: format!("{reason}{tried}"),
+                    },
+                    other => other,
+                });
             }
         }
     }
@@ -275,7 +299,7 @@ impl Registry {
     async fn log_in(
         &self,
         refused: &Response,
-        carried: Option<HeaderValue>,
+        carried: Option<Authorization>,
         what: &str,
     ) -> Result<(), SourceError> {
         let mut authorization = self.authorization.lock().await;
@@ -296,14 +320,9 @@ impl Registry {
             default_scope: &default_scope,
             what,
         };
-        let now = answer.to(&challenge, login).await?;
-        if carried.is_some_and(|carried| carried == now) {
-            return Err(SourceError::Denied {
-                what: what.to_owned(),
-                reason: format!("{} does not take the user's login", self.host),
-            });
-        }
-        *authorization = Some(now);
+        let as_user = login.is_some();
+        let header = answer.to(&challenge, login).await?;
+        *authorization = Some(Authorization { header, as_user });
         Ok(())
     }
 }
