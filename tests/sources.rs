@@ -5,6 +5,7 @@ mod support;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
@@ -641,6 +642,49 @@ fn a_registry_that_lies_gets_an_error() {
 }
 
 #[test]
+fn who_falls_silent_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("silent.sock");
+    let _silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let reader = Reader::new(Settings {
+        containerd_address: socket,
+        patience: Duration::from_millis(300),
+        ..Settings::default()
+    });
+    let refusal = reader.refusal("containerd:app").to_string();
+    assert!(refusal.contains("nothing came for 300ms"), "{refusal}");
+
+    let silent = Scripted::start(|_| {
+        loop {
+            std::thread::park();
+        }
+    });
+    let refusal = reader.refusal(&format!("{}/app", silent.host()));
+    assert!(
+        matches!(refusal, SourceError::Unavailable { .. }),
+        "{refusal}"
+    );
+    assert!(refusal.to_string().contains("timed out"), "{refusal}");
+
+    // Half of a blob.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let half = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234";
+        std::io::Write::write_all(&mut stream, half).unwrap();
+        loop {
+            std::thread::park();
+        }
+    });
+    let source = reader.open(&format!("{host}/app")).unwrap();
+    let digest = format!("sha256:{}", "0".repeat(64)).parse::<oci_spec::image::Digest>();
+    let blob = Descriptor::new("application/octet-stream".into(), 10, digest.unwrap());
+    let refusal = reader.part(&*source, &blob, 0..10).unwrap_err().to_string();
+    assert!(refusal.contains("timed out"), "{refusal}");
+}
+
+#[test]
 fn containerd_gives_what_it_imported_by_namespace() {
     let containerd = Containerd::start();
     let (_dir, tar) = built("type=oci,name=docker.io/library/app:1", "app.tar");
@@ -732,8 +776,10 @@ fn a_layout_is_the_same_in_a_folder_and_in_a_tar() {
         .refusal(&format!("oci-archive:{}", tar.display()))
         .to_string();
     assert!(refusal.contains("--allow-path"), "{refusal}");
-    let wrong = reader.refusal(&format!("oci:{}", tar.display()));
-    assert!(matches!(wrong, SourceError::Missing(_)), "{wrong}");
+    let wrong = reader
+        .refusal(&format!("oci:{}", tar.display()))
+        .to_string();
+    assert!(wrong.contains("it is no folder"), "{wrong}");
     let wrong = reader.refusal(&format!("oci-archive:{folder}")).to_string();
     assert!(wrong.contains("it is no file"), "{wrong}");
 }

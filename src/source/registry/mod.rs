@@ -38,8 +38,6 @@ const HUB_REGISTRY: &str = "registry-1.docker.io";
 const CONTENT_DIGEST: &str = "docker-content-digest";
 /// How long a connection may take, as in BuildKit.
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
-/// How long nothing may come.
-const STALL_LIMIT: Duration = Duration::from_secs(60);
 /// How many redirects are followed.
 const MAX_REDIRECTS: usize = 10;
 /// What an error or a token may have (bytes).
@@ -94,6 +92,14 @@ struct ErrorEntry {
 #[serde(rename_all = "camelCase")]
 struct Kind {
     media_type: Option<String>,
+}
+
+/// The host and port of an image's registry.
+pub fn host(reference: &Reference) -> &str {
+    match reference.registry() {
+        HUB => HUB_REGISTRY,
+        host => host,
+    }
 }
 
 /// Whether BuildKit speaks to a host without TLS, if it is not told how: this machine.
@@ -176,26 +182,32 @@ async fn refusal(response: Response, what: &str) -> SourceError {
 // === impl Client ===
 
 impl Client {
-    /// With further certificates beside the system's.
+    /// With further certificates beside the system's. Nothing may come for `patience`. What is on
+    /// this machine is not behind the proxy that the environment names: such are Go's rules, and so
+    /// BuildKit's.
     ///
     /// # Errors
     /// Where there is no certificate at all.
-    pub fn new(authorities: &[Certificate]) -> Result<Self, SourceError> {
+    pub fn new(
+        authorities: &[Certificate],
+        patience: Duration,
+        local: bool,
+    ) -> Result<Self, SourceError> {
         // Where another one is the process's already, that one is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let build = |redirects: Policy| {
-            reqwest::Client::builder()
+            let client = reqwest::Client::builder()
                 .user_agent(concat!("inlay/", env!("CARGO_PKG_VERSION")))
                 .connect_timeout(CONNECT_LIMIT)
-                .read_timeout(STALL_LIMIT)
+                .read_timeout(patience)
                 .redirect(redirects)
                 .referer(false)
-                .tls_certs_merge(authorities.iter().cloned())
-                .build()
-                .map_err(|err| SourceError::Unavailable {
-                    what: "registries".to_owned(),
-                    reason: causes(&err),
-                })
+                .tls_certs_merge(authorities.iter().cloned());
+            let client = if local { client.no_proxy() } else { client };
+            client.build().map_err(|err| SourceError::Unavailable {
+                what: "registries".to_owned(),
+                reason: causes(&err),
+            })
         };
         let stay = Policy::custom(|attempt| {
             let first = attempt.previous().first().map(Url::origin);
@@ -222,14 +234,11 @@ impl Registry {
     pub fn new(
         client: Client,
         reference: Reference,
-        plain_http: impl Fn(&str) -> bool,
+        plain_http: bool,
         credentials: Arc<dyn Credentials>,
     ) -> Result<Self, SourceError> {
-        let host = match reference.registry() {
-            HUB => HUB_REGISTRY,
-            host => host,
-        };
-        let scheme = if plain_http(host) { "http" } else { "https" };
+        let host = host(&reference);
+        let scheme = if plain_http { "http" } else { "https" };
         let base = format!("{scheme}://{host}/v2/{}/", reference.repository());
         let base = Url::parse(&base).map_err(|err| SourceError::Malformed {
             what: reference.whole(),
