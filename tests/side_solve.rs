@@ -158,7 +158,6 @@ RUN echo $TARGETARCH >/arch.txt
 
 FROM scratch
 COPY --from=build /arch.txt /app/
-COPY source.txt /app/
 ",
     );
     let (through, past) = through_and_past(|stand, addr| {

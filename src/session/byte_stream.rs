@@ -120,7 +120,7 @@ impl Reader {
     }
 
     /// Reads to the end, whatever comes, and tells how it ended.
-    pub async fn drain(&self) -> End {
+    pub async fn drain(self) -> End {
         poll_fn(|context| {
             let mut source = lock(&self.0);
             while ready!(source.poll_data(context)) {

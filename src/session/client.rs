@@ -9,7 +9,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::HeaderValue;
-use http::{HeaderMap, Request, Response};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, Request, Response, Uri};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http2::SendRequest;
@@ -243,8 +244,18 @@ impl tower::Service<Request<tonic::body::Body>> for Calls {
     }
 
     fn call(&mut self, call: Request<tonic::body::Body>) -> Self::Future {
-        let call = call.map(|body| body.map_err(BodyError::Own).boxed_unsync());
-        Box::pin(self.0.send_request(call))
+        let (mut head, body) = call.into_parts();
+        // A call in HTTP/2 has these; BuildKit's own have the same.
+        let path = head.uri.path_and_query().cloned();
+        let mut uri = http::uri::Parts::default();
+        uri.scheme = Some(Scheme::HTTP);
+        uri.authority = Some(Authority::from_static("localhost"));
+        uri.path_and_query = Some(path.unwrap_or(PathAndQuery::from_static("/")));
+        if let Ok(uri) = Uri::from_parts(uri) {
+            head.uri = uri;
+        }
+        let body = body.map_err(BodyError::Own).boxed_unsync();
+        Box::pin(self.0.send_request(Request::from_parts(head, body)))
     }
 }
 
@@ -333,6 +344,7 @@ impl Opening {
             Some(End::Broken(err)) => to_daemon.finish(Err(err)),
             Some(End::Clean(_)) => to_daemon.finish(Ok(None)),
             end => {
+                to_daemon.finish(Ok(None));
                 to_client.finish(last_words("the client", end, ended_by_client));
                 return;
             }
@@ -365,3 +377,6 @@ fn last_words(
     }
     Ok(Some(trailers))
 }
+
+#[cfg(test)]
+mod tests;

@@ -193,6 +193,14 @@ impl Blobs {
         self.lock().get(store)?.get(digest).cloned()
     }
 
+    /// One of the stores, to be read.
+    pub fn store(&self, name: &str) -> Arc<dyn Store> {
+        Arc::new(Named {
+            blobs: self.clone(),
+            name: name.to_owned(),
+        })
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<String, HashMap<String, Bytes>>> {
         // Each change is one insertion, so a panic elsewhere leaves the maps whole.
         self.stores.lock().unwrap_or_else(PoisonError::into_inner)
@@ -330,10 +338,7 @@ impl Content {
     fn store<T>(&self, request: &Request<T>) -> Result<Arc<dyn Store>, Status> {
         match &self.stores {
             Stores::One(store) => Ok(Arc::clone(store)),
-            Stores::Blobs(blobs) => Ok(Arc::new(Named {
-                blobs: blobs.clone(),
-                name: store_name(request)?,
-            })),
+            Stores::Blobs(blobs) => Ok(blobs.store(&store_name(request)?)),
         }
     }
 }

@@ -239,3 +239,106 @@ impl Default for State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The data of a stream that comes in pieces of a size, and how it ends.
+    fn decode(stream: &[u8], size: usize) -> Result<Vec<u8>, FramingError> {
+        let mut decoder = Decoder::default();
+        let mut data = Vec::new();
+        for piece in stream.chunks(size) {
+            let mut input = Bytes::copy_from_slice(piece);
+            while let Some(piece) = decoder.next(&mut input)? {
+                data.extend_from_slice(&piece);
+            }
+        }
+        decoder.finish()?;
+        Ok(data)
+    }
+
+    /// However it comes in pieces.
+    fn decode_all(stream: &[u8]) -> Result<Vec<u8>, FramingError> {
+        let decoded = decode(stream, usize::MAX);
+        for size in 1..stream.len().min(20) {
+            assert_eq!(decode(stream, size), decoded, "in pieces of {size}");
+        }
+        decoded
+    }
+
+    fn framed(message: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(message.len()).unwrap();
+        [&[0], &length.to_be_bytes()[..], message].concat()
+    }
+
+    #[test]
+    fn a_head_makes_a_message() {
+        for length in [0, 1, 127, 128, 300, 70_000, 2_097_152] {
+            let data = vec![7; length];
+            let message = [&head(length)[..], &data].concat();
+            assert_eq!(decode(&message, 4096), Ok(data), "{length}");
+            // And prost reads it.
+            let read: crate::proto::control::BytesMessage =
+                prost::Message::decode(&message[PREFIX..]).unwrap();
+            assert_eq!(read.data.len(), length);
+        }
+    }
+
+    #[test]
+    fn fields_that_are_not_known_and_empty_messages_are_skipped() {
+        let message = [
+            8, 200, 1, // 1 as a number, not the data
+            0x1d, 1, 2, 3, 4, // 3, of 32 bits
+            0x21, 1, 2, 3, 4, 5, 6, 7, 8, // 4, of 64 bits
+            0x0a, 2, b'a', b'b', // the data
+            0x12, 3, 9, 9, 9, // 2, of three bytes
+            0x12, 0, // and of none
+        ];
+        let stream = [
+            framed(&message),
+            framed(&[]),
+            framed(&[0x0a, 0]),
+            framed(&[0x0a, 1, b'c']),
+        ];
+        assert_eq!(decode_all(&stream.concat()).unwrap(), b"abc");
+    }
+
+    #[test]
+    fn what_is_no_message_is_refused() {
+        let malformed = |message: &[u8]| match decode_all(&framed(message)) {
+            Err(FramingError::Malformed(what)) => what,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            malformed(&[0x0a, 1, 1, 0x0a, 1, 1]),
+            "it has its data twice"
+        );
+        assert_eq!(malformed(&[0x0a, 5, 1]), "a field is longer than it");
+        assert_eq!(
+            malformed(&[0x12, 0xff, 0xff, 0xff, 0xff, 0x0f]),
+            "a field is longer than it"
+        );
+        assert_eq!(malformed(&[0x0a]), "it ends within a field");
+        assert_eq!(malformed(&[0x1d, 1, 2]), "it ends within a field");
+        assert_eq!(malformed(&[0x08, 0x80]), "it ends within a number");
+        let overlong = [&[0x08][..], &[0x80; 9], &[2]].concat();
+        assert_eq!(malformed(&overlong), "a number has more than 64 bits");
+        assert_eq!(malformed(&[0x02, 1, 1]), "a field has number 0");
+        assert_eq!(malformed(&[0x0b, 1]), "a field has no wire type in use");
+        assert_eq!(decode_all(&[1, 0, 0, 0, 0]), Err(FramingError::Flag(1)));
+        let large = [0, 1, 0, 0, 1];
+        assert_eq!(
+            decode_all(&large),
+            Err(FramingError::TooLarge(MAX_MESSAGE + 1))
+        );
+        let whole = framed(&[0x0a, 3, 1, 2, 3]);
+        for end in 1..whole.len() {
+            assert_eq!(
+                decode_all(&whole[..end]),
+                Err(FramingError::Truncated),
+                "{end}"
+            );
+        }
+    }
+}

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use reqwest::Certificate;
 use tokio::sync::OnceCell;
@@ -12,7 +13,7 @@ use super::containerd::Containerd;
 use super::docker_archive::DockerArchive;
 use super::files::{Allowed, blocking};
 use super::layout::Layout;
-use super::registry::{Client, Registry, is_local};
+use super::registry::{Client, Registry, host, is_local};
 use super::{Credentials, Location, Source, SourceError};
 
 /// What an operator can set.
@@ -29,6 +30,8 @@ pub struct Settings {
     pub plain_http_registries: Vec<String>,
     /// Files of certificates, as PEM, that registries may have beside the system's.
     pub registry_authorities: Vec<PathBuf>,
+    /// How long a registry or containerd may be silent.
+    pub patience: Duration,
 }
 
 /// What may be read.
@@ -39,8 +42,10 @@ pub struct Access {
     containerd_namespace: String,
     plain_http_registries: Vec<String>,
     authorities: Vec<Certificate>,
-    /// Made when first needed: it reads the system's certificates.
+    patience: Duration,
+    /// Made when first needed: each reads the system's certificates.
     registries: OnceCell<Client>,
+    local_registries: OnceCell<Client>,
 }
 
 // === impl Settings ===
@@ -53,6 +58,7 @@ impl Default for Settings {
             containerd_namespace: "default".to_owned(),
             plain_http_registries: Vec::new(),
             registry_authorities: Vec::new(),
+            patience: Duration::from_secs(60),
         }
     }
 }
@@ -75,7 +81,9 @@ impl Access {
             containerd_namespace: settings.containerd_namespace,
             plain_http_registries: settings.plain_http_registries,
             authorities,
+            patience: settings.patience,
             registries: OnceCell::new(),
+            local_registries: OnceCell::new(),
         })
     }
 
@@ -95,17 +103,23 @@ impl Access {
         let allowed = Arc::clone(&self.allowed);
         match location.clone() {
             Location::Registry(reference) => {
-                let make = || async { Client::new(&self.authorities) };
-                let client = self.registries.get_or_try_init(make).await?.clone();
-                let plain = |host: &str| {
-                    is_local(host) || self.plain_http_registries.iter().any(|plain| plain == host)
+                let host = host(&reference);
+                let local = is_local(host);
+                let clients = if local {
+                    &self.local_registries
+                } else {
+                    &self.registries
                 };
+                let make = || async { Client::new(&self.authorities, self.patience, local) };
+                let client = clients.get_or_try_init(make).await?.clone();
+                let plain = local || self.plain_http_registries.iter().any(|plain| plain == host);
                 let registry = Registry::new(client, reference, plain, credentials)?;
                 Ok(Box::new(registry))
             }
             Location::Containerd(name) => {
                 let namespace = namespace.unwrap_or(&self.containerd_namespace);
-                let image = Containerd::open(&self.containerd_address, namespace, &name).await?;
+                let address = &self.containerd_address;
+                let image = Containerd::open(address, namespace, &name, self.patience).await?;
                 Ok(Box::new(image))
             }
             Location::OciLayout { path, pick } => {

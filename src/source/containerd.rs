@@ -24,8 +24,6 @@ use crate::proto::images::images_client::ImagesClient;
 
 /// The header with the namespace, in which images have their names.
 const NAMESPACE: &str = "containerd-namespace";
-/// How long containerd may take for an answer, and for the next piece of one.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One image of a store.
 #[derive(Debug)]
@@ -39,17 +37,24 @@ pub struct Containerd {
 struct Store {
     channel: Channel,
     namespace: MetadataValue<Ascii>,
+    patience: Duration,
     /// What it is called in errors.
     what: String,
 }
 
 impl Containerd {
     /// Looks an image up: by its full name as Docker makes it of a short one, or as it is spelled.
+    /// Each answer, and each piece of one, has to come within `patience`.
     ///
     /// # Errors
     /// Where containerd cannot be asked, or has no such image.
-    pub async fn open(socket: &Path, namespace: &str, name: &str) -> Result<Self, SourceError> {
-        let store = Store::connect(socket, namespace).await?;
+    pub async fn open(
+        socket: &Path,
+        namespace: &str,
+        name: &str,
+        patience: Duration,
+    ) -> Result<Self, SourceError> {
+        let store = Store::connect(socket, namespace, patience).await?;
         let full = reference(name).ok();
         let whole = full.as_ref().map(|full| full.whole());
         for candidate in whole.as_deref().into_iter().chain([name]) {
@@ -97,7 +102,11 @@ impl Source for Containerd {
 // === impl Store ===
 
 impl Store {
-    async fn connect(socket: &Path, namespace: &str) -> Result<Self, SourceError> {
+    async fn connect(
+        socket: &Path,
+        namespace: &str,
+        patience: Duration,
+    ) -> Result<Self, SourceError> {
         let what = format!("containerd at {}, namespace {namespace}", socket.display());
         let unavailable = |reason: String| SourceError::Unavailable {
             what: what.clone(),
@@ -107,7 +116,7 @@ impl Store {
             .parse()
             .map_err(|_| unavailable("a namespace has no such letters".to_owned()))?;
         // tonic wraps what the system says, and loses it on the way.
-        let stream = timeout(PATIENCE, UnixStream::connect(socket))
+        let stream = timeout(patience, UnixStream::connect(socket))
             .await
             .map_err(|_| unavailable("it does not answer".to_owned()))?
             .map_err(|err| unavailable(err.to_string()))?;
@@ -123,6 +132,7 @@ impl Store {
         Ok(Self {
             channel,
             namespace,
+            patience,
             what,
         })
     }
@@ -150,7 +160,7 @@ impl Store {
     fn silent(&self, what: &str) -> SourceError {
         SourceError::Unavailable {
             what: format!("{what} in {}", self.what),
-            reason: format!("nothing came for {} seconds", PATIENCE.as_secs()),
+            reason: format!("nothing came for {:?}", self.patience),
         }
     }
 
@@ -160,7 +170,7 @@ impl Store {
             name: name.to_owned(),
         });
         let mut images = ImagesClient::new(self.channel.clone());
-        let answer = timeout(PATIENCE, images.get(request)).await;
+        let answer = timeout(self.patience, images.get(request)).await;
         let answer = match answer.map_err(|_| self.silent(&what))? {
             Ok(answer) => answer.into_inner(),
             Err(status) if status.code() == Code::NotFound => return Ok(None),
@@ -208,7 +218,7 @@ impl Store {
             size: length.try_into().map_err(too_large)?,
         });
         let mut content = ContentClient::new(self.channel.clone());
-        let answer = timeout(PATIENCE, content.read(request)).await;
+        let answer = timeout(self.patience, content.read(request)).await;
         let answer = answer.map_err(|_| self.silent(&what))?;
         let messages = answer.map_err(|status| self.failed(&what, &status))?;
         let messages = messages.into_inner();
@@ -217,7 +227,7 @@ impl Store {
         let chunks = stream::try_unfold((messages, store), move |(mut messages, store)| {
             let what = what.clone();
             async move {
-                let message = timeout(PATIENCE, messages.message()).await;
+                let message = timeout(store.patience, messages.message()).await;
                 let message = message.map_err(|_| store.silent(&what))?;
                 let message = message.map_err(|status| store.failed(&what, &status))?;
                 Ok(message.map(|message| (message.data, (messages, store))))

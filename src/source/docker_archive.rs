@@ -56,8 +56,8 @@ struct RootFs {
 }
 
 impl DockerArchive {
-    /// Finds the image in the list, and makes its manifest. Blocks. `what` is how errors call the
-    /// archive.
+    /// Finds the image in the list, and makes its manifest. Blocks. `what` is how errors call
+    /// it.
     ///
     /// # Errors
     /// Where it is no such archive, does not have that image, or not all of it.
@@ -148,7 +148,7 @@ fn find<'a>(list: &'a [Listed], pick: &Pick, what: &str) -> Result<&'a Listed, S
                 .any(|tag| tag.whole() == *name)
         }),
     };
-    found.ok_or_else(|| SourceError::Missing(format!("image {:?} in {what}", pick.to_string())))
+    found.ok_or_else(|| SourceError::Missing(what.to_owned()))
 }
 
 /// A file's name as the archive has it: older writers begin with `./`.

@@ -33,7 +33,11 @@ pub trait Files: Send + Sync + std::fmt::Debug {
 
 /// Folders below which files may be opened.
 #[derive(Debug)]
-pub struct Allowed(Vec<Folder>);
+pub struct Allowed {
+    folders: Vec<Folder>,
+    /// As they were named, and as they are.
+    spelled: Vec<PathBuf>,
+}
 
 /// An open folder; its files are opened relative to it.
 #[derive(Debug)]
@@ -72,7 +76,12 @@ impl Allowed {
             }
             Ok(Folder { path, file })
         };
-        paths.iter().map(open).collect::<Result<_, _>>().map(Self)
+        let folders = paths.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        let resolved = folders.iter().map(|folder| &folder.path);
+        Ok(Self {
+            spelled: resolved.chain(paths).cloned().collect(),
+            folders,
+        })
     }
 
     /// A folder below one of these, or one of them.
@@ -101,7 +110,7 @@ impl Allowed {
             Err(error) if self.has_spelled(path) => return Err(failed(what, error)),
             Err(_) => return Err(SourceError::NotAllowed(what)),
         };
-        let inside = self.0.iter().find_map(|folder| {
+        let inside = self.folders.iter().find_map(|folder| {
             let rest = resolved.strip_prefix(&folder.path).ok()?;
             Some((folder, rest))
         });
@@ -113,8 +122,16 @@ impl Allowed {
         } else {
             rest
         };
-        let file = folder.beneath(rest, kind, ResolveFlags::NO_SYMLINKS);
-        Ok((file.map_err(|error| failed(what, error))?, resolved))
+        match folder.beneath(rest, kind, ResolveFlags::NO_SYMLINKS) {
+            Ok(file) => Ok((file, resolved)),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                Err(SourceError::Malformed {
+                    what,
+                    reason: "it is no folder".to_owned(),
+                })
+            }
+            Err(error) => Err(failed(what, error)),
+        }
     }
 
     /// Whether a path lies below an allowed folder by its letters alone.
@@ -122,7 +139,7 @@ impl Allowed {
         let up = path
             .components()
             .any(|part| matches!(part, Component::ParentDir));
-        !up && self.0.iter().any(|folder| path.starts_with(&folder.path))
+        !up && self.spelled.iter().any(|folder| path.starts_with(folder))
     }
 }
 
@@ -334,6 +351,9 @@ mod tests {
             );
         }
         assert!(matches!(read("in/absent"), Err(SourceError::Missing(_))));
+        assert!(matches!(read("link/absent"), Err(SourceError::Missing(_))));
+        let folder = allowed.folder(&root.join("in/a")).unwrap_err().to_string();
+        assert!(folder.ends_with("it is no folder"), "{folder}");
         assert!(matches!(read("in/a/b"), Err(SourceError::Missing(_))));
         assert!(matches!(read("in/sub"), Err(SourceError::Malformed { .. })));
         assert!(Allowed::new(&[root.join("out")]).is_err());
@@ -347,7 +367,7 @@ mod tests {
         fs::create_dir_all(root.join("in/sub")).unwrap();
         fs::write(root.join("secret"), "x").unwrap();
         let allowed = Allowed::new(&[root.join("in")]).unwrap();
-        let folder = &allowed.0[0];
+        let folder = &allowed.folders[0];
         // As if the path had been resolved when these were no links yet.
         symlink("../..", root.join("in/sub/up")).unwrap();
         symlink(root.join("secret"), root.join("in/sub/away")).unwrap();
@@ -367,7 +387,7 @@ mod tests {
             .arg(root.join("pipe"))
             .status();
         assert!(made.unwrap().success());
-        let allowed = Allowed::new(&[root.clone()]).unwrap();
+        let allowed = Allowed::new(std::slice::from_ref(&root)).unwrap();
         let refusal = allowed.file(&root.join("pipe")).unwrap_err().to_string();
         assert!(refusal.ends_with("it is no file"), "{refusal}");
     }
@@ -379,7 +399,7 @@ mod tests {
         let root = dir.path().canonicalize().unwrap();
         let data: Vec<u8> = (0..3 * CHUNK).map(|at| (at % 251) as u8).collect();
         fs::write(root.join("a"), &data).unwrap();
-        let file = Allowed::new(&[root.clone()])
+        let file = Allowed::new(std::slice::from_ref(&root))
             .unwrap()
             .file(&root.join("a"))
             .unwrap();

@@ -25,7 +25,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Finds the image in the list. Blocks. `what` is how errors call the layout.
+    /// Finds the image in the list. Blocks. `what` is how errors call it.
     ///
     /// # Errors
     /// Where it is no layout, or does not have that image.
@@ -43,7 +43,7 @@ impl Layout {
             }
         })?;
         let images = index.manifests();
-        let missing = || SourceError::Missing(format!("image {:?} in {what}", pick.to_string()));
+        let missing = || SourceError::Missing(what.to_owned());
         let root = match pick {
             Pick::Nth(number) => images.get(*number).ok_or_else(missing)?,
             Pick::Named(name) => {

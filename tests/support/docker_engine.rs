@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -63,6 +63,11 @@ impl DockerEngine {
     /// Its address, as `inlay serve --buildkitd` takes it.
     pub fn buildkitd_addr(&self) -> String {
         format!("docker://{}/docker.sock", self.dir.path().display())
+    }
+
+    /// The socket of its containerd, which has the images of its containerd store.
+    pub fn containerd_socket(&self) -> PathBuf {
+        self.dir.path().join("exec/containerd/containerd.sock")
     }
 
     /// The config of an image that it has.

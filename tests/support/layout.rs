@@ -34,6 +34,11 @@ impl Layout {
         Self { dir }
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// The digest of its image, an index or a manifest.
     pub fn digest(&self) -> String {
         let index: Value = self.json("index.json");

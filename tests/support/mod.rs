@@ -27,6 +27,7 @@
 mod buildctl;
 mod buildkitd;
 mod buildx;
+mod containerd;
 mod daemon;
 mod direct;
 mod docker_engine;
@@ -37,11 +38,13 @@ mod peers;
 mod project;
 mod records;
 mod registry;
+mod scripted;
 mod stand;
 
 pub use buildctl::{Buildctl, Running};
 pub use buildkitd::Buildkitd;
 pub use buildx::{Buildx, BuildxBuild};
+pub use containerd::Containerd;
 pub use daemon::Daemon;
 pub use direct::Direct;
 pub use docker_engine::{DockerEngine, ImageStore};
@@ -51,7 +54,8 @@ pub use output::{BuildOutput, Vertex};
 pub use peers::Peers;
 pub use project::{Project, STAGES};
 pub use records::{INLINE_CACHE_KEY, inline_records};
-pub use registry::{Registry, Request};
+pub use registry::{Door, Registry, Request};
+pub use scripted::{Asked, Scripted};
 pub use stand::{Pushed, Stand, assert_one};
 
 use std::time::{Duration, Instant};

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The directory that `make peers` fills.
 #[derive(Clone, Debug)]
@@ -85,6 +86,18 @@ impl Peers {
     /// The client of [`DockerEngine`](super::DockerEngine).
     pub fn docker(&self) -> PathBuf {
         self.dir.join("docker-engine/usr/bin/docker")
+    }
+
+    /// A program of [`DockerEngine`](super::DockerEngine)'s tree, with the libraries there: it may
+    /// be of another Debian than this machine.
+    pub fn of_docker_engine(&self, program: &str) -> Command {
+        let tree = self.dir.join("docker-engine/usr");
+        let mut command = Command::new(tree.join("lib64/ld-linux-x86-64.so.2"));
+        command
+            .arg("--library-path")
+            .arg(tree.join("lib/x86_64-linux-gnu"))
+            .arg(tree.join("bin").join(program));
+        command
     }
 
     /// The base image: busybox and links for its applets.

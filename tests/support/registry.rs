@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -27,6 +30,14 @@ const ATTESTATION: &str = "unknown/unknown";
 pub struct Registry {
     // Before its directory: fields are dropped in order.
     daemon: Daemon,
+    dir: TempDir,
+    host: String,
+}
+
+/// A registry of the same images as another, which not everyone may read.
+#[derive(Debug)]
+pub struct Door {
+    _daemon: Daemon,
     _dir: TempDir,
     host: String,
 }
@@ -47,32 +58,58 @@ pub struct Request {
 impl Registry {
     /// Starts an empty one.
     pub fn start() -> Self {
-        let dir = tempfile::Builder::new()
-            .prefix("inlay-registry-")
-            .tempdir()
-            .expect("a temporary directory");
-        let path = dir.path().display();
-        let config = format!(
-            r#"version: 0.1
-log: {{level: info, accesslog: {{disabled: false}}}}
-storage: {{filesystem: {{rootdirectory: "{path}/data"}}, delete: {{enabled: true}}}}
-http: {{addr: "127.0.0.1:0"}}
-"#
+        let dir = temporary();
+        let (daemon, host) = serve(dir.path(), &dir.path().join("data"), "", "");
+        Self { dir, daemon, host }
+    }
+
+    /// A door to its images for those who know a password.
+    pub fn with_password(&self) -> Door {
+        // `USER` and `PASSWORD`, by bcrypt.
+        let line = "user:$2b$04$TusnnJ22/fJbNjuCtQ3qKOFQx.KcBJWaBvTsd2XWwMrBu5oV8tHnO";
+        let dir = temporary();
+        let path = dir.path().join("htpasswd");
+        fs::write(&path, line).expect("htpasswd is written");
+        let auth = format!(
+            "auth: {{htpasswd: {{realm: test, path: {}}}}}",
+            path.display()
         );
-        let config_path = dir.path().join("config.yml");
-        fs::write(&config_path, config).expect("config.yml is written");
-        let mut command = Command::new(Peers::locate().docker_registry());
-        command.arg("serve").arg(&config_path);
-        let mut daemon = Daemon::spawn("docker-registry", command, &dir.path().join("log"));
-        // It picks the port and tells it: level=info msg="listening on 127.0.0.1:38685" …
-        let host = daemon.wait_until(Duration::from_secs(10), |daemon| {
-            let log = daemon.log();
-            let (_, rest) = log.split_once("msg=\"listening on ")?;
-            Some(rest.split_once('"')?.0.to_owned())
+        self.door(dir, &auth, "")
+    }
+
+    /// A door for those who have a token from `realm`, signed by the certificate's key.
+    pub fn with_tokens(&self, realm: &str, certificate: &str) -> Door {
+        let dir = temporary();
+        let path = dir.path().join("tokens.pem");
+        fs::write(&path, certificate).expect("the certificate is written");
+        let auth = format!(
+            "auth: {{token: {{realm: \"{realm}\", service: test, issuer: test, rootcertbundle: {}}}}}",
+            path.display()
+        );
+        self.door(dir, &auth, "")
+    }
+
+    /// A door with TLS.
+    pub fn with_tls(&self, certificate: &str, key: &str) -> Door {
+        let dir = temporary();
+        let [certificate, key] = [("certificate", certificate), ("key", key)].map(|(name, pem)| {
+            let path = dir.path().join(name);
+            fs::write(&path, pem).expect("a PEM is written");
+            path
         });
-        Self {
+        let tls = format!(
+            ", tls: {{certificate: {}, key: {}}}",
+            certificate.display(),
+            key.display()
+        );
+        self.door(dir, "", &tls)
+    }
+
+    fn door(&self, dir: TempDir, auth: &str, http: &str) -> Door {
+        let (daemon, host) = serve(dir.path(), &self.dir.path().join("data"), auth, http);
+        Door {
+            _daemon: daemon,
             _dir: dir,
-            daemon,
             host,
         }
     }
@@ -170,17 +207,29 @@ http: {{addr: "127.0.0.1:0"}}
         self.get(&format!("/v2/{repository}/blobs/{digest}")).0
     }
 
+    /// The bytes of a blob or manifest, as they are on its disk.
+    pub fn stored(&self, digest: &str) -> Vec<u8> {
+        let (algorithm, hex) = digest.split_once(':').expect("a digest");
+        let path = format!(
+            "data/docker/registry/v2/blobs/{algorithm}/{}/{hex}/data",
+            &hex[..2]
+        );
+        let path = self.dir.path().join(path);
+        fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
     /// Puts a blob there; gives whether the registry took it.
     pub fn put(&self, repository: &str, blob: &[u8]) -> bool {
         let uploads = format!("{}/v2/{repository}/blobs/uploads/", self.url());
-        let started = ureq::post(&uploads).header("user-agent", "test").send_empty();
+        let started = ureq::post(&uploads)
+            .header("user-agent", "test")
+            .send_empty();
         let started = started.expect("the registry starts an upload");
         let place = started.headers()["location"].to_str().expect("a URL");
         let digest = inlay::record::Digest::sha256(blob);
         let mark = if place.contains('?') { '&' } else { '?' };
         let put = ureq::put(format!("{place}{mark}digest={digest}"));
-        let put = put.header("user-agent", "test").send(blob);
-        put.is_ok()
+        put.header("user-agent", "test").send(blob).is_ok()
     }
 
     /// Puts a manifest there, of OCI's kind; gives whether the registry took it.
@@ -190,9 +239,8 @@ http: {{addr: "127.0.0.1:0"}}
         let url = format!("{}/v2/{repository}/manifests/{tag}", self.url());
         let put = ureq::put(url)
             .header("user-agent", "test")
-            .header("content-type", "application/vnd.oci.image.manifest.v1+json")
-            .send(manifest);
-        put.is_ok()
+            .header("content-type", "application/vnd.oci.image.manifest.v1+json");
+        put.send(manifest).is_ok()
     }
 
     /// Every request so far, also those that these methods made (their user agent is `test`).
@@ -251,6 +299,61 @@ http: {{addr: "127.0.0.1:0"}}
             .unwrap_or_else(|error| panic!("GET {url}: {error}"));
         (body, digest)
     }
+}
+
+impl Door {
+    /// Who may pass, with [`PASSWORD`](Self::PASSWORD).
+    pub const USER: &str = "user";
+    /// The password.
+    pub const PASSWORD: &str = "open sesame";
+
+    /// Host and port.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The full name of an image.
+    pub fn image(&self, image: &str) -> String {
+        format!("{}/{image}", self.host)
+    }
+
+    /// The configuration of a client who knows the password.
+    pub fn docker_config(&self) -> String {
+        let login = BASE64_STANDARD.encode(format!("{}:{}", Self::USER, Self::PASSWORD));
+        format!(r#"{{"auths":{{"{}":{{"auth":"{login}"}}}}}}"#, self.host)
+    }
+}
+
+fn temporary() -> TempDir {
+    tempfile::Builder::new()
+        .prefix("inlay-registry-")
+        .tempdir()
+        .expect("a temporary directory")
+}
+
+/// Starts one over the images in `data`; gives its host and port.
+fn serve(dir: &Path, data: &Path, auth: &str, http: &str) -> (Daemon, String) {
+    let config = format!(
+        r#"version: 0.1
+log: {{level: info, accesslog: {{disabled: false}}}}
+storage: {{filesystem: {{rootdirectory: "{}"}}, delete: {{enabled: true}}}}
+http: {{addr: "127.0.0.1:0"{http}}}
+{auth}
+"#,
+        data.display()
+    );
+    let config_path = dir.join("config.yml");
+    fs::write(&config_path, config).expect("config.yml is written");
+    let mut command = Command::new(Peers::locate().docker_registry());
+    command.arg("serve").arg(&config_path);
+    let mut daemon = Daemon::spawn("docker-registry", command, &dir.join("log"));
+    // It picks the port and tells it: level=info msg="listening on 127.0.0.1:38685, tls" …
+    let host = daemon.wait_until(Duration::from_secs(10), |daemon| {
+        let log = daemon.log();
+        let (_, rest) = log.split_once("msg=\"listening on ")?;
+        Some(rest.split_once(['"', ','])?.0.to_owned())
+    });
+    (daemon, host)
 }
 
 fn parse(json: &[u8]) -> Value {

@@ -42,8 +42,6 @@ const HUB_REGISTRY: &str = "registry-1.docker.io";
 const CONTENT_DIGEST: &str = "docker-content-digest";
 /// How long a connection may take, as in BuildKit.
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
-/// How long nothing may come.
-const STALL_LIMIT: Duration = Duration::from_secs(60);
 /// How many redirects are followed.
 const MAX_REDIRECTS: usize = 10;
 /// What an error or a token may have (bytes).
@@ -69,7 +67,15 @@ pub struct Registry {
     base: Url,
     credentials: Arc<dyn Credentials>,
     /// What a request carries, once the registry has wanted it.
-    authorization: Mutex<Option<HeaderValue>>,
+    authorization: Mutex<Option<Authorization>>,
+}
+
+/// What a request carries to be let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Authorization {
+    header: HeaderValue,
+    /// Whether it comes of the user's login, or is what anyone gets.
+    as_user: bool,
 }
 
 /// How registries say what is wrong.
@@ -90,6 +96,14 @@ struct ErrorEntry {
 #[serde(rename_all = "camelCase")]
 struct Kind {
     media_type: Option<String>,
+}
+
+/// The host and port of an image's registry.
+pub fn host(reference: &Reference) -> &str {
+    match reference.registry() {
+        HUB => HUB_REGISTRY,
+        host => host,
+    }
 }
 
 /// Whether BuildKit speaks to a host without TLS, if it is not told how: this machine.
@@ -142,7 +156,12 @@ async fn body(mut response: Response, limit: u64, what: &str) -> Result<Bytes, S
 /// What an answer that is no success means.
 async fn refusal(response: Response, what: &str) -> SourceError {
     let status = response.status();
-    let host = response.url().host_str().unwrap_or_default().to_owned();
+    let url = response.url();
+    let host = url.host_str().unwrap_or_default();
+    let host = match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    };
     let said = body(response, MAX_ANSWER, what).await.unwrap_or_default();
     let said = serde_json::from_slice::<Errors>(&said).map(|said| said.errors);
     let said: Vec<String> = said
@@ -167,26 +186,32 @@ async fn refusal(response: Response, what: &str) -> SourceError {
 // === impl Client ===
 
 impl Client {
-    /// With further certificates beside the system's.
+    /// With further certificates beside the system's. Nothing may come for `patience`. What is on
+    /// this machine is not behind the proxy that the environment names: such are Go's rules, and so
+    /// BuildKit's.
     ///
     /// # Errors
     /// Where there is no certificate at all.
-    pub fn new(authorities: &[Certificate]) -> Result<Self, SourceError> {
+    pub fn new(
+        authorities: &[Certificate],
+        patience: Duration,
+        local: bool,
+    ) -> Result<Self, SourceError> {
         // Where another one is the process's already, that one is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let build = |redirects: Policy| {
-            reqwest::Client::builder()
+            let client = reqwest::Client::builder()
                 .user_agent(concat!("inlay/", env!("CARGO_PKG_VERSION")))
                 .connect_timeout(CONNECT_LIMIT)
-                .read_timeout(STALL_LIMIT)
+                .read_timeout(patience)
                 .redirect(redirects)
                 .referer(false)
-                .tls_certs_merge(authorities.iter().cloned())
-                .build()
-                .map_err(|err| SourceError::Unavailable {
-                    what: "registries".to_owned(),
-                    reason: causes(&err),
-                })
+                .tls_certs_merge(authorities.iter().cloned());
+            let client = if local { client.no_proxy() } else { client };
+            client.build().map_err(|err| SourceError::Unavailable {
+                what: "registries".to_owned(),
+                reason: causes(&err),
+            })
         };
         let stay = Policy::custom(|attempt| {
             let first = attempt.previous().first().map(Url::origin);
@@ -213,14 +238,11 @@ impl Registry {
     pub fn new(
         client: Client,
         reference: Reference,
-        plain_http: impl Fn(&str) -> bool,
+        plain_http: bool,
         credentials: Arc<dyn Credentials>,
     ) -> Result<Self, SourceError> {
-        let host = match reference.registry() {
-            HUB => HUB_REGISTRY,
-            host => host,
-        };
-        let scheme = if plain_http(host) { "http" } else { "https" };
+        let host = host(&reference);
+        let scheme = if plain_http { "http" } else { "https" };
         let base = format!("{scheme}://{host}/v2/{}/", reference.repository());
         let base = Url::parse(&base).map_err(|err| SourceError::Malformed {
             what: reference.whole(),
@@ -260,7 +282,7 @@ impl Registry {
                 request = request.header(RANGE, range);
             }
             if let Some(authorization) = &authorization {
-                request = request.header(AUTHORIZATION, authorization);
+                request = request.header(AUTHORIZATION, &authorization.header);
             }
             let response = request.send().await;
             let response = response.map_err(|err| unavailable(causes(&err)))?;
@@ -272,7 +294,18 @@ impl Registry {
             } else if response.status().is_success() {
                 return Ok(response);
             } else {
-                return Err(refusal(response, what).await);
+                let tried = match authorization.map(|carried| carried.as_user) {
+                    Some(true) => " to the user's login",
+                    Some(false) => ", and the user has no login for it",
+                    None => "",
+                };
+                return Err(match refusal(response, what).await {
+                    SourceError::Denied { what, reason } => SourceError::Denied {
+                        what,
+                        reason: format!("{reason}{tried}"),
+                    },
+                    other => other,
+                });
             }
         }
     }
@@ -286,7 +319,7 @@ impl Registry {
     async fn log_in(
         &self,
         refused: &Response,
-        carried: Option<HeaderValue>,
+        carried: Option<Authorization>,
         what: &str,
     ) -> Result<(), SourceError> {
         let mut authorization = self.authorization.lock().await;
@@ -307,14 +340,9 @@ impl Registry {
             default_scope: &default_scope,
             what,
         };
-        let now = answer.to(&challenge, login).await?;
-        if carried.is_some_and(|carried| carried == now) {
-            return Err(SourceError::Denied {
-                what: what.to_owned(),
-                reason: format!("{} does not take the user's login", self.host),
-            });
-        }
-        *authorization = Some(now);
+        let as_user = login.is_some();
+        let header = answer.to(&challenge, login).await?;
+        *authorization = Some(Authorization { header, as_user });
         Ok(())
     }
 }

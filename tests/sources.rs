@@ -1,0 +1,872 @@
+//! Images read from everywhere they can be, each put there by the real thing.
+
+mod support;
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
+use inlay::source::{
+    Access, Anonymous, Credentials, CredentialsError, Location, Login, Settings, Source,
+    SourceError, fetch,
+};
+use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
+use support::{
+    Asked, Buildctl, Buildkitd, Containerd, DockerEngine, Door, ImageStore, Layout, Project,
+    Registry, Scripted,
+};
+use tempfile::TempDir;
+
+/// Above all manifests and configs here.
+const LIMIT: u64 = 1 << 20;
+
+/// Reads by way of what an operator has set.
+struct Reader {
+    runtime: tokio::runtime::Runtime,
+    access: Access,
+}
+
+/// A user with a login, who notes for which hosts it was asked.
+#[derive(Debug)]
+struct User {
+    login: Option<Login>,
+    asked: Mutex<Vec<String>>,
+}
+
+// === impl Reader ===
+
+impl Reader {
+    fn new(settings: Settings) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build();
+        Self {
+            runtime: runtime.unwrap(),
+            access: Access::new(settings).unwrap(),
+        }
+    }
+
+    /// One that may read files below a folder.
+    fn below(path: &Path) -> Self {
+        Self::new(Settings {
+            allow_paths: vec![path.to_owned()],
+            ..Settings::default()
+        })
+    }
+
+    fn wait<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
+    fn open(&self, location: &str) -> Result<Box<dyn Source>, SourceError> {
+        self.open_as(location, Arc::new(Anonymous))
+    }
+
+    fn open_as(
+        &self,
+        location: &str,
+        user: Arc<dyn Credentials>,
+    ) -> Result<Box<dyn Source>, SourceError> {
+        let location: Location = location.parse().unwrap();
+        self.wait(self.access.open(&location, None, user))
+    }
+
+    /// What it says that is wrong with a location.
+    fn refusal(&self, location: &str) -> SourceError {
+        self.refusal_as(location, Arc::new(Anonymous))
+    }
+
+    fn refusal_as(&self, location: &str, user: Arc<dyn Credentials>) -> SourceError {
+        match self.open_as(location, user) {
+            Err(err) => err,
+            Ok(source) => self.wait(source.root(LIMIT)).unwrap_err(),
+        }
+    }
+
+    fn part(
+        &self,
+        source: &dyn Source,
+        of: &Descriptor,
+        range: std::ops::Range<u64>,
+    ) -> Result<Vec<u8>, SourceError> {
+        self.wait(async {
+            let chunks: Vec<Bytes> = source.read(of, range).await?.try_collect().await?;
+            Ok(chunks.concat())
+        })
+    }
+
+    /// That a source gives what `blob` gives, all of it and in parts; the layers' digests.
+    fn check(&self, source: &dyn Source, blob: &dyn Fn(&str) -> Vec<u8>) -> Vec<String> {
+        let (root, bytes) = self.wait(source.root(LIMIT)).unwrap();
+        assert_eq!(bytes, blob(root.digest().as_ref()));
+        let manifests = if root.media_type().to_string().contains("manifest.v1")
+            || root.media_type().to_string().contains("manifest.v2")
+        {
+            vec![root.clone()]
+        } else {
+            let index: ImageIndex = serde_json::from_slice(&bytes).unwrap();
+            index.manifests().clone()
+        };
+        assert!(!manifests.is_empty());
+        let mut layers = Vec::new();
+        for manifest in manifests {
+            let bytes = self.wait(fetch(source, &manifest, LIMIT)).unwrap();
+            assert_eq!(bytes, blob(manifest.digest().as_ref()));
+            let manifest: ImageManifest = serde_json::from_slice(&bytes).unwrap();
+            let config = self.wait(fetch(source, manifest.config(), LIMIT)).unwrap();
+            assert_eq!(config, blob(manifest.config().digest().as_ref()));
+            for layer in manifest.layers() {
+                let data = blob(layer.digest().as_ref());
+                let size = layer.size();
+                assert_eq!(data.len() as u64, size);
+                for range in [
+                    0..size,
+                    0..1,
+                    1..size,
+                    size / 3..size / 2,
+                    size - 1..size,
+                    7..7,
+                ] {
+                    let part = self.part(source, layer, range.clone()).unwrap();
+                    let wanted = &data[range.start as usize..range.end as usize];
+                    assert!(part == wanted, "{range:?} of {layer:?}");
+                }
+                assert!(self.part(source, layer, 0..size + 1).is_err());
+                layers.push(layer.digest().to_string());
+            }
+        }
+        let too_large = self.wait(source.root(root.size() - 1)).unwrap_err();
+        assert!(
+            matches!(too_large, SourceError::TooLarge { .. }),
+            "{too_large}"
+        );
+        let absent = Descriptor::new(
+            "application/octet-stream".into(),
+            5,
+            format!("sha256:{}", "0".repeat(64))
+                .parse::<oci_spec::image::Digest>()
+                .unwrap(),
+        );
+        let missing = self.part(source, &absent, 0..5).unwrap_err();
+        assert!(matches!(missing, SourceError::Missing(_)), "{missing}");
+        layers
+    }
+}
+
+// === impl User ===
+
+impl User {
+    fn new(login: Option<Login>) -> Arc<Self> {
+        Arc::new(Self {
+            login,
+            asked: Mutex::default(),
+        })
+    }
+
+    fn with_password(secret: &str) -> Arc<Self> {
+        Self::new(Some(Login::Password {
+            username: Door::USER.to_owned(),
+            secret: secret.to_owned(),
+        }))
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+#[tonic::async_trait]
+impl Credentials for User {
+    async fn of(&self, host: &str) -> Result<Option<Login>, CredentialsError> {
+        self.asked.lock().unwrap().push(host.to_owned());
+        Ok(self.login.clone())
+    }
+}
+
+/// Two layers, one of them of some hundred kilobytes.
+fn project() -> Project {
+    let project = Project::new().base();
+    project
+        .file("text", "text")
+        .dockerfile("FROM scratch\nADD rootfs.tar /\nCOPY text /\n")
+}
+
+/// Two platforms, so an index.
+fn for_two(build: Buildctl) -> Buildctl {
+    build.opt("platform=linux/amd64,linux/arm64")
+}
+
+fn pushed(image: &str) -> Registry {
+    let (registry, buildkitd, project) = (Registry::start(), Buildkitd::start(), project());
+    let build = Buildctl::new(buildkitd.addr()).project(&project);
+    for_two(build).push(&registry.image(image)).run_ok();
+    registry
+}
+
+/// A file that a build writes.
+fn built(output: &str, file: &str) -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(file);
+    let (buildkitd, project) = (Buildkitd::start(), project());
+    let build = Buildctl::new(buildkitd.addr()).project(&project);
+    let output = format!("{output},dest={}", path.display());
+    build.output(&output).run_ok();
+    (dir, path)
+}
+
+#[test]
+fn a_registry_gives_what_was_pushed() {
+    let registry = pushed("team/app:1");
+    let reader = Reader::new(Settings::default());
+    let image = registry.image("team/app:1");
+    let source = reader.open(&image).unwrap();
+    let layers = reader.check(&*source, &|digest| registry.stored(digest));
+    assert_eq!(layers.len(), 4, "{layers:?}");
+
+    let digest = registry.digest("team/app:1");
+    let by_digest = format!("docker://{}@{digest}", registry.image("team/app"));
+    let source = reader.open(&by_digest).unwrap();
+    let (root, _) = reader.wait(source.root(LIMIT)).unwrap();
+    assert_eq!(root.digest().as_ref(), digest);
+
+    let missing = reader.refusal(&registry.image("team/app:2"));
+    assert!(matches!(missing, SourceError::Missing(_)), "{missing}");
+    assert!(missing.to_string().contains("team/app:2"), "{missing}");
+    let nobody = reader.refusal("127.0.0.1:1/app").to_string();
+    assert!(
+        nobody.contains("127.0.0.1:1") && nobody.contains("refused"),
+        "{nobody}"
+    );
+    let read = registry.requests().into_iter();
+    let read: Vec<_> = read
+        .filter(|request| request.user_agent.starts_with("inlay/"))
+        .collect();
+    assert!(read.iter().any(|request| request.status == 206), "{read:?}");
+}
+
+#[test]
+fn a_password_is_asked_for_only_where_the_registry_wants_one() {
+    let registry = pushed("app:1");
+    let door = registry.with_password();
+    let reader = Reader::new(Settings::default());
+    let user = User::with_password(Door::PASSWORD);
+    let source = reader
+        .open_as(&registry.image("app:1"), user.clone())
+        .unwrap();
+    reader.wait(source.root(LIMIT)).unwrap();
+    assert_eq!(user.asked(), [""; 0]);
+
+    let source = reader.open_as(&door.image("app:1"), user.clone()).unwrap();
+    reader.check(&*source, &|digest| registry.stored(digest));
+    assert_eq!(user.asked(), [door.host()]);
+
+    for (user, said) in [
+        (User::with_password("wrong"), "to the user's login"),
+        (User::new(None), "the user has none for it"),
+        (
+            User::new(Some(Login::IdentityToken("x".to_owned()))),
+            "identity token",
+        ),
+    ] {
+        let refusal = reader.refusal_as(&door.image("app:1"), user);
+        assert!(matches!(refusal, SourceError::Denied { .. }), "{refusal}");
+        let refusal = refusal.to_string();
+        assert!(
+            refusal.contains(said) && refusal.contains("127.0.0.1"),
+            "{refusal}"
+        );
+    }
+}
+
+/// What the registry accepts as a token, for reading `app`.
+fn token(key: &rcgen::CertifiedKey<rcgen::KeyPair>) -> String {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+    use rcgen::SigningKey as _;
+    let header = serde_json::json!({
+        "alg": "ES256", "typ": "JWT", "x5c": [STANDARD.encode(key.cert.der())],
+    });
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = now.unwrap().as_secs();
+    let claims = serde_json::json!({
+        "iss": "test", "aud": "test", "sub": "", "jti": "1",
+        "iat": now - 60, "nbf": now - 60, "exp": now + 600,
+        "access": [{ "type": "repository", "name": "app", "actions": ["pull"] }],
+    });
+    let [header, claims] = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string()));
+    let signed = format!("{header}.{claims}");
+    // Two numbers, as DER; a token has them as 32 bytes each.
+    let der = key.signing_key.sign(signed.as_bytes()).unwrap();
+    let (mut at, mut signature) = (2, Vec::new());
+    for _ in 0..2 {
+        let length = usize::from(der[at + 1]);
+        let number = &der[at + 2..at + 2 + length];
+        let number = &number[number.len().saturating_sub(32)..];
+        signature.extend(std::iter::repeat_n(0, 32 - number.len()));
+        signature.extend(number);
+        at += 2 + length;
+    }
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
+
+fn answer(status: &str, headers: &str, body: &str) -> String {
+    let length = body.len();
+    format!("{status}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}")
+}
+
+#[test]
+fn tokens_are_had_as_buildkitd_has_them() {
+    use base64::Engine as _;
+    let registry = pushed("app:1");
+    let key = rcgen::generate_simple_self_signed(vec!["test".to_owned()]).unwrap();
+    let good = token(&key);
+    let pair = base64::engine::general_purpose::STANDARD.encode("user:open sesame");
+    // Gives the token for one password by GET, for another by POST, and for an identity token.
+    let server = Scripted::start(move |asked| {
+        let basic = asked.headers.get("authorization");
+        let by_get = asked.line.starts_with("GET")
+            && basic.is_some_and(|basic| *basic == format!("Basic {pair}"));
+        let by_post = asked.line.starts_with("POST")
+            && (asked
+                .body
+                .contains("grant_type=password&username=user&password=by+post")
+                || asked
+                    .body
+                    .contains("grant_type=refresh_token&refresh_token=identity"));
+        if by_get {
+            answer(
+                "200 OK",
+                "",
+                &serde_json::json!({ "token": good }).to_string(),
+            )
+        } else if by_post {
+            answer(
+                "200 OK",
+                "",
+                &serde_json::json!({ "access_token": good }).to_string(),
+            )
+        } else if basic.is_none() && asked.line.starts_with("GET") {
+            answer("200 OK", "", r#"{"token":"of.no.use"}"#)
+        } else {
+            answer("401 Unauthorized", "", "")
+        }
+    });
+    let realm = format!("http://{}/token", server.host());
+    let door = registry.with_tokens(&realm, &key.cert.pem());
+    let reader = Reader::new(Settings::default());
+    let image = door.image("app:1");
+    let users = [
+        User::with_password(Door::PASSWORD),
+        User::with_password("by post"),
+        User::new(Some(Login::IdentityToken("identity".to_owned()))),
+    ];
+    for user in users {
+        let before = server.requests().len();
+        let source = reader.open_as(&image, user.clone()).unwrap();
+        reader.check(&*source, &|digest| registry.stored(digest));
+        assert_eq!(user.asked(), [door.host()]);
+        // One token is enough for all of an image.
+        let asked = &server.requests()[before..];
+        assert!(asked.len() <= 2, "{asked:#?}");
+        for Asked { line, body, .. } in asked {
+            let said = format!("{line} {body}");
+            assert!(said.contains("service=test"), "{said}");
+            assert!(said.contains("scope=repository%3Aapp%3Apull"), "{said}");
+            // Secrets have no place in URLs.
+            assert!(
+                !line.contains("identity") && !line.contains("post"),
+                "{line}"
+            );
+        }
+    }
+    for user in [User::with_password("wrong"), User::new(None)] {
+        let refusal = reader.refusal_as(&image, user);
+        assert!(matches!(refusal, SourceError::Denied { .. }), "{refusal}");
+    }
+}
+
+#[test]
+fn tls_is_checked_against_the_certificates_that_the_operator_names() {
+    let registry = pushed("app:1");
+    let names = vec!["127.0.0.1".to_owned(), "0.0.0.0".to_owned()];
+    let key = rcgen::generate_simple_self_signed(names).unwrap();
+    let door = registry.with_tls(&key.cert.pem(), &key.signing_key.serialize_pem());
+    // Loopback by another name: that of a registry elsewhere, for all that is known.
+    let elsewhere = |host: &str| format!("{}/app:1", host.replace("127.0.0.1", "0.0.0.0"));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("ca.pem");
+    std::fs::write(&file, key.cert.pem()).unwrap();
+    let reader = Reader::new(Settings {
+        registry_authorities: vec![file.clone()],
+        ..Settings::default()
+    });
+    let source = reader.open(&elsewhere(door.host())).unwrap();
+    reader.check(&*source, &|digest| registry.stored(digest));
+
+    let other = rcgen::generate_simple_self_signed(vec!["other".to_owned()]).unwrap();
+    std::fs::write(&file, other.cert.pem()).unwrap();
+    let settings = Settings {
+        registry_authorities: vec![file.clone()],
+        ..Settings::default()
+    };
+    let refusal = Reader::new(settings.clone())
+        .refusal(&elsewhere(door.host()))
+        .to_string();
+    assert!(refusal.contains("certificate"), "{refusal}");
+
+    // Without TLS only as the operator says.
+    let settings = |plain: Vec<String>| Settings {
+        plain_http_registries: plain,
+        ..settings.clone()
+    };
+    let plain = elsewhere(registry.host());
+    let refusal = Reader::new(settings(vec![])).refusal(&plain);
+    assert!(
+        matches!(refusal, SourceError::Unavailable { .. }),
+        "{refusal}"
+    );
+    let host = plain.split('/').next().unwrap().to_owned();
+    let source = Reader::new(settings(vec![host]));
+    let found = source.open(&plain).unwrap();
+    source.wait(found.root(LIMIT)).unwrap();
+
+    std::fs::write(&file, "no certificate").unwrap();
+    let refusal = Access::new(settings(vec![])).unwrap_err().to_string();
+    assert!(
+        refusal.contains("ca.pem") && refusal.contains("no certificate"),
+        "{refusal}"
+    );
+}
+
+/// A registry that answers every manifest with `manifest`, and else as it is told.
+fn registry_that(
+    manifest: &'static str,
+    blob: impl Fn(&Asked) -> String + Send + 'static,
+) -> Scripted {
+    Scripted::start(move |asked| match &asked.line {
+        line if line.contains("/manifests/") => answer("200 OK", "", manifest),
+        _ => blob(asked),
+    })
+}
+
+#[test]
+fn a_login_does_not_follow_a_redirect_to_another_host() {
+    let elsewhere = Scripted::start(|asked| match &asked.line {
+        line if line.contains("closed") => answer(
+            "401 Unauthorized",
+            "WWW-Authenticate: Basic realm=x\r\n",
+            "",
+        ),
+        _ => answer("200 OK", "", "12345"),
+    });
+    let host = elsewhere.host().to_owned();
+    let registry = Scripted::start(move |asked| match asked.headers.get("authorization") {
+        None => answer(
+            "401 Unauthorized",
+            "WWW-Authenticate: Basic realm=x\r\n",
+            "",
+        ),
+        Some(_) if asked.line.contains("/manifests/") => answer("200 OK", "", "{}"),
+        Some(_) => {
+            let closed = if asked.line.ends_with("1111") {
+                "closed"
+            } else {
+                "open"
+            };
+            answer(
+                "307 Temporary Redirect",
+                &format!("Location: http://{host}/{closed}\r\n"),
+                "",
+            )
+        }
+    });
+    let reader = Reader::new(Settings::default());
+    let user = User::with_password("secret");
+    let source = reader
+        .open_as(&format!("{}/app:1", registry.host()), user.clone())
+        .unwrap();
+    reader.wait(source.root(LIMIT)).unwrap();
+    let blob = |digit: &str| {
+        let digest = format!("sha256:{}", digit.repeat(64));
+        let digest: oci_spec::image::Digest = digest.parse().unwrap();
+        Descriptor::new("application/octet-stream".into(), 5, digest)
+    };
+    assert_eq!(reader.part(&*source, &blob("0"), 0..5).unwrap(), b"12345");
+    let refusal = reader.part(&*source, &blob("1"), 0..5).unwrap_err();
+    assert!(matches!(refusal, SourceError::Denied { .. }), "{refusal}");
+    let asked = elsewhere.requests();
+    assert_eq!(asked.len(), 2, "{asked:#?}");
+    assert!(
+        asked
+            .iter()
+            .all(|asked| !asked.headers.contains_key("authorization")),
+        "{asked:#?}"
+    );
+    assert_eq!(user.asked(), [registry.host()]);
+}
+
+#[test]
+fn a_token_request_stays_on_its_host() {
+    let thief = Scripted::start(|_| answer("200 OK", "", r#"{"token":"x"}"#));
+    let location = format!("Location: http://{}/\r\n", thief.host());
+    let realm = Scripted::start(move |_| answer("307 Temporary Redirect", &location, ""));
+    let wants = format!(
+        "WWW-Authenticate: Bearer realm=\"http://{}/\"\r\n",
+        realm.host()
+    );
+    let registry = Scripted::start(move |_| answer("401 Unauthorized", &wants, ""));
+    let reader = Reader::new(Settings::default());
+    let user = User::new(Some(Login::IdentityToken("secret".to_owned())));
+    let refusal = reader
+        .refusal_as(&format!("{}/app", registry.host()), user)
+        .to_string();
+    assert!(refusal.contains("307"), "{refusal}");
+    assert_eq!(realm.requests().len(), 1);
+    assert!(thief.requests().is_empty());
+}
+
+#[test]
+fn a_registry_that_lies_gets_an_error() {
+    let reader = Reader::new(Settings::default());
+    let blob = Descriptor::new(
+        "application/octet-stream".into(),
+        10,
+        format!("sha256:{}", "0".repeat(64))
+            .parse::<oci_spec::image::Digest>()
+            .unwrap(),
+    );
+    let part = |answer_with: fn() -> String| {
+        let registry = registry_that("{}", move |_| answer_with());
+        let source = reader.open(&format!("{}/app", registry.host())).unwrap();
+        reader
+            .part(&*source, &blob, 2..5)
+            .map_err(|err| err.to_string())
+    };
+    // No ranges: what is wanted is taken of the whole.
+    assert_eq!(part(|| answer("200 OK", "", "0123456789")).unwrap(), b"234");
+    assert_eq!(
+        part(|| answer(
+            "206 Partial Content",
+            "Content-Range: bytes 2-4/10\r\n",
+            "234"
+        ))
+        .unwrap(),
+        b"234"
+    );
+    for (answer_with, said) in [
+        (
+            (|| answer("200 OK", "", "012")) as fn() -> String,
+            "too early",
+        ),
+        (
+            || {
+                answer(
+                    "206 Partial Content",
+                    "Content-Range: bytes 0-2/10\r\n",
+                    "012",
+                )
+            },
+            "bytes 2-4/",
+        ),
+        (|| answer("206 Partial Content", "", "234"), "bytes 2-4/"),
+        (
+            || {
+                answer(
+                    "206 Partial Content",
+                    "Content-Range: bytes 2-4/10\r\n",
+                    "23",
+                )
+            },
+            "too early",
+        ),
+        (
+            || {
+                answer(
+                    "206 Partial Content",
+                    "Content-Range: bytes 2-4/10\r\n",
+                    "23456",
+                )
+            },
+            "more comes",
+        ),
+        (
+            || {
+                "206 Partial Content\r\nContent-Length: 3\r\nContent-Range: bytes 2-4/10\r\n\r\n2"
+                    .to_owned()
+            },
+            "127.0.0.1",
+        ),
+        (
+            || {
+                answer(
+                    "500 Internal Server Error",
+                    "",
+                    r#"{"errors":[{"code":"UNKNOWN","message":"oh"}]}"#,
+                )
+            },
+            "UNKNOWN: oh",
+        ),
+        (|| answer("404 Not Found", "", "<html>"), "does not exist"),
+        (|| "nonsense\r\n\r\n".to_owned(), "127.0.0.1"),
+    ] {
+        let refusal = part(answer_with).unwrap_err();
+        assert!(refusal.contains(said), "{said}: {refusal}");
+    }
+
+    let root = |registry: &Scripted, name: &str| {
+        reader
+            .refusal(&format!("{}/{name}", registry.host()))
+            .to_string()
+    };
+    let wrong = Scripted::start(|_| {
+        let digest = format!("Docker-Content-Digest: sha256:{}\r\n", "0".repeat(64));
+        answer("200 OK", &digest, "{}")
+    });
+    assert!(root(&wrong, "app").contains("has digest"));
+    let plain = registry_that("{}", |_| answer("404 Not Found", "", ""));
+    assert!(root(&plain, &format!("app@sha256:{}", "0".repeat(64))).contains("has digest"));
+    let endless = Scripted::start(|_| {
+        let body = " ".repeat(LIMIT as usize + 1);
+        format!("200 OK\r\nConnection: close\r\n\r\n{body}")
+    });
+    assert!(root(&endless, "app").contains("larger than 1048576 bytes"));
+    let text = registry_that("text", |_| answer("404 Not Found", "", ""));
+    assert!(root(&text, "app").contains("malformed"));
+    let unknown =
+        Scripted::start(|_| answer("401 Unauthorized", "WWW-Authenticate: Negotiate\r\n", ""));
+    assert!(root(&unknown, "app").contains("no login that is known"));
+}
+
+#[test]
+fn who_falls_silent_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("silent.sock");
+    let _silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let reader = Reader::new(Settings {
+        containerd_address: socket,
+        patience: Duration::from_millis(300),
+        ..Settings::default()
+    });
+    let refusal = reader.refusal("containerd:app").to_string();
+    assert!(refusal.contains("nothing came for 300ms"), "{refusal}");
+
+    let silent = Scripted::start(|_| {
+        loop {
+            std::thread::park();
+        }
+    });
+    let refusal = reader.refusal(&format!("{}/app", silent.host()));
+    assert!(
+        matches!(refusal, SourceError::Unavailable { .. }),
+        "{refusal}"
+    );
+    assert!(refusal.to_string().contains("timed out"), "{refusal}");
+
+    // Half of a blob.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let half = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234";
+        std::io::Write::write_all(&mut stream, half).unwrap();
+        loop {
+            std::thread::park();
+        }
+    });
+    let source = reader.open(&format!("{host}/app")).unwrap();
+    let digest = format!("sha256:{}", "0".repeat(64)).parse::<oci_spec::image::Digest>();
+    let blob = Descriptor::new("application/octet-stream".into(), 10, digest.unwrap());
+    let refusal = reader.part(&*source, &blob, 0..10).unwrap_err().to_string();
+    assert!(refusal.contains("timed out"), "{refusal}");
+}
+
+#[test]
+fn containerd_gives_what_it_imported_by_namespace() {
+    let containerd = Containerd::start();
+    let (_dir, tar) = built("type=oci,name=docker.io/library/app:1", "app.tar");
+    containerd.import("builds", &tar);
+    let layout = Layout::from_tar(&tar);
+    let settings = |namespace: &str| Settings {
+        containerd_address: containerd.socket(),
+        containerd_namespace: namespace.to_owned(),
+        ..Settings::default()
+    };
+    let reader = Reader::new(settings("builds"));
+    let digest = layout.digest();
+    for name in ["app:1", "docker.io/library/app:1"] {
+        let source = reader.open(&format!("containerd:{name}")).unwrap();
+        let layers = reader.check(&*source, &|digest| layout.blob(digest));
+        assert_eq!(layers.len(), 2);
+    }
+    let other = Reader::new(settings("default"));
+    let location: Location = "containerd:app:1".parse().unwrap();
+    let named = other
+        .access
+        .open(&location, Some("builds"), Arc::new(Anonymous));
+    let (root, _) = other.wait(other.wait(named).unwrap().root(LIMIT)).unwrap();
+    assert_eq!(root.digest().as_ref(), digest);
+
+    for (reader, name) in [
+        (&other, "app:1"),
+        (&reader, "app:2"),
+        (&reader, "any string"),
+    ] {
+        let refusal = reader.refusal(&format!("containerd:{name}"));
+        assert!(matches!(refusal, SourceError::Missing(_)), "{refusal}");
+        assert!(refusal.to_string().contains(name), "{refusal}");
+    }
+    let nowhere = Reader::new(Settings {
+        containerd_address: "/nowhere.sock".into(),
+        ..Settings::default()
+    });
+    let refusal = nowhere.refusal("containerd:app:1").to_string();
+    assert!(
+        refusal.contains("/nowhere.sock") && refusal.contains("No such file"),
+        "{refusal}"
+    );
+}
+
+#[test]
+fn a_layout_is_the_same_in_a_folder_and_in_a_tar() {
+    let (tars, tar) = built(
+        "type=oci,\"name=docker.io/me/app:1,docker.io/me/app:2\"",
+        "app.tar",
+    );
+    let layout = Layout::from_tar(&tar);
+    let reader = Reader::new(Settings {
+        allow_paths: vec![tars.path().to_owned(), layout.path().to_owned()],
+        ..Settings::default()
+    });
+    let folder = layout.path().display().to_string();
+    for place in [
+        format!("oci:{folder}"),
+        format!("oci-archive:{}", tar.display()),
+    ] {
+        for pick in ["", ":1", ":2", ":docker.io/me/app:2", ":@1"] {
+            let source = reader.open(&format!("{place}{pick}")).unwrap();
+            let layers = reader.check(&*source, &|digest| layout.blob(digest));
+            assert_eq!(layers.len(), 2, "{place}{pick}");
+        }
+        for pick in [":3", ":@2"] {
+            let refusal = reader.refusal(&format!("{place}{pick}"));
+            assert!(matches!(refusal, SourceError::Missing(_)), "{refusal}");
+        }
+    }
+    // What the digest does not match, and what is cut off.
+    let blob = |name: &str| layout.path().join("blobs").join(name.replace(':', "/"));
+    let manifest = blob(&layout.digest());
+    let mut bytes = std::fs::read(&manifest).unwrap();
+    bytes[0] = b' ';
+    std::fs::write(&manifest, &bytes).unwrap();
+    let refusal = reader.refusal(&format!("oci:{folder}"));
+    assert!(matches!(refusal, SourceError::Digest { .. }), "{refusal}");
+    std::fs::write(&manifest, &bytes[1..]).unwrap();
+    let refusal = reader.refusal(&format!("oci:{folder}")).to_string();
+    assert!(refusal.contains("bytes, not"), "{refusal}");
+    std::fs::remove_file(&manifest).unwrap();
+    let refusal = reader.refusal(&format!("oci:{folder}"));
+    assert!(matches!(refusal, SourceError::Missing(_)), "{refusal}");
+
+    let closed = Reader::new(Settings::default());
+    let refusal = closed
+        .refusal(&format!("oci-archive:{}", tar.display()))
+        .to_string();
+    assert!(refusal.contains("--allow-path"), "{refusal}");
+    let wrong = reader
+        .refusal(&format!("oci:{}", tar.display()))
+        .to_string();
+    assert!(wrong.contains("it is no folder"), "{wrong}");
+    let wrong = reader.refusal(&format!("oci-archive:{folder}")).to_string();
+    assert!(wrong.contains("it is no file"), "{wrong}");
+}
+
+/// That a source has these layers' contents, uncompressed, and that config.
+fn check_saved(reader: &Reader, source: &dyn Source, layout: &Layout) -> usize {
+    let (root, bytes) = reader.wait(source.root(LIMIT)).unwrap();
+    assert_eq!(reader.wait(fetch(source, &root, LIMIT)).unwrap(), bytes);
+    let manifest: ImageManifest = serde_json::from_slice(&bytes).unwrap();
+    let config = reader
+        .wait(fetch(source, manifest.config(), LIMIT))
+        .unwrap();
+    assert_eq!(config, layout.config());
+    for layer in manifest.layers() {
+        // Verified against its digest.
+        let data = reader.wait(fetch(source, layer, 64 << 20)).unwrap();
+        let (half, end) = (layer.size() / 2, layer.size());
+        assert!(reader.part(source, layer, half..end).unwrap() == data[half as usize..]);
+    }
+    manifest.layers().len()
+}
+
+#[test]
+fn what_docker_exporters_write_has_a_manifest() {
+    let (dir, tar) = built("type=docker,name=docker.io/library/app:1", "app.tar");
+    let layout = Layout::from_tar(&tar);
+    let reader = Reader::below(dir.path());
+    let tar = format!("docker-archive:{}", tar.display());
+    for pick in ["", ":app:1", ":@0"] {
+        let source = reader.open(&format!("{tar}{pick}")).unwrap();
+        assert_eq!(check_saved(&reader, &*source, &layout), 2, "{pick}");
+        let (root, _) = reader.wait(source.root(LIMIT)).unwrap();
+        // The layers are those of the real manifest.
+        let (_, bytes) = reader.wait(source.root(LIMIT)).unwrap();
+        let made: ImageManifest = serde_json::from_slice(&bytes).unwrap();
+        let real = layout.manifest();
+        for (made, real) in made.layers().iter().zip(real["layers"].as_array().unwrap()) {
+            assert_eq!(made.digest().as_ref(), real["digest"].as_str().unwrap());
+            assert_eq!(made.size(), real["size"].as_u64().unwrap());
+            assert_eq!(
+                made.media_type().to_string(),
+                real["mediaType"].as_str().unwrap()
+            );
+        }
+        assert!(root.size() > 0);
+    }
+    let refusal = reader.refusal(&format!("{tar}:app:2"));
+    assert!(matches!(refusal, SourceError::Missing(_)), "{refusal}");
+}
+
+#[test]
+fn docker_engine_gives_its_images_saved_and_from_its_store() {
+    let (dir, tar) = built("type=docker,name=docker.io/library/app:1", "app.tar");
+    let reader = Reader::below(dir.path());
+    for store in [ImageStore::Classic, ImageStore::Containerd] {
+        let engine = DockerEngine::start(store);
+        let docker = |args: &[&str]| {
+            let output = engine.docker(args);
+            assert!(
+                output.status.success(),
+                "{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        };
+        docker(&["load", "--input", &tar.to_string_lossy()]);
+        let saved = dir.path().join(format!("{store:?}.tar"));
+        docker(&["save", "--output", &saved.to_string_lossy(), "app:1"]);
+        let layout = Layout::from_tar(&saved);
+        let source = reader
+            .open(&format!("docker-archive:{}:app:1", saved.display()))
+            .unwrap();
+        assert_eq!(check_saved(&reader, &*source, &layout), 2, "{store:?}");
+        // Such an archive is a layout, too.
+        let source = reader
+            .open(&format!("oci-archive:{}", saved.display()))
+            .unwrap();
+        let layers = reader.check(&*source, &|digest| layout.blob(digest));
+        assert_eq!(layers.len(), 2, "{store:?}");
+        if store == ImageStore::Containerd {
+            let reader = Reader::new(Settings {
+                containerd_address: engine.containerd_socket(),
+                containerd_namespace: "moby".to_owned(),
+                ..Settings::default()
+            });
+            let source = reader.open("containerd:app:1").unwrap();
+            let layers = reader.check(&*source, &|digest| layout.blob(digest));
+            assert_eq!(layers.len(), 2);
+        }
+    }
+}
