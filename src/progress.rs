@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use tonic::Status;
 use tracing::{info, warn};
 
-use crate::daemon::{Daemon, new_id};
+use crate::daemon::Daemon;
 use crate::llb::notice::{Notice, notice};
 use crate::proto::gateway::{SolveRequest, WarnRequest};
 
@@ -38,7 +38,7 @@ async fn show(
 ) -> Result<(), Status> {
     let mut gateway = daemon.gateway(build)?;
     let text = format!("inlay: {text}");
-    let Notice { definition, vertex } = notice(&text, &new_id());
+    let Notice { definition, vertex } = notice(&text);
     let shown = SolveRequest {
         definition: Some(definition.into()),
         allow_result_return: true,

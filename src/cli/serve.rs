@@ -132,6 +132,7 @@ impl Serve {
             containerd_namespace: self.containerd_namespace,
             plain_http_registries: self.plain_http_registry,
             registry_authorities: self.registry_ca,
+            ..Settings::default()
         })?;
         tokio::runtime::Builder::new_multi_thread()
             .enable_all()

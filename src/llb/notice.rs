@@ -18,12 +18,13 @@ pub struct Notice {
     pub vertex: String,
 }
 
-/// An operation with this name. The nonce is to differ from notice to notice: equal operations of
-/// several builds have one name.
-pub fn notice(text: &str, nonce: &str) -> Notice {
+/// An operation with this name. Another text makes another operation: equal ones of several builds
+/// have one name. The same text makes the same, which leaves nothing more in the daemon when it is
+/// said again.
+pub fn notice(text: &str) -> Notice {
     const NONE: i64 = -1;
     let directory = pb::FileActionMkDir {
-        path: format!("/inlay-{nonce}"),
+        path: format!("/inlay-{}", sha256(text.as_bytes()).replace(':', "-")),
         mode: 0o755,
         timestamp: NONE,
         ..Default::default()
@@ -69,12 +70,12 @@ mod tests {
 
     #[test]
     fn a_notice_is_one_operation_with_its_name() {
-        let graph = Graph::parse(&notice("text", "a").definition, &Limits::default()).unwrap();
+        let graph = Graph::parse(&notice("text").definition, &Limits::default()).unwrap();
         let [vertex] = graph.vertices() else {
             panic!("{graph:?}")
         };
         assert_eq!(vertex.name.as_deref(), Some("text"));
-        let other = Graph::parse(&notice("text", "b").definition, &Limits::default()).unwrap();
+        let other = Graph::parse(&notice("other").definition, &Limits::default()).unwrap();
         assert_ne!(vertex.digest, other.vertices()[0].digest);
     }
 }

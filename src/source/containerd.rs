@@ -194,7 +194,7 @@ impl Store {
         let what = format!("blob {digest}");
         let request = self.request(InfoRequest { digest });
         let mut content = ContentClient::new(self.channel.clone());
-        let answer = timeout(PATIENCE, content.info(request)).await;
+        let answer = timeout(self.patience, content.info(request)).await;
         let answer = answer.map_err(|_| self.silent(&what))?;
         let answer = answer.map_err(|status| self.failed(&what, &status))?;
         let size = answer.into_inner().info.map(|info| info.size);
