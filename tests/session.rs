@@ -192,10 +192,7 @@ fn only_the_client_has_the_registrys_password() {
         .clone()
         .env("DOCKER_CONFIG", &config_of(&nobody))
         .run_err();
-    assert!(
-        refused.message().contains("no basic auth credentials"),
-        "{refused}"
-    );
+    assert!(refused.message().contains("401 Unauthorized"), "{refused}");
     build.env("DOCKER_CONFIG", &config_of(&config)).run_ok();
     assert!(registry.digest("demo:locked").starts_with("sha256:"));
 }
