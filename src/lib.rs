@@ -6,7 +6,8 @@
 //! and the format; this page is the way of a build through the crate.
 //!
 //! # The way of a build
-//! 1. [`control`] listens and pipes every call between a client and the daemon, but for two.
+//! 1. [`control`] listens and pipes every call between a client and the daemon, but for a few. The
+//!    client's own [`session`] is carried on, call by call.
 //! 2. `Control.Solve` begins a build. [`plan`] reads what it asks for. If that is inline cache in
 //!    an image, the request goes on without that wish, and the build is known by its ref.
 //! 3. `LLBBridge.Return` hands over the build's result. [`result`] finds the images in it, and

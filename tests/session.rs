@@ -193,10 +193,7 @@ fn only_the_client_has_the_registrys_password() {
         .clone()
         .env("DOCKER_CONFIG", &config_of(&nobody))
         .run_err();
-    assert!(
-        refused.message().contains("no basic auth credentials"),
-        "{refused}"
-    );
+    assert!(refused.message().contains("401 Unauthorized"), "{refused}");
     build.env("DOCKER_CONFIG", &config_of(&config)).run_ok();
     assert!(registry.digest("demo:locked").starts_with("sha256:"));
 }
@@ -206,12 +203,11 @@ fn in_the_context(stand: &Stand, project: &Project) -> support::Running {
     let begun = stand.buildkitd.log().matches("session started").count();
     let build = stand.build(project).spawn();
     let begins = wait_for(3 * SOON, || {
-        // The whole context is far from there, and some of it is.
         let log = stand.buildkitd.log();
-        let moves = stand.inlay.log().contains("session");
-        (log.matches("session started").count() > begun || moves).then_some(())
+        (log.matches("session started").count() > begun).then_some(())
     });
     assert!(begins.is_some(), "{}", build.kill());
+    // Some of it, and far from all.
     std::thread::sleep(Duration::from_millis(300));
     build
 }
@@ -236,7 +232,6 @@ fn a_client_killed_in_the_middle_of_its_context_leaves_nothing() {
     let project = Project::new().dockerfile("FROM scratch\nCOPY large /\n");
     let sparse = File::create(project.path().join("large")).unwrap();
     sparse.set_len(4 << 30).unwrap();
-    stand.buildkitd.sessions();
     let small = Project::new()
         .dockerfile("FROM scratch\nCOPY file /\n")
         .file("file", "text\n");

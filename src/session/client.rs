@@ -44,6 +44,10 @@ const STREAM_WINDOW: u32 = 256 << 10;
 /// hold up the others.
 const CONNECTION_WINDOW: u32 = 256 * STREAM_WINDOW;
 
+/// How many calls the daemon may give up before they are looked at: a build that is canceled gives
+/// up all of its calls in a moment.
+const MAX_EARLY_RESETS: usize = 1024;
+
 /// The sessions of clients in flight, by their ids.
 #[derive(Debug, Clone, Default)]
 pub struct Sessions(Arc<Registry>);
@@ -62,6 +66,13 @@ pub struct ClientSession {
     methods: HashSet<String>,
     offers: Offers,
     requests: SendRequest<Body>,
+}
+
+/// Keeps a session known until it is dropped.
+#[derive(Debug)]
+struct Registration {
+    sessions: Sessions,
+    session: Arc<ClientSession>,
 }
 
 type Offers = Arc<Mutex<HashMap<String, Arc<dyn Store>>>>;
@@ -153,12 +164,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Keeps a session known until it is dropped.
-#[derive(Debug)]
-struct Registration {
-    sessions: Sessions,
-    session: Arc<ClientSession>,
-}
+// === impl Registration ===
 
 impl Drop for Registration {
     fn drop(&mut self) {
@@ -271,11 +277,11 @@ impl Opening {
         let (head, from_daemon) = answer.into_parts();
         let (to_client, body) = messages();
         tokio::spawn(async move {
-            let closed = to_client.clone();
+            let (taken, to_daemon) = (to_client.clone(), self.to_daemon.clone());
             tokio::select! {
-                () = self.carry(Reader::new(from_daemon), to_client) => {}
-                // The client is gone, and all its calls are.
-                () = closed.closed() => {}
+                () = self.carry(Reader::new(from_daemon), to_client) => to_daemon.finish(Ok(None)),
+                // The client is gone. The daemon's stream is reset, as the client's is.
+                () = taken.closed() => to_daemon.finish(Err(canceled())),
             }
         });
         Response::from_parts(head, body.boxed_unsync())
@@ -329,6 +335,7 @@ impl Opening {
                     .max_frame_size(MAX_FRAME)
                     .max_header_list_size(MAX_HEADER_LIST)
                     .max_concurrent_streams(None)
+                    .max_pending_accept_reset_streams(MAX_EARLY_RESETS)
                     .serve_connection(TokioIo::new(with_daemon), calls);
                 tokio::select! {
                     result = connection => result,
@@ -344,7 +351,6 @@ impl Opening {
             Some(End::Broken(err)) => to_daemon.finish(Err(err)),
             Some(End::Clean(_)) => to_daemon.finish(Ok(None)),
             end => {
-                to_daemon.finish(Ok(None));
                 to_client.finish(last_words("the client", end, ended_by_client));
                 return;
             }
@@ -353,6 +359,13 @@ impl Opening {
         let end = from_daemon.drain().await;
         to_client.finish(last_words("the daemon", Some(end), Ok(())));
     }
+}
+
+/// What resets a call as one is that nobody waits for.
+fn canceled() -> BodyError {
+    let mut status = Status::cancelled("the client is gone");
+    status.set_source(Arc::new(h2::Error::from(h2::Reason::CANCEL)));
+    status.into()
 }
 
 /// What a client is told at the end of its session.

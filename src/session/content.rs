@@ -548,4 +548,33 @@ mod tests {
         };
         assert!(matches!(refusal(&lie), StoreError::Digest { .. }));
     }
+
+    #[tokio::test]
+    async fn a_read_has_its_range_whatever_pieces_it_comes_in() {
+        let read = async |range: Range<u64>, pieces: Vec<&'static [u8]>| {
+            let pieces = pieces
+                .into_iter()
+                .map(|piece| Ok(Bytes::from_static(piece)));
+            let mut replies = replies("d", range, stream::iter(pieces).boxed());
+            let mut read = Vec::new();
+            while let Some(reply) = replies.next().await {
+                let reply = reply?;
+                read.push((reply.offset, reply.data));
+            }
+            Ok::<_, Status>(read)
+        };
+        let expected: [(i64, Bytes); 2] = [(3, "ab".into()), (5, "c".into())];
+        // What is more than the range is cut.
+        let pieces = vec![&b"ab"[..], b"", b"cd", b"e"];
+        assert_eq!(read(3..6, pieces).await.unwrap(), expected);
+        assert_eq!(read(3..3, vec![b"a"]).await.unwrap(), []);
+        // A large piece is cut into messages.
+        static LARGE: [u8; 3 * READ_CHUNK / 2] = [7; 3 * READ_CHUNK / 2];
+        let messages = read(0..LARGE.len() as u64, vec![&LARGE]).await.unwrap();
+        let lengths: Vec<_> = messages.iter().map(|(_, data)| data.len()).collect();
+        assert_eq!(lengths, [READ_CHUNK, READ_CHUNK / 2]);
+        let short = read(3..6, vec![b"ab"]).await.unwrap_err();
+        assert_eq!(short.code(), tonic::Code::DataLoss);
+        assert_eq!(short.message(), "blob d ends 1 bytes early");
+    }
 }

@@ -532,13 +532,17 @@ async fn the_ends_of_clients_and_daemons_pass() {
     stand.of_daemon.finish(broken());
     let end = end_of(&stand.to_client).await;
     assert!(matches!(end, End::Broken(_)), "{end:?}");
+    let end = end_of(&stand.to_daemon).await;
+    assert!(matches!(end, End::Clean(None)), "{end:?}");
 
     // The client's call is gone: its bodies are dropped, and so the daemon's stream is.
     let ends = ends(&[]);
     drop(ends.with_client);
-    timeout(SOON, ends.with_daemon.writer.closed())
-        .await
-        .unwrap();
+    let closed = ends.with_daemon.writer.closed();
+    timeout(SOON, closed).await.unwrap();
+    let end = timeout(SOON, ends.with_daemon.reader.drain()).await;
+    let end = end.expect("its other half ends, too");
+    assert!(matches!(end, End::Broken(_)), "{end:?}");
 }
 
 #[tokio::test]
