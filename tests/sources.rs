@@ -682,6 +682,10 @@ fn who_falls_silent_is_not_waited_for() {
     let host = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
+        // Who answers before it is asked breaks the protocol.
+        let request = std::io::BufReader::new(&stream);
+        let lines = std::io::BufRead::lines(request).map(|line| line.unwrap());
+        assert!(lines.take_while(|line| !line.is_empty()).count() > 1);
         let half = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234";
         std::io::Write::write_all(&mut stream, half).unwrap();
         loop {
