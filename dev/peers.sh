@@ -6,7 +6,7 @@
 #   bin/direct bin/descriptors bin/oracle   tests/clients, with the same modules
 #   bin/runc bin/docker-registry            Debian's packages, unpacked
 #   rootfs.tar                              a base image of Debian's busybox
-#   docker-engine/                          a Debian tree with Docker Engine
+#   docker-engine/                          a Debian tree with Docker Engine, containerd
 #
 # Quick when all is there. `versions` in that directory says what was taken.
 set -euo pipefail

@@ -546,7 +546,18 @@ fn a_registry_that_lies_gets_an_error() {
             .part(&*source, &blob, 2..5)
             .map_err(|err| err.to_string())
     };
-    // No ranges: what is wanted is taken of the whole.
+    // No ranges: what is wanted is taken of the whole, however it comes in pieces.
+    let whole: String = (0..50_000).map(|number| format!("{number:07} ")).collect();
+    let large = Descriptor::new(
+        "application/octet-stream".into(),
+        whole.len() as u64,
+        blob.digest().clone(),
+    );
+    let wanted = whole[300_000..300_010].to_owned();
+    let registry = registry_that("{}", move |_| answer("200 OK", "", &whole));
+    let source = reader.open(&format!("{}/app", registry.host())).unwrap();
+    let found = reader.part(&*source, &large, 300_000..300_010).unwrap();
+    assert_eq!(found, wanted.as_bytes());
     assert_eq!(part(|| answer("200 OK", "", "0123456789")).unwrap(), b"234");
     assert_eq!(
         part(|| answer(
@@ -671,6 +682,10 @@ fn who_falls_silent_is_not_waited_for() {
     let host = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
+        // Who answers before it is asked breaks the protocol.
+        let request = std::io::BufReader::new(&stream);
+        let lines = std::io::BufRead::lines(request).map(|line| line.unwrap());
+        assert!(lines.take_while(|line| !line.is_empty()).count() > 1);
         let half = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234";
         std::io::Write::write_all(&mut stream, half).unwrap();
         loop {
