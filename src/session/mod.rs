@@ -4,6 +4,7 @@
 //! It knows how a session is held, and nothing of the builds that use it.
 
 mod content;
+pub mod framing;
 mod tunnel;
 
 use std::io;
