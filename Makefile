@@ -3,11 +3,13 @@
 
 CARGO        ?= cargo
 FUZZ_SECONDS ?= 600
+SEMVER_BASE  ?= $(shell git describe --tags --abbrev=0 2>/dev/null || echo main)
+SEMVER_CHECKS = 0.51.0
 N            ?= 10000
 # Another for each run; a failure names the one of its case.
 SEED         ?= $(shell date +%s)
 
-.PHONY: help build peers demo test differential lint bench fuzz clean
+.PHONY: help build peers demo test differential lint semver bench fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -21,8 +23,10 @@ peers: ## get the real daemons and clients, pinned, outside this tree
 demo: build peers ## one project built by BuildKit and through inlay, side by side
 	dev/demo.sh
 
-test: peers ## unit, property and end-to-end tests, these on real daemons
+test: peers ## unit, property and end-to-end tests, these on real daemons; a few seconds of fuzzing
 	$(CARGO) test --locked --no-fail-fast
+	$(CARGO) test --locked --no-default-features --doc
+	$(MAKE) fuzz FUZZ_SECONDS=5
 
 differential: peers ## N (10000) generated caches, read and written by us and by BuildKit
 	INLAY_DIFFERENTIAL_CASES=$(N) INLAY_DIFFERENTIAL_SEED=$(SEED) \
@@ -33,17 +37,42 @@ lint: ## formatting, clippy, documentation: no warning passes
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --lib --no-default-features -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --lib --no-default-features
+	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
+	@# The pure core has no runtime and no network.
+	@tree=$$($(CARGO) tree --locked --no-default-features --edges normal --prefix none) && \
+		! printf '%s\n' "$$tree" | grep -E '^(tokio|tonic|hyper|h2|http|tower|mio|socket2)'
+
+semver: ## the library's API against SEMVER_BASE: the last tag, or main
+	@cargo semver-checks --version 2>/dev/null | grep -q ' $(SEMVER_CHECKS)$$' || \
+		$(CARGO) install --locked cargo-semver-checks@$(SEMVER_CHECKS)
+	@# What rustdoc writes for programs is unstable, but needs no other compiler.
+	RUSTC_BOOTSTRAP=1 $(CARGO) semver-checks --baseline-rev $(SEMVER_BASE) --only-explicit-features
 
 bench: build peers ## inlay against BuildKit by itself, alternating runs
 	$(CARGO) bench --locked
 
-fuzz: ## each fuzz target for FUZZ_SECONDS (600)
-	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz@0.13.2
-	@# libFuzzer's instrumentation is unstable in rustc, but needs no other compiler.
+# libFuzzer's instrumentation, as cargo-fuzz asks for it, but for the address sanitizer: all of inlay
+# is safe code. `--target` keeps it from what only runs while building.
+FUZZ_FLAGS = -Cpasses=sancov-module -Ccodegen-units=1 --cfg fuzzing \
+	-Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+	-Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares
+FUZZ_TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
+FUZZ_DIR    ?= $(abspath fuzz/target)
+
+fuzz: ## each fuzz target for FUZZ_SECONDS (600), from its seeds and what was found before
+	@command -v c++ >/dev/null || { apt-get update -qq && apt-get install -qq -y --no-install-recommends g++; }
+	RUSTFLAGS='$(FUZZ_FLAGS)' $(CARGO) build --locked --release --bins --manifest-path fuzz/Cargo.toml \
+		--target $(FUZZ_TARGET) --target-dir $(FUZZ_DIR)
 	@for target in fuzz/fuzz_targets/*.rs; do \
-		name=$$(basename "$$target" .rs); mkdir -p fuzz/corpus/$$name; \
-		RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$name fuzz/corpus/$$name fuzz/corpus-seed/$$name -- \
-			-max_total_time=$(FUZZ_SECONDS) -max_len=8192 || exit 1; \
+		name=$$(basename "$$target" .rs); log=fuzz/artifacts/$$name/log; \
+		mkdir -p fuzz/corpus/$$name fuzz/artifacts/$$name; \
+		$(FUZZ_DIR)/$(FUZZ_TARGET)/release/$$name fuzz/corpus/$$name fuzz/corpus-seed/$$name \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=16384 -timeout=25 -print_final_stats=1 \
+			-artifact_prefix=fuzz/artifacts/$$name/ >$$log 2>&1 || { tail -n 50 $$log; exit 1; }; \
+		echo "$$name: $$(sed -n 's/^stat::number_of_executed_units: //p' $$log) runs"; \
 	done
 
 clean: ## what building left here; the peers stay

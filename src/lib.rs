@@ -35,19 +35,11 @@
 //! use inlay::record::{Limits, RecordSet, select};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let base = format!("sha256:{}", "1".repeat(64));
-//! # let step = format!("sha256:{}", "2".repeat(64));
-//! # let blob = format!("sha256:{}", "3".repeat(64));
 //! // What a daemon exports as `type=local`: layers, and records that are keys of steps.
-//! let exported = format!(
-//!     r#"{{"layers":[{{"blob":"{blob}","parent":-1}}],
-//!         "records":[{{"digest":"{base}"}},
-//!                    {{"digest":"{step}","inputs":[[{{"link":0}}]],
-//!                      "layers":[{{"layer":0,"createdAt":"2026-11-24T12:00:00Z"}}]}}]}}"#
-//! );
-//! let set = RecordSet::parse(exported.as_bytes(), &Limits::default())?;
+//! let exported = std::fs::read("examples/image/cache.json")?;
+//! let set = RecordSet::parse(&exported, &Limits::default())?;
 //! let cache = select(&set)?;
-//! assert_eq!((cache.records().len(), cache.layers()), (2, 1));
+//! assert_eq!((cache.records().len(), cache.layers()), (9, 3));
 //!
 //! let image = br#"{"architecture":"amd64","os":"linux"}"#;
 //! let cached = config::embed(image, &cache.encode(), config::DEFAULT_LIMIT)?;
@@ -55,6 +47,19 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! `examples/` of the repository has a program for each job: read the cache of an image, list it,
+//! embed it, strip it. `examples/image/` has what BuildKit v0.34.2 exported for a small build, and
+//! the config of its image.
+// Without the server its modules are not there to be linked to.
+#![cfg_attr(not(feature = "server"), doc = "")]
+#![cfg_attr(not(feature = "server"), doc = "[`control`]: #the-pure-core")]
+#![cfg_attr(not(feature = "server"), doc = "[`plan`]: #the-pure-core")]
+#![cfg_attr(not(feature = "server"), doc = "[`result`]: #the-pure-core")]
+#![cfg_attr(not(feature = "server"), doc = "[`export`]: #the-pure-core")]
+#![cfg_attr(not(feature = "server"), doc = "[`session`]: #the-pure-core")]
+#![cfg_attr(not(feature = "server"), doc = "[`exported`]: #the-pure-core")]
+#![cfg_attr(not(feature = "server"), doc = "[`image_cache`]: #the-pure-core")]
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod image;

@@ -8,6 +8,9 @@ use std::borrow::Cow;
 
 use thiserror::Error;
 
+/// The highest number of a field.
+const MAX_NUMBER: u32 = (1 << 29) - 1;
+
 /// Why bytes are no protobuf message.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum WireError {
@@ -17,7 +20,7 @@ pub enum WireError {
     /// A variable-length number has more than 64 bits.
     #[error("protobuf number at byte {0} has more than 64 bits")]
     Overlong(usize),
-    /// A field number is 0, or a wire type is none of those in use.
+    /// A field number is out of range, or a wire type is none of those in use.
     #[error("protobuf key {key} at byte {at} is no field number with a wire type in use")]
     Key {
         /// Where the key stands.
@@ -123,8 +126,8 @@ fn read_field(message: &[u8], start: usize) -> Result<Field<'_>, WireError> {
     let (key, mut at) = read_varint(message, start)?;
     let bad_key = WireError::Key { at: start, key };
     let number = match u32::try_from(key >> 3) {
-        Ok(0) | Err(_) => return Err(bad_key),
-        Ok(number) => number,
+        Ok(number @ 1..=MAX_NUMBER) => number,
+        _ => return Err(bad_key),
     };
     let truncated = || WireError::Truncated(start);
     let end_after = |at: usize, length: u64| {
@@ -241,6 +244,12 @@ mod tests {
         );
         assert_eq!(refusal(b"\x02\x00"), WireError::Key { at: 0, key: 2 });
         assert_eq!(refusal(b"\x0b\x0c"), WireError::Key { at: 0, key: 11 });
+        // One more than the highest number; the decoders of messages refuse it as well.
+        let key = 1 << 32;
+        assert_eq!(
+            refusal(b"\x80\x80\x80\x80\x10\x00"),
+            WireError::Key { at: 0, key }
+        );
         assert_eq!(
             refusal(b"\x1a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"),
             WireError::Truncated(0)

@@ -30,6 +30,18 @@ pub const DEFAULT_LIMIT: usize = 8 << 20;
 ///
 /// Of several such members the last counts, and a `null` is none, as in Go.
 ///
+/// ```
+/// use inlay::image::config::{DEFAULT_LIMIT, cache_of};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let config = std::fs::read("examples/image/config.json")?;
+/// let records = cache_of(&config, DEFAULT_LIMIT)?.expect("this image has a cache");
+/// assert!(records.starts_with(br#"[{"digest":"sha256:"#));
+/// assert_eq!(cache_of(br#"{"os":"linux"}"#, DEFAULT_LIMIT)?, None);
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// A [`ConfigError`] where `config` is too long or no JSON object, or the cache no base64 text.
 pub fn cache_of(config: &[u8], limit: usize) -> Result<Option<Vec<u8>>, ConfigError> {
@@ -62,6 +74,16 @@ fn cache_under(
 /// `config` without the inline cache, whatever that is, and otherwise byte for byte the same.
 /// `limit` bounds its length.
 ///
+/// ```
+/// use inlay::image::config::{DEFAULT_LIMIT, strip};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let config = br#"{"os":"linux", "moby.buildkit.cache.v0":"W10=", "author":"me"}"#;
+/// assert_eq!(strip(config, DEFAULT_LIMIT)?, br#"{"os":"linux", "author":"me"}"#);
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// A [`ConfigError`] where `config` is too long or no JSON object.
 pub fn strip(config: &[u8], limit: usize) -> Result<Vec<u8>, ConfigError> {
@@ -71,6 +93,18 @@ pub fn strip(config: &[u8], limit: usize) -> Result<Vec<u8>, ConfigError> {
 /// `config` with the inline cache `cache` (base64) as its last member, in place of any that it
 /// had; otherwise byte for byte the same, so that [`strip`] undoes it. `limit` bounds the length
 /// of `config` and of what comes out.
+///
+/// ```
+/// use inlay::image::config::{DEFAULT_LIMIT, embed, strip};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let config = br#"{ "os": "linux" }"#;
+/// let cached = embed(config, "W10=", DEFAULT_LIMIT)?;
+/// assert_eq!(cached, br#"{ "os": "linux","moby.buildkit.cache.v0":"W10=" }"#);
+/// assert_eq!(strip(&cached, DEFAULT_LIMIT)?, config);
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 /// A [`ConfigError`] where `config` is no JSON object, `cache` is not base64, or one of the two

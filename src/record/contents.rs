@@ -17,6 +17,27 @@ use super::{Digest, Link, RecordSet};
 type Id = [u8; 32];
 
 /// The content that the steps of a build read, beside its definition.
+///
+/// ```
+/// use inlay::record::{Contents, Limits, RecordSet};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let export = std::fs::read("examples/image/cache.json")?;
+/// let set = RecordSet::parse(&export, &Limits::default())?;
+/// let known = Contents::of(&set);
+/// assert_eq!(known.len(), 1);
+///
+/// // The same build, exported by a daemon that found its steps by their definitions alone.
+/// let mut later = set.clone();
+/// later.retain_links(|record, input, link| {
+///     set.records()[record].inputs[input].len() == 1 || !set.is_content(link)
+/// });
+/// assert!(Contents::of(&later).is_empty());
+/// assert_eq!(later.add_contents(&known), 1);
+/// assert_eq!(Contents::of(&later), known);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Contents {
     /// What the build ends in.

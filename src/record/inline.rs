@@ -92,6 +92,21 @@ impl InlineCache {
     /// `image_layers`, whoever wrote it. What it holds need not be canonical, so it comes back
     /// as a set.
     ///
+    /// ```
+    /// use inlay::record::{InlineCache, Limits, RecordSet, select};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let export = std::fs::read("examples/image/cache.json")?;
+    /// let set = RecordSet::parse(&export, &Limits::default())?;
+    /// let cache = select(&set)?;
+    /// // An image names its layers by the digests of their blobs, or by their diff IDs.
+    /// let layers: Vec<_> = (1..=3).map(|n| format!("sha256:{n:064}").parse()).collect::<Result<_, _>>()?;
+    /// let read = InlineCache::decode(&cache.encode(), &layers, &Limits::default())?;
+    /// assert_eq!(select(&read)?, cache);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`DecodeError::Base64`] for a text that is not base64, and else as
     /// [`RecordSet::parse_inline`].

@@ -25,6 +25,21 @@ use super::{
 /// Which records are final is settled before any go for their `random:` key: what the lost end
 /// of a build leaves behind as last would be taken for the image, with fewer layers or others.
 ///
+/// ```
+/// use inlay::record::{Limits, RecordSet, select};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let export = std::fs::read("examples/image/cache.json")?;
+/// let set = RecordSet::parse(&export, &Limits::default())?;
+/// let cache = select(&set)?;
+/// assert_eq!((cache.layers(), cache.records().len()), (3, 9));
+/// // The clock of the build has no place in it.
+/// assert!(String::from_utf8(export)?.contains("createdAt"));
+/// assert!(!String::from_utf8(cache.to_json())?.contains("createdAt"));
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// A [`SelectError`] where there is no such final record, or no one image that it is.
 pub fn select(set: &RecordSet) -> Result<InlineCache, SelectError> {

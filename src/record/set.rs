@@ -78,6 +78,20 @@ pub struct RecordSet {
 impl RecordSet {
     /// Reads a BuildKit cache config, `{"layers":[…],"records":[…]}`.
     ///
+    /// ```
+    /// use inlay::record::{Limits, RecordSet};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// // Of `--export-cache type=local`, the blob that the manifest has as its config.
+    /// let export = std::fs::read("examples/image/cache.json")?;
+    /// let set = RecordSet::parse(&export, &Limits::default())?;
+    /// assert_eq!((set.layers().len(), set.records().len()), (3, 9));
+    /// let [last] = set.finals()[..] else { panic!("one build has one end") };
+    /// assert_eq!(set.records()[last].results[0].len(), 3);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// A [`ParseError`] where it is not such JSON, exceeds `limits` or breaks a rule of the
     /// format.

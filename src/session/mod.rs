@@ -7,7 +7,8 @@ mod auth;
 mod byte_stream;
 mod client;
 mod content;
-mod framing;
+pub mod framing;
+pub mod messages;
 mod tunnel;
 
 use std::io;

@@ -1,19 +1,19 @@
 //! The session's byte stream: `Control.Session` carries it as messages, one HTTP/2 connection
 //! within another, with the daemon as its client.
 
-use bytes::Bytes;
-use futures_util::{StreamExt as _, stream};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use futures_util::stream;
+use tokio::io::{DuplexStream, duplex};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Status};
 
+use super::messages::{self, MAX_MESSAGE};
 use crate::daemon::Daemon;
 use crate::proto::control::BytesMessage;
 
 /// How much of the stream is held between the two connections (bytes).
-const BUFFER: usize = 64 << 10;
+const BUFFER: usize = 2 * MAX_MESSAGE;
 /// What the session offers, as the daemon wants it told beforehand.
 const METHODS: [&str; 6] = [
     "/grpc.health.v1.Health/Check",
@@ -35,7 +35,7 @@ pub async fn open(
     closed: &CancellationToken,
 ) -> Result<DuplexStream, Status> {
     let (near, far) = duplex(BUFFER);
-    let (mut from_near, mut to_near) = tokio::io::split(far);
+    let (from_near, to_near) = tokio::io::split(far);
     let (messages, outgoing) = mpsc::channel::<BytesMessage>(4);
     let outgoing = stream::unfold(outgoing, |mut outgoing| async move {
         let message = outgoing.recv().await?;
@@ -59,24 +59,10 @@ pub async fn open(
             MetadataValue::from_static(method),
         );
     }
-    let send = async move {
-        let mut buffer = vec![0; BUFFER / 2];
-        while let Ok(read @ 1..) = from_near.read(&mut buffer).await {
-            let data = Bytes::copy_from_slice(&buffer[..read]);
-            if messages.send(BytesMessage { data }).await.is_err() {
-                break;
-            }
-        }
-    };
+    let send = messages::send(from_near, messages);
     // It answers at once: as the client of the connection within, it has the first word.
-    let mut incoming = daemon.control().session(request).await?.into_inner();
-    let receive = async move {
-        while let Some(Ok(message)) = incoming.next().await {
-            if to_near.write_all(&message.data).await.is_err() {
-                break;
-            }
-        }
-    };
+    let incoming = daemon.control().session(request).await?.into_inner();
+    let receive = messages::receive(incoming, to_near);
     let closed = closed.clone();
     tokio::spawn(async move {
         tokio::select! {

@@ -1,12 +1,12 @@
-//! Lists the inline cache of an image config, or takes it out.
+//! Lists the inline cache of an image config: its records, what they have for a result, and which
+//! records each of their inputs may come from.
 //!
 //! ```text
-//! crane config registry.example/app | cargo run --example inline_cache
-//! crane config registry.example/app | cargo run --example inline_cache -- --strip
+//! crane config registry.example/app | cargo run --example list_cache
 //! ```
 
 use std::error::Error;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 
 use inlay::image::config::{self, DEFAULT_LIMIT};
 use inlay::record::{Limits, RecordSet};
@@ -26,10 +26,6 @@ struct RootFs {
 fn main() -> Result<(), Box<dyn Error>> {
     let mut bytes = Vec::new();
     io::stdin().read_to_end(&mut bytes)?;
-    if std::env::args().any(|arg| arg == "--strip") {
-        io::stdout().write_all(&config::strip(&bytes, DEFAULT_LIMIT)?)?;
-        return Ok(());
-    }
     let Some(cache) = config::cache_of(&bytes, DEFAULT_LIMIT)? else {
         println!("no inline cache");
         return Ok(());
