@@ -13,7 +13,9 @@ use crate::exported::Exported;
 use crate::llb::probe::Probe;
 use crate::llb::{self, Assumptions, Evidence, Graph, Lineage, Link, layers};
 use crate::proto::pb;
-use crate::record::{self, Digest, InlineCache, InlineResult, Limits, ParseError, RecordSet, SelectError};
+use crate::record::{
+    self, Digest, InlineCache, InlineResult, Limits, ParseError, RecordSet, SelectError,
+};
 
 /// Why there is no cache.
 #[derive(Debug, Error)]

@@ -171,7 +171,9 @@ fn inline(request: &SolveRequest) -> Option<Inline> {
     }
     // An exporter that the client's session names later is an image or does not look at the config.
     let image = image_exporter(request)?;
-    let ignore = asked.first().and_then(|inline| inline.attrs.get("ignore-error"));
+    let ignore = asked
+        .first()
+        .and_then(|inline| inline.attrs.get("ignore-error"));
     let compression = COMPRESSION_ATTRS
         .iter()
         .filter_map(|attr| Some(((*attr).to_owned(), image.get(*attr)?.clone())))
@@ -443,12 +445,17 @@ mod tests {
             registry: RegistryImports::Daemon,
             ..ALL
         };
-        let planned = decide(&importing.encode_to_vec(), without).unwrap().unwrap();
+        let planned = decide(&importing.encode_to_vec(), without)
+            .unwrap()
+            .unwrap();
         assert_eq!(planned.imports.len(), 1);
     }
 
     #[test]
     fn what_is_no_solve_request_is_an_error() {
-        assert!(matches!(decide(b"\x0a\xff", ALL), Err(PlanError::Decode(_))));
+        assert!(matches!(
+            decide(b"\x0a\xff", ALL),
+            Err(PlanError::Decode(_))
+        ));
     }
 }

@@ -143,7 +143,10 @@ fn a_missing_image_is_told_and_the_build_goes_on() {
     let built = build.import_cache(&stand.import("missing:1")).run_ok();
     assert_eq!(built.warnings, [""; 0], "{built}");
     let step = built.vertex("importing cache manifest from");
-    assert!(step.error.as_deref().unwrap().contains("not found"), "{built}");
+    assert!(
+        step.error.as_deref().unwrap().contains("not found"),
+        "{built}"
+    );
 }
 
 /// What a daemon with its own inline cache made, imported again and again.
@@ -223,11 +226,17 @@ fn a_cache_under_the_proposed_key_is_found() {
     let mut manifest = stand.registry.manifest("demo:1");
     manifest["config"]["digest"] = Digest::sha256(&older).to_string().into();
     manifest["config"]["size"] = older.len().into();
-    assert!(stand.registry.tag("demo:older", manifest.to_string().as_bytes()));
+    assert!(
+        stand
+            .registry
+            .tag("demo:older", manifest.to_string().as_bytes())
+    );
 
     let ran = stand.buildkitd.executed().len();
     stand.buildkitd.wipe();
-    let build = stand.build(&project).import_cache(&stand.import("demo:older"));
+    let build = stand
+        .build(&project)
+        .import_cache(&stand.import("demo:older"));
     let built = build.push(&stand.registry.image("demo:2")).run_ok();
     assert_imported(&built, &stand.registry.image("demo:older"));
     assert!(said(&built)[0].contains("layers through inlay"), "{built}");
@@ -235,7 +244,9 @@ fn a_cache_under_the_proposed_key_is_found() {
     // Where the operator leaves these imports to the daemon, it finds nothing.
     stand.buildkitd.wipe();
     stand.inlay = Inlay::start(&stand.buildkitd, &["--registry-imports=daemon"]);
-    let build = stand.build(&project).import_cache(&stand.import("demo:older"));
+    let build = stand
+        .build(&project)
+        .import_cache(&stand.import("demo:older"));
     assert_eq!(build.run_ok().steps_cached(), [""; 0]);
 }
 
@@ -246,7 +257,9 @@ fn an_index_is_read_for_the_platforms_of_the_build() {
     let project = Project::new()
         .file("source.txt", "some text\n")
         .dockerfile("FROM scratch\nCOPY source.txt /\n");
-    let both = stand.build(&project).opt("platform=linux/amd64,linux/arm64");
+    let both = stand
+        .build(&project)
+        .opt("platform=linux/amd64,linux/arm64");
     stand.push(&both, "demo:1", "");
     stand.buildkitd.wipe();
     let index = stand.registry.image("demo:1");
@@ -264,12 +277,18 @@ fn an_index_is_read_for_the_platforms_of_the_build() {
     let built = build.clone().opt("platform=linux/arm64").run_ok();
     assert_imported(&built, &index);
     assert_eq!(read_by_inlay(&stand), 1, "one config");
-    let built = build.clone().opt("platform=linux/arm64,linux/amd64").run_ok();
+    let built = build
+        .clone()
+        .opt("platform=linux/arm64,linux/amd64")
+        .run_ok();
     assert_imported(&built, &index);
     assert_eq!(read_by_inlay(&stand), 3, "two more");
     let built = build.opt("platform=linux/s390x").run_ok();
     let [warning] = &built.warnings[..] else {
         panic!("warns once: {built}")
     };
-    assert!(warning.ends_with("it has no image for linux/s390x"), "{warning}");
+    assert!(
+        warning.ends_with("it has no image for linux/s390x"),
+        "{warning}"
+    );
 }

@@ -174,7 +174,10 @@ impl Image {
             }
             12 => {
                 let layer = numbers.below(layers);
-                image.manifest["layers"].as_array_mut().unwrap().remove(layer);
+                image.manifest["layers"]
+                    .as_array_mut()
+                    .unwrap()
+                    .remove(layer);
                 format!("layer {layer} is dropped")
             }
             _ => {
@@ -261,7 +264,10 @@ fn no_damaged_cache_fails_a_build_or_gives_a_wrong_file() {
         format!("type=local,dest={}", tree.display()),
         format!("type=oci,dest={}", archive.display()),
     ];
-    let build = stand.build(&project).output(&outputs[0]).output(&outputs[1]);
+    let build = stand
+        .build(&project)
+        .output(&outputs[0])
+        .output(&outputs[1]);
     build.run_ok();
     let expected = files(&tree);
     assert!(expected.contains_key("all.txt"));
@@ -329,5 +335,9 @@ fn lay_out(layout: &Path, stand: &Stand, image: &Image, mutated: &Mutated) {
         }],
     });
     fs::write(layout.join("index.json"), index.to_string()).unwrap();
-    fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    fs::write(
+        layout.join("oci-layout"),
+        r#"{"imageLayoutVersion":"1.0.0"}"#,
+    )
+    .unwrap();
 }

@@ -55,7 +55,11 @@ pub struct Serve {
     #[arg(long, value_name = "DIR")]
     allow_path: Vec<PathBuf>,
     /// containerd's socket, for imports of containerd:NAME
-    #[arg(long, value_name = "PATH", default_value = "/run/containerd/containerd.sock")]
+    #[arg(
+        long,
+        value_name = "PATH",
+        default_value = "/run/containerd/containerd.sock"
+    )]
     containerd_address: PathBuf,
     /// The containerd namespace of imports that name none (Docker Engine's is moby)
     #[arg(long, value_name = "NAME", default_value = "default")]

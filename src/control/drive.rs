@@ -42,11 +42,7 @@ pub async fn drive(exporter: &Exporter, build: &Arc<Build>, direct: Direct) -> S
     }
 }
 
-async fn to_return(
-    exporter: &Exporter,
-    build: &Arc<Build>,
-    direct: Direct,
-) -> Result<(), Status> {
+async fn to_return(exporter: &Exporter, build: &Arc<Build>, direct: Direct) -> Result<(), Status> {
     let mut gateway = exporter.daemon.gateway(&build.plan.build)?;
     wait_until_known(&mut gateway).await?;
     let request = with_imports(&exporter.daemon, build, request(direct)).await?;

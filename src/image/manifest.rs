@@ -87,7 +87,8 @@ impl Document {
 pub fn for_platform<'a>(index: &'a ImageIndex, wanted: &Platform) -> Option<&'a Descriptor> {
     index.manifests().iter().find(|manifest| {
         let is_image = matches!(manifest.media_type(), MediaType::ImageManifest)
-            || manifest.media_type().as_ref() == "application/vnd.docker.distribution.manifest.v2+json";
+            || manifest.media_type().as_ref()
+                == "application/vnd.docker.distribution.manifest.v2+json";
         let Some(platform) = manifest.platform().as_ref() else {
             return false;
         };
@@ -177,10 +178,7 @@ mod tests {
             Document::read(both.as_bytes()),
             Err(ManifestError::Ambiguous)
         ));
-        assert!(matches!(
-            Document::read(b"{}"),
-            Err(ManifestError::Neither)
-        ));
+        assert!(matches!(Document::read(b"{}"), Err(ManifestError::Neither)));
         assert!(matches!(
             Document::read(b"[1"),
             Err(ManifestError::Json { .. })
@@ -200,7 +198,11 @@ mod tests {
         let manifest = format!(r#"{{"schemaVersion":2,"config":{cache},"layers":[]}}"#);
         let index = format!(r#"{{"schemaVersion":2,"manifests":[{cache}]}}"#);
         for document in [manifest, index] {
-            assert!(Document::read(document.as_bytes()).unwrap().is_cache_export());
+            assert!(
+                Document::read(document.as_bytes())
+                    .unwrap()
+                    .is_cache_export()
+            );
         }
     }
 

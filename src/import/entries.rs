@@ -135,10 +135,7 @@ struct Options {
 // === impl Entry ===
 
 impl Entry {
-    fn new<'a>(
-        kind: &str,
-        attrs: impl IntoIterator<Item = (&'a String, &'a String)>,
-    ) -> Self {
+    fn new<'a>(kind: &str, attrs: impl IntoIterator<Item = (&'a String, &'a String)>) -> Self {
         let attrs = attrs.into_iter().map(|(k, v)| (k.clone(), v.clone()));
         Self {
             kind: kind.to_owned(),

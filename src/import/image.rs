@@ -11,9 +11,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::image::config::{self, ConfigError};
-use crate::record::{
-    Contradiction, Digest, DigestError, Limits, ParseError, RecordSet, base64,
-};
+use crate::record::{Contradiction, Digest, DigestError, Limits, ParseError, RecordSet, base64};
 
 /// A layer that is not compressed, by its media types: its blob's digest is its diff ID.
 const UNCOMPRESSED: [&str; 3] = [

@@ -258,7 +258,7 @@ impl Imports {
             Some(name) => {
                 let mut attrs = entry.attrs.clone();
                 attrs.remove(NAMESPACE);
-                attrs.insert(REF.to_owned(), pinned(name, root.digest().as_ref()));
+                attrs.insert(REF.to_owned(), pinned(name, &root));
                 outcome.verdict = Verdict::Replace(Entry {
                     kind: REGISTRY.to_owned(),
                     attrs,

@@ -30,8 +30,8 @@ pub enum Found {
     CacheExport,
     /// Images for the build's platforms that have a cache; perhaps none.
     Images {
-        /// What the ref named.
-        root: Descriptor,
+        /// The digest of what the ref named.
+        root: String,
         /// The images.
         images: Vec<CachedImage>,
         /// What was read (bytes).
@@ -140,7 +140,7 @@ async fn read_all(source: &dyn Source, platforms: &[Platform]) -> Result<Found, 
         images.extend(checked(source, &descriptor, &manifest, &config).await?);
     }
     Ok(Found::Images {
-        root,
+        root: root.digest().to_string(),
         images,
         bytes,
     })
@@ -173,10 +173,13 @@ async fn checked(
     stream::iter(image.layers())
         .map(Ok::<_, ReadingError>)
         .try_for_each_concurrent(LOOKS, |layer| async move {
-            source.look(layer).await.map_err(|reason| ReadingError::Layer {
-                digest: digest(),
-                reason,
-            })
+            source
+                .look(layer)
+                .await
+                .map_err(|reason| ReadingError::Layer {
+                    digest: digest(),
+                    reason,
+                })
         })
         .await?;
     Ok(Some(image))

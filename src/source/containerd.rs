@@ -17,8 +17,8 @@ use tower::service_fn;
 
 use super::location::reference;
 use super::{ByteStream, Source, SourceError, exactly, fetch, has_size, within};
-use crate::proto::content::{InfoRequest, ReadContentRequest};
 use crate::proto::content::content_client::ContentClient;
+use crate::proto::content::{InfoRequest, ReadContentRequest};
 use crate::proto::images::GetImageRequest;
 use crate::proto::images::images_client::ImagesClient;
 
