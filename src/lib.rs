@@ -10,14 +10,17 @@
 //!    client's own [`session`] is carried on, call by call.
 //! 2. `Control.Solve` begins a build. [`plan`] reads what it asks for. If that is inline cache in
 //!    an image, the request goes on without that wish, and the build is known by its ref.
-//! 3. `LLBBridge.Return` hands over the build's result. [`result`] finds the images in it, and
+//! 3. If it imports cache from images, [`import`] reads each through a [`source`], checks it, and
+//!    has the daemon import what was checked: from where it is, or from a content store that is
+//!    offered on the client's session.
+//! 4. `LLBBridge.Return` hands over the build's result. [`result`] finds the images in it, and
 //!    [`export`] gives them their cache: it has the daemon evaluate the result, and then solve the
 //!    same definition once more, on a [`session`] of inlay's own, with an export of the cache to
 //!    that session. The client's build is still open and its steps are shared, so nothing runs.
-//! 4. [`exported`] reads what came. [`image_cache`] makes the cache of it: [`record`] checks the
+//! 5. [`exported`] reads what came. [`image_cache`] makes the cache of it: [`record`] checks the
 //!    graph of records and brings it into canonical form, [`llb`] lays the definition over it and
 //!    tells the records of this build from those of the daemon's past.
-//! 5. [`image`] puts the cache into the image's config, the result goes on, and the daemon exports
+//! 6. [`image`] puts the cache into the image's config, the result goes on, and the daemon exports
 //!    an image that carries it.
 //!
 //! A client that solves a frontend or a definition by `Control.Solve` itself has no `Return`;

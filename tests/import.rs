@@ -8,7 +8,9 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use inlay::image::config::{self, DEFAULT_LIMIT};
 use inlay::record::Digest;
-use support::{BuildOutput, Inlay, Project, Stand};
+use support::{
+    BuildOutput, Buildx, Containerd, Direct, DockerEngine, ImageStore, Inlay, Project, Stand,
+};
 
 /// Steps that write other bytes each time they run: an image that is built again tells.
 const STAGES: &str = "\
@@ -291,4 +293,133 @@ fn an_index_is_read_for_the_platforms_of_the_build() {
         warning.ends_with("it has no image for linux/s390x"),
         "{warning}"
     );
+}
+
+#[test]
+fn from_containerd() {
+    let containerd = Containerd::start();
+    let images = tempfile::tempdir().unwrap();
+    let path = images.path().join("app.tar");
+    let mut stand = Stand::start();
+    let address = format!("--containerd-address={}", containerd.socket().display());
+    stand.inlay = Inlay::start(&stand.buildkitd, &[&address]);
+    let project = project();
+    let build = stand.build(&project).export_cache("type=inline");
+    let output = format!("type=oci,name=app:1,dest={}", path.display());
+    build.clone().output(&output).run_ok();
+    containerd.import("some", &path);
+    let ran = stand.buildkitd.executed().len();
+    stand.buildkitd.wipe();
+    let build = build.push(&stand.registry.image("again:1"));
+    let import = "type=inline,ref=containerd:app:1";
+    // In another namespace it is not.
+    let elsewhere = build.clone().import_cache(import).run_ok();
+    let [warning] = &elsewhere.warnings[..] else {
+        panic!("warns once: {elsewhere}")
+    };
+    assert!(
+        warning.contains("namespace default does not exist"),
+        "{warning}"
+    );
+    let more = stand.buildkitd.executed().len();
+    stand.buildkitd.wipe();
+    let built = build
+        .import_cache(&format!("{import},namespace=some"))
+        .run_ok();
+    assert_imported(&built, "containerd:app:1");
+    assert_eq!(stand.buildkitd.executed().len(), more);
+    assert!(more > ran);
+}
+
+/// From Docker Engine's own image store, into which the build put it, and which nobody pushed.
+#[test]
+fn from_the_store_of_docker_engine() {
+    let engine = DockerEngine::start(ImageStore::Containerd);
+    let address = engine.containerd_socket();
+    let address = format!("--containerd-address={}", address.display());
+    let args = [address.as_str(), "--containerd-namespace=moby"];
+    let inlay = Inlay::in_front_of(&engine.buildkitd_addr(), &args);
+    let project = project();
+    let buildx = Buildx::remote(&inlay.addr());
+    let build = buildx
+        .build(&project)
+        .args([
+            "--network=host",
+            "--output=type=image,name=docker.io/library/app:1",
+        ])
+        .cache_to("type=inline");
+    let first = build.clone().run_ok();
+    assert_eq!(first.steps_ran().len(), 7, "{first}");
+    let digest = |engine: &DockerEngine| {
+        let output = engine.docker(&["image", "inspect", "--format", "{{.Id}}", "app:1"]);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let image = digest(&engine);
+    let pruned = engine.docker(&["builder", "prune", "--all", "--force"]);
+    assert!(pruned.status.success(), "{pruned:?}");
+    let again = build
+        .cache_from("type=inline,ref=containerd:app:1")
+        .run_ok();
+    assert_imported(&again, "containerd:app:1");
+    assert_eq!(digest(&engine), image);
+}
+
+/// Only the client knows the password.
+#[test]
+fn from_a_registry_that_wants_a_password() {
+    let mut stand = Stand::start();
+    let door = stand.registry.with_password();
+    let project = project();
+    stand.push(&stand.build(&project), "demo:1", "");
+    let login = Project::new().file("config.json", door.docker_config());
+    let ran = stand.buildkitd.executed().len();
+    for registry_imports in ["checked", "inlay"] {
+        stand.buildkitd.wipe();
+        let who = format!("--registry-imports={registry_imports}");
+        stand.inlay = Inlay::start(&stand.buildkitd, &[&who]);
+        let build = stand.build(&project).push(&stand.registry.image("demo:2"));
+        let import = format!("type=registry,ref={}", door.image("demo:1"));
+        let built = build
+            .import_cache(&import)
+            .env("DOCKER_CONFIG", login.path().to_str().unwrap())
+            .run_ok();
+        assert_imported(&built, &door.image("demo:1"));
+        assert_eq!(stand.buildkitd.executed().len(), ran, "{built}");
+    }
+    // Without it, nothing is imported and nothing fails.
+    stand.buildkitd.wipe();
+    let nobody = Project::new();
+    let import = format!("type=inline,ref={}", door.image("demo:1"));
+    let built = stand
+        .build(&project)
+        .import_cache(&import)
+        .env("DOCKER_CONFIG", nobody.path().to_str().unwrap())
+        .run_ok();
+    let [warning] = &built.warnings[..] else {
+        panic!("warns once: {built}")
+    };
+    assert!(warning.contains("401"), "{warning}");
+}
+
+/// A client that solves by itself, and has no gateway: inlay is its gateway then.
+#[test]
+fn for_a_client_without_a_gateway() {
+    let mut stand = Stand::start();
+    let project = project();
+    stand.push(&stand.build(&project), "demo:1", "");
+    let ran = stand.buildkitd.executed().len();
+    let import = format!("type=inline,ref={}", stand.registry.image("demo:1"));
+    for export in [true, false] {
+        stand.buildkitd.wipe();
+        let name = stand.registry.image("demo:2");
+        let direct = Direct::frontend(stand.inlay.addr(), &project);
+        let direct = direct.import_cache(&import).push(&name);
+        let direct = if export {
+            direct.export_cache("type=inline")
+        } else {
+            direct
+        };
+        direct.run_ok();
+        assert_eq!(stand.buildkitd.executed().len(), ran);
+    }
 }

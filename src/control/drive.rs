@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 use tracing::info;
 
 use super::builds::{Build, Export};
-use super::{gateway_solve, returns};
+use super::{gateway_solve, report, returns};
 use crate::daemon::{Daemon, Gateway};
 use crate::export::{Conclusion, Exporter};
 use crate::plan::Direct;
@@ -50,7 +50,9 @@ async fn to_return(exporter: &Exporter, build: &Arc<Build>, direct: Direct) -> R
         Err(status) => returns::failed(&status),
         Ok(response) => {
             let result = response.into_inner().result;
-            match conclude(exporter, build, &result).await {
+            let concluded = conclude(exporter, build, &result).await;
+            report::moved(&exporter.daemon, build).await;
+            match concluded {
                 Conclusion::Unchanged => returns::solved(result),
                 Conclusion::Cached(cached) => returns::solved(cached.into()),
                 Conclusion::Failed(status) => returns::failed(&status),

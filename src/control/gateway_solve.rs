@@ -16,11 +16,11 @@ use tracing::{Instrument as _, info_span};
 use super::builds::Build;
 use super::connection::Connection;
 use super::pipe::{PipeError, Upstream};
+use super::report;
 use super::unary::{Call, refusal};
 use crate::daemon::Daemon;
+use crate::import;
 use crate::import::entries::in_gateway_solve;
-use crate::import::{self, Note};
-use crate::progress;
 use crate::relay::Body;
 use crate::wire::{self, WireError};
 
@@ -77,19 +77,7 @@ pub async fn with_imports(
     if !build.told.swap(true, Ordering::Relaxed) {
         // Beside the build, which need not wait for it.
         let (daemon, build) = (daemon.clone(), Arc::clone(build));
-        tokio::spawn(async move { tell(&daemon, &build).await }.in_current_span());
+        tokio::spawn(async move { report::imported(&daemon, &build).await }.in_current_span());
     }
     in_gateway_solve(message, |entry| import::verdict(outcomes, entry)).map(Some)
-}
-
-/// Tells a user what became of the imports.
-async fn tell(daemon: &Daemon, build: &Build) {
-    let reference = &build.plan.build;
-    for outcome in build.imports.outcomes().await {
-        match &outcome.note {
-            Note::Nothing => {}
-            Note::Step(text) => progress::step(daemon, reference, text).await,
-            Note::Warning(text) => progress::warn(daemon, reference, text, None).await,
-        }
-    }
 }

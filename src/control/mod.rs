@@ -12,6 +12,7 @@ mod connection;
 mod drive;
 mod gateway_solve;
 mod pipe;
+mod report;
 mod returns;
 mod server;
 mod sessions;

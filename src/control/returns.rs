@@ -10,6 +10,7 @@ use tracing::{Instrument as _, info_span};
 use super::builds::{Build, Export};
 use super::connection::Connection;
 use super::pipe::{PipeError, Upstream};
+use super::report;
 use super::unary::{Call, refusal};
 use crate::export::Conclusion;
 use crate::proto::gateway::ReturnRequest;
@@ -35,9 +36,12 @@ pub async fn intercept(
         Err(err) => return Ok(refusal(Status::invalid_argument(format!("inlay: {err}")))),
     };
     let span = info_span!("build", build = %reference);
-    let message = changed(connection, &reference, &build, &call)
-        .instrument(span)
-        .await;
+    let message = async {
+        let message = changed(connection, &reference, &build, &call).await;
+        report::moved(&connection.exporter.daemon, &build).await;
+        message
+    };
+    let message = message.instrument(span).await;
     upstream
         .send(match message {
             Some(message) => call.with_message(&message),

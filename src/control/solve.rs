@@ -11,6 +11,7 @@ use super::builds::{Build, Export};
 use super::connection::Connection;
 use super::drive;
 use super::pipe::{PipeError, Upstream};
+use super::report;
 use super::unary::{Call, refusal};
 use crate::import::Imports;
 use crate::plan::{self, Plan};
@@ -99,10 +100,7 @@ async fn build(
         // cannot return.
         status = driven => Ok(refusal(status)),
     };
-    for (reference, moved) in build.imports.served() {
-        let (layers, bytes) = (moved.layers.len(), moved.bytes);
-        info!("inline cache of {reference}: the daemon read {layers} layers, {bytes} bytes");
-    }
+    report::log_moved(build);
     response
 }
 

@@ -540,9 +540,9 @@ async fn the_ends_of_clients_and_daemons_pass() {
     drop(ends.with_client);
     let closed = ends.with_daemon.writer.closed();
     timeout(SOON, closed).await.unwrap();
+    // Its other half ends, too: as that of the client did, or with the call, whichever is seen first.
     let end = timeout(SOON, ends.with_daemon.reader.drain()).await;
-    let end = end.expect("its other half ends, too");
-    assert!(matches!(end, End::Broken(_)), "{end:?}");
+    end.expect("it does not stay open");
 }
 
 #[tokio::test]
