@@ -6,10 +6,11 @@ FUZZ_SECONDS ?= 600
 SEMVER_BASE  ?= $(shell git describe --tags --abbrev=0 2>/dev/null || echo main)
 SEMVER_CHECKS = 0.51.0
 N            ?= 10000
+MUTATIONS    ?= 1000
 # Another for each run; a failure names the one of its case.
 SEED         ?= $(shell date +%s)
 
-.PHONY: help build peers demo test differential lint semver bench fuzz clean
+.PHONY: help build peers demo test differential mutations lint semver bench fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +32,10 @@ test: peers ## unit, property and end-to-end tests, these on real daemons; a few
 differential: peers ## N (10000) generated caches, read and written by us and by BuildKit
 	INLAY_DIFFERENTIAL_CASES=$(N) INLAY_DIFFERENTIAL_SEED=$(SEED) \
 		$(CARGO) test --locked --test differential -- --nocapture
+
+mutations: peers ## MUTATIONS (1000) damaged caches, each imported by a build
+	INLAY_MUTATIONS=$(MUTATIONS) INLAY_MUTATIONS_SEED=$(SEED) \
+		$(CARGO) test --locked --test mutations -- --nocapture
 
 lint: ## formatting, clippy, documentation: no warning passes
 	$(CARGO) fmt --check
