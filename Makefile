@@ -34,7 +34,7 @@ lint: ## formatting, clippy, documentation: no warning passes
 	$(CARGO) clippy --locked --lib --no-default-features -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
 
-bench: build peers ## inlay against BuildKit's own inline cache, alternating runs
+bench: build peers ## the record set and whole builds, against BuildKit's own inline cache
 	$(CARGO) bench --locked
 
 fuzz: ## each fuzz target for FUZZ_SECONDS (600)

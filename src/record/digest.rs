@@ -1,10 +1,11 @@
 //! Content digests and cache key digests: what a well formed one looks like.
 //!
-//! Knows the text form only, `<algorithm>:<hex>`, as the OCI image specification defines it in
-//! `descriptor.md`; never hashes anything and does not know what a digest stands for.
+//! The text form is `<algorithm>:<hex>`, as the OCI image specification defines it in
+//! `descriptor.md`. Does not know what a digest stands for.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{fmt, fmt::Write as _, str::FromStr, sync::Arc};
 
+use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 /// The algorithm BuildKit writes for a key that must not match another build's.
@@ -47,6 +48,17 @@ impl Digest {
             return Err(malformed("it is not lower case hexadecimal"));
         }
         Ok(Self(text.into()))
+    }
+
+    /// The `sha256` digest of `bytes`.
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut text = String::with_capacity("sha256:".len() + 64);
+        text.push_str("sha256:");
+        for byte in Sha256::digest(bytes) {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+        }
+        Self(text.into())
     }
 
     /// The whole digest, as it was read.
@@ -118,6 +130,14 @@ mod tests {
             assert!(!digest.is_random());
         }
         assert!(Digest::parse("random:0a1b").unwrap().is_random());
+    }
+
+    #[test]
+    fn bytes_have_the_digest_that_everybody_gives_them() {
+        assert_eq!(
+            Digest::of(b"abc").as_str(),
+            "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
     }
 
     #[test]
