@@ -54,7 +54,7 @@ semver: ## the library's API against SEMVER_BASE: the last tag, or main
 	@# What rustdoc writes for programs is unstable, but needs no other compiler.
 	RUSTC_BOOTSTRAP=1 $(CARGO) semver-checks --baseline-rev $(SEMVER_BASE) --only-explicit-features
 
-bench: build peers ## inlay against BuildKit by itself, alternating runs
+bench: build peers ## the record set and whole builds, against BuildKit's own inline cache
 	$(CARGO) bench --locked
 
 # libFuzzer's instrumentation, as cargo-fuzz asks for it, but for the address sanitizer: all of inlay

@@ -12,8 +12,8 @@ use std::io::{self, Read as _};
 use std::time::{Duration, Instant};
 
 use inlay::proto::pb;
+use inlay::record::Digest;
 use prost::Message as _;
-use sha2::{Digest as _, Sha256};
 use support::{Buildctl, Buildkitd, Inlay, Project};
 
 fn main() {
@@ -55,7 +55,7 @@ fn context() -> Vec<u8> {
     };
     let op = op.encode_to_vec();
     let input = pb::Input {
-        digest: format!("sha256:{:x}", Sha256::digest(&op)),
+        digest: Digest::of(&op).to_string(),
         index: 0,
     };
     let end = pb::Op {

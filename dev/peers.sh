@@ -3,7 +3,7 @@
 # into ${INLAY_PEERS:-${XDG_CACHE_HOME:-~/.cache}/inlay/peers}:
 #
 #   bin/buildkitd bin/buildctl bin/buildx   built from dev/peers/go.mod
-#   bin/direct bin/descriptors bin/oracle   tests/clients, with the same modules
+#   bin/{direct,descriptors,oracle,bench}   tests/clients, with the same modules
 #   bin/runc bin/docker-registry            Debian's packages, unpacked
 #   rootfs.tar                              a base image of Debian's busybox
 #   docker-engine/                          a Debian tree with Docker Engine, containerd
@@ -21,7 +21,7 @@ clients=$DEV/../tests/clients
 stamp=$(cat "$DEV"/peers/go.{mod,sum} "$DEV"/{lib,peers,base-image,docker-engine}.sh "$clients"/*/*.go | sha256sum | cut -d' ' -f1)
 complete() {
     local file
-    for file in bin/{buildkitd,buildctl,buildx,direct,descriptors,oracle,runc,docker-registry} rootfs.tar docker-engine/version; do
+    for file in bin/{buildkitd,buildctl,buildx,direct,descriptors,oracle,bench,runc,docker-registry} rootfs.tar docker-engine/version; do
         [[ -e $PEERS/$file ]] || return 1
     done
     [[ $(cat "$PEERS/stamp" 2>/dev/null) == "$stamp" ]]
@@ -79,7 +79,7 @@ build buildx github.com/docker/buildx
 
 # --- clients of our own, for what BuildKit's tools do not do ------------------
 
-for client in direct descriptors oracle; do
+for client in direct descriptors oracle bench; do
     (cd "$DEV/peers" && "$go" build -trimpath -buildvcs=false -ldflags "-s -w" -o "$PEERS/bin/$client" "$clients/$client/main.go") \
         || die "building the client $client failed"
     say "$client built"

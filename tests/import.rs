@@ -226,7 +226,7 @@ fn a_cache_under_the_proposed_key_is_found() {
     older.splice(end..end, member.into_bytes());
     assert!(stand.registry.put("demo", &older));
     let mut manifest = stand.registry.manifest("demo:1");
-    manifest["config"]["digest"] = Digest::sha256(&older).to_string().into();
+    manifest["config"]["digest"] = Digest::of(&older).to_string().into();
     manifest["config"]["size"] = older.len().into();
     assert!(
         stand
@@ -348,7 +348,7 @@ fn from_the_store_of_docker_engine() {
             "--output=type=image,name=docker.io/library/app:1",
         ])
         .cache_to("type=inline");
-    let first = build.clone().run_ok();
+    let first = build.run_ok();
     assert_eq!(first.steps_ran().len(), 7, "{first}");
     let digest = |engine: &DockerEngine| {
         let output = engine.docker(&["image", "inspect", "--format", "{{.Id}}", "app:1"]);

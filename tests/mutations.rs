@@ -193,7 +193,7 @@ impl Image {
             Some([&config[..end], member.as_bytes()].concat())
         };
         let mut config = with_cache(&image.config).unwrap_or(image.config);
-        let digest = Digest::sha256(&config).to_string();
+        let digest = Digest::of(&config).to_string();
         image.manifest["config"]["digest"] = json!(digest);
         image.manifest["config"]["size"] = json!(config.len());
         if lies {
@@ -280,7 +280,7 @@ fn no_damaged_cache_fails_a_build_or_gives_a_wrong_file() {
         // A registry takes no manifest that is not whole, and no blob that is not its digest.
         let tag = format!("demo:mutated-{case}");
         let in_registry = case % 2 == 0
-            && Digest::sha256(&mutated.config).to_string() == mutated.config_digest
+            && Digest::of(&mutated.config).to_string() == mutated.config_digest
             && stand.registry.put("demo", &mutated.config)
             && stand.registry.tag(&tag, &mutated.manifest);
         let import = if in_registry {
@@ -324,7 +324,7 @@ fn lay_out(layout: &Path, stand: &Stand, image: &Image, mutated: &Mutated) {
         write(digest, &stand.registry.blob("demo", digest));
     }
     write(&mutated.config_digest, &mutated.config);
-    let manifest = Digest::sha256(&mutated.manifest).to_string();
+    let manifest = Digest::of(&mutated.manifest).to_string();
     write(&manifest, &mutated.manifest);
     let index = json!({
         "schemaVersion": 2,

@@ -146,7 +146,7 @@ fn failing_definition() -> pb::Definition {
     .encode_to_vec();
     let end = pb::Op {
         inputs: vec![pb::Input {
-            digest: format!("sha256:{:x}", Sha256::digest(&op)),
+            digest: inlay::record::Digest::of(&op).to_string(),
             index: 0,
         }],
         ..Default::default()

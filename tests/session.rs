@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use sha2::{Digest as _, Sha256};
+use inlay::record::Digest;
 use support::{Buildctl, Buildkitd, Inlay, Project, Registry, Stand, wait_for};
 
 /// How long anything may take that has nothing to wait for.
@@ -21,11 +21,10 @@ fn fill(path: &Path, size: u64) {
     io::copy(&mut random, &mut File::create(path).unwrap()).unwrap();
 }
 
-/// The digest of a file.
+/// The digest of a file, as hexadecimal digits.
 fn digest(path: &Path) -> String {
-    let mut sha256 = Sha256::new();
-    io::copy(&mut File::open(path).unwrap(), &mut sha256).unwrap();
-    format!("{:x}", sha256.finalize())
+    let digest = Digest::of(&fs::read(path).unwrap()).to_string();
+    digest.strip_prefix("sha256:").unwrap().to_owned()
 }
 
 #[test]

@@ -21,7 +21,10 @@ fuzz_target!(|input: &[u8]| {
 
     // What is made here is read here, behind whatever was read before.
     let message = [&head(stream.len())[..], stream].concat();
-    assert_eq!(decode(&message, usize::from(cut) + 1).expect("a message"), stream);
+    assert_eq!(
+        decode(&message, usize::from(cut) + 1).expect("a message"),
+        stream
+    );
     if whole.is_ok() {
         let both = [stream, &message].concat();
         assert_eq!(reference(&both), decode(&both, 7).ok());

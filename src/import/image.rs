@@ -230,7 +230,7 @@ pub fn documents(images: &[CachedImage]) -> Vec<Vec<u8>> {
     fn blob<'a>(media_type: &'a str, document: &[u8]) -> Blob<'a> {
         Blob {
             media_type,
-            digest: Digest::sha256(document).to_string(),
+            digest: Digest::of(document).to_string(),
             size: document.len() as u64,
         }
     }

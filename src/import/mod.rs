@@ -291,7 +291,7 @@ impl Imports {
         let mut documents = HashMap::new();
         let mut root = String::new();
         for document in image::documents(images) {
-            root = Digest::sha256(&document).to_string();
+            root = Digest::of(&document).to_string();
             documents.insert(root.clone(), Bytes::from(document));
         }
         let layers = images.iter().flat_map(CachedImage::layers).cloned();

@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 
 use prost::Message;
-use sha2::{Digest as _, Sha256};
 
 use crate::proto::pb;
+use crate::record::Digest;
 
 /// The description that a frontend gives a vertex for people to read.
 pub(super) const CUSTOM_NAME: &str = "llb.customname";
@@ -218,15 +218,7 @@ impl Graph {
 
 /// The digest that BuildKit gives to bytes.
 pub(super) fn sha256(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-
-    let mut out = String::with_capacity(7 + 64);
-    out.push_str("sha256:");
-    for byte in Sha256::digest(bytes) {
-        // Writing to a String cannot fail.
-        let _ = write!(out, "{byte:02x}");
-    }
-    out
+    Digest::of(bytes).to_string()
 }
 
 fn check(what: &'static str, got: usize, limit: usize) -> Result<(), GraphError> {

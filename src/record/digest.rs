@@ -1,9 +1,9 @@
 //! Content digests and cache key digests: what a well formed one looks like.
 //!
-//! Knows the text form, `<algorithm>:<hex>`, as the OCI image specification defines it in
-//! `descriptor.md`, and not what a digest stands for.
+//! The text form is `<algorithm>:<hex>`, as the OCI image specification defines it in
+//! `descriptor.md`. Does not know what a digest stands for.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{fmt, fmt::Write as _, str::FromStr, sync::Arc};
 
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
@@ -50,9 +50,20 @@ impl Digest {
         Ok(Self(text.into()))
     }
 
-    /// The digest of a blob.
-    pub fn sha256(blob: &[u8]) -> Self {
-        Self(format!("sha256:{:x}", Sha256::digest(blob)).into())
+    /// The `sha256` digest of `bytes`.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self::from_sha256(Sha256::digest(bytes).into())
+    }
+
+    /// The digest with this hash.
+    pub fn from_sha256(hash: [u8; 32]) -> Self {
+        let mut text = String::with_capacity("sha256:".len() + 64);
+        text.push_str("sha256:");
+        for byte in hash {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+        }
+        Self(text.into())
     }
 
     /// The whole digest, as it was read.
@@ -124,6 +135,14 @@ mod tests {
             assert!(!digest.is_random());
         }
         assert!(Digest::parse("random:0a1b").unwrap().is_random());
+    }
+
+    #[test]
+    fn bytes_have_the_digest_that_everybody_gives_them() {
+        assert_eq!(
+            Digest::of(b"abc").as_str(),
+            "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use thiserror::Error;
 
 use super::{
@@ -141,6 +141,8 @@ pub enum DecodeError {
 
 // === the JSON, with fields in BuildKit's order ===
 
+// What is 0 is left out: to BuildKit, which reads it into zeroed memory, that is the same.
+
 #[derive(Serialize)]
 struct JsonRecord<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -148,12 +150,13 @@ struct JsonRecord<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     chains: Option<[JsonChain<'a>; 1]>,
     digest: &'a str,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    inputs: Vec<Vec<JsonLink<'a>>>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty", serialize_with = "inputs")]
+    inputs: &'a [Vec<Link>],
 }
 
 #[derive(Serialize)]
 struct JsonLayer {
+    #[serde(skip_serializing_if = "is_zero")]
     layer: usize,
 }
 
@@ -166,8 +169,11 @@ struct JsonChain<'a> {
 struct JsonLink<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     selector: &'a str,
+    #[serde(skip_serializing_if = "is_zero")]
     link: usize,
 }
+
+struct JsonInput<'a>(&'a [Link]);
 
 impl<'a> JsonRecord<'a> {
     fn of(record: &'a InlineRecord) -> Self {
@@ -176,21 +182,31 @@ impl<'a> JsonRecord<'a> {
             Some(InlineResult::Layer(layer)) => (Some([JsonLayer { layer: *layer }]), None),
             Some(InlineResult::Chain(layers)) => (None, Some([JsonChain { layers }])),
         };
-        let link = |link: &'a Link| JsonLink {
-            selector: &link.selector,
-            link: link.record,
-        };
         Self {
             layers,
             chains,
             digest: record.digest.as_str(),
-            inputs: record
-                .inputs
-                .iter()
-                .map(|links| links.iter().map(link).collect())
-                .collect(),
+            inputs: &record.inputs,
         }
     }
+}
+
+impl Serialize for JsonInput<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|link| JsonLink {
+            selector: &link.selector,
+            link: link.record,
+        }))
+    }
+}
+
+fn inputs<S: Serializer>(inputs: &[Vec<Link>], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(inputs.iter().map(|links| JsonInput(links)))
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 #[cfg(test)]

@@ -11,7 +11,8 @@ pub struct Limits {
     /// Number of records.
     pub records: usize,
     /// Number of links, results and layers of explicit chains, of all records together. By itself
-    /// the same bound is on the layers that results name through the parents of their topmost.
+    /// the same bound is on the layers that results name through the parents of their topmost, of
+    /// which those that lie on one another count once.
     pub links: usize,
     /// Number of layers, and length of any one result.
     pub layers: usize,

@@ -6,21 +6,20 @@
 //! build or of an earlier one it cannot tell, so links that are known to be an earlier build's
 //! must have gone before ([`RecordSet::retain_links`]).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-use super::{
-    Digest, InlineCache, InlineRecord, InlineResult, Layer, LayerChain, Link, Record, RecordSet,
-};
+use super::{Digest, InlineCache, InlineRecord, InlineResult, Layer, LayerChain, Link, RecordSet};
 
 /// Selects the records of the image that the final record of `set` is.
 ///
 /// A record is final if it has inputs and a result and is the source of no other; its layers are
-/// the image's, in order. What does not lead to it goes, and so does what has a `random:` key
-/// or needs a record that has one. A result stays if it is made of the image's layers; layers
-/// are the same if their blobs or their diff IDs are.
+/// the image's, in order. One that is equal to a source of another is that source once more, as
+/// it is to BuildKit, and so it is not final. What does not lead to it goes, and so does what has
+/// a `random:` key or needs a record that has one. A result stays if it is made of the image's
+/// layers; layers are the same if their blobs or their diff IDs are.
 ///
 /// Which records are final is settled before any go for their `random:` key: what the lost end
 /// of a build leaves behind as last would be taken for the image, with fewer layers or others.
@@ -59,8 +58,7 @@ pub fn select_expecting(
     set: &RecordSet,
     expected: &HashMap<usize, InlineResult>,
 ) -> Result<InlineCache, SelectError> {
-    let mut finals = set.finals();
-    finals.retain(|&r| !set.records()[r].results.is_empty());
+    let finals = finals(set);
     let mut image = Image::of(set, &finals)?;
 
     let alive = set.alive(|record| !record.digest.is_random());
@@ -69,26 +67,54 @@ pub fn select_expecting(
         return Err(SelectError::RandomFinal(Named::all(set, &finals)));
     }
 
+    let limit = set.limits().links;
+    let mut numbers = 0;
+    let mut spend = |spent: usize| {
+        numbers += spent;
+        (numbers <= limit)
+            .then_some(())
+            .ok_or(SelectError::TooLarge { limit })
+    };
     let mut results: Vec<Option<InlineResult>> = vec![None; set.records().len()];
-    for (result, record) in results.iter_mut().zip(set.records()) {
-        *result = record.results.iter().filter_map(|r| image.place(r)).min();
+    for (best, record) in results.iter_mut().zip(set.records()) {
+        for result in &record.results {
+            if let Some(found) = image.place(result) {
+                // Also what is not the best was made and compared.
+                spend(found.numbers())?;
+                *best = best.take().into_iter().chain([found]).min();
+            }
+        }
     }
     fill(&mut results, expected, &image);
-
-    let mut canonical = Canonical::default();
-    let mut numbers = 0;
-    for &number in set.sources_first().iter().filter(|&&r| kept[r]) {
-        let record = &set.records()[number];
-        let result = results[number].take();
-        numbers += record.sources().count() + result.as_ref().map_or(0, InlineResult::numbers);
-        if numbers > set.limits().links {
-            return Err(SelectError::TooLarge {
-                limit: set.limits().links,
-            });
+    for (number, record) in set.records().iter().enumerate().filter(|(r, _)| kept[*r]) {
+        spend(record.sources().count())?;
+        // It may be an expected one, of which nothing was said yet.
+        if record.results.is_empty() {
+            spend(results[number].as_ref().map_or(0, InlineResult::numbers))?;
         }
-        canonical.add(number, record, result);
     }
-    Ok(InlineCache::new(canonical.sorted(), image.layers.len()))
+    let records = canonical(set, &kept, results);
+    Ok(InlineCache::new(records, image.layers.len()))
+}
+
+/// The records with inputs and a result that are the source of no other, and equal to none that
+/// is.
+fn finals(set: &RecordSet) -> Vec<usize> {
+    let records = set.records();
+    let mut finals = set.finals();
+    finals.retain(|&r| !records[r].results.is_empty());
+    let mut digests: Vec<_> = finals.iter().map(|&r| &records[r].digest).collect();
+    digests.sort_unstable();
+    let is_source = set.is_source();
+    let like_a_final =
+        |&r: &usize| is_source[r] && digests.binary_search(&&records[r].digest).is_ok();
+    let sources: Vec<_> = (0..records.len()).filter(like_a_final).collect();
+    if !sources.is_empty() {
+        let ids = ids(set, &vec![true; records.len()]);
+        let sources: HashSet<_> = sources.into_iter().map(|r| ids[r]).collect();
+        finals.retain(|&r| !sources.contains(&ids[r]));
+    }
+    finals
 }
 
 /// Gives records without a result the expected one, unless some expected one is not what was found.
@@ -140,9 +166,17 @@ struct Image {
     places: HashMap<Content, usize>,
     /// The content of each layer of the set.
     contents: Vec<Content>,
-    /// What [`place`](Self::place) found, by where the chain is in memory. Results that share a
-    /// chain share that, and may be many and long.
-    found: HashMap<*const usize, Option<InlineResult>>,
+    /// Where the layers of lists are, by where the list is in memory. Results that lie on one
+    /// another share a list, and may be many.
+    lists: HashMap<*const usize, Places>,
+}
+
+/// Where in the image the layers of a list are.
+struct Places {
+    /// How many of the first are the image's first.
+    same: usize,
+    /// The places of the first, as far as they are in the image.
+    places: Vec<usize>,
 }
 
 impl Image {
@@ -161,7 +195,7 @@ impl Image {
             layers,
             places,
             contents,
-            found: HashMap::new(),
+            lists: HashMap::new(),
         };
         let whole = image.place(first);
         if results.any(|result| image.place(result) != whole) {
@@ -172,23 +206,19 @@ impl Image {
 
     /// Where in the image the layers of a result are, if all of them are there.
     fn place(&mut self, result: &LayerChain) -> Option<InlineResult> {
-        if let Some(found) = self.found.get(&result.as_ptr()) {
-            return found.clone();
+        let list = result.list();
+        if !self.lists.contains_key(&list.as_ptr()) {
+            let places = self.places(list.iter().map(|&layer| self.contents[layer]));
+            self.lists.insert(list.as_ptr(), places);
         }
-        let chain: Vec<_> = result.iter().map(|&layer| self.contents[layer]).collect();
-        let found = self.result_of(&chain);
-        self.found.insert(result.as_ptr(), found.clone());
-        found
+        self.lists.get(&list.as_ptr())?.first(result.len())
     }
 
-    /// The result with this content.
-    fn result_of(&self, chain: &[Content]) -> Option<InlineResult> {
-        if self.layers.starts_with(chain) {
-            chain.len().checked_sub(1).map(InlineResult::Layer)
-        } else {
-            let places: Option<Vec<_>> =
-                chain.iter().map(|c| self.places.get(c).copied()).collect();
-            places.map(|places| InlineResult::Chain(places.into()))
+    fn places(&self, list: impl Iterator<Item = Content> + Clone) -> Places {
+        let pairs = list.clone().zip(&self.layers);
+        Places {
+            same: pairs.take_while(|(one, other)| one == *other).count(),
+            places: list.map_while(|c| self.places.get(&c).copied()).collect(),
         }
     }
 
@@ -201,7 +231,19 @@ impl Image {
                 places.iter().map(content).collect::<Option<_>>()?
             }
         };
-        self.result_of(&chain)
+        self.places(chain.iter().copied()).first(chain.len())
+    }
+}
+
+impl Places {
+    /// The result of so many of the first layers.
+    fn first(&self, length: usize) -> Option<InlineResult> {
+        if length <= self.same {
+            length.checked_sub(1).map(InlineResult::Layer)
+        } else {
+            let places = self.places.get(..length)?;
+            Some(InlineResult::Chain(places.into()))
+        }
     }
 }
 
@@ -211,95 +253,78 @@ impl Image {
 /// of all that is below it, but of no number.
 type Id = [u8; 32];
 
-/// Records by identity. They are added sources first and numbered as they come; these numbers
-/// are arbitrary until [`sorted`](Self::sorted).
-#[derive(Default)]
-struct Canonical {
-    records: Vec<InlineRecord>,
-    ids: Vec<Id>,
-    by_id: HashMap<Id, usize>,
-    /// The number here of each record of the set that was added.
-    added: HashMap<usize, usize>,
+/// The identities of the records that are kept, as if there were no other.
+fn ids(set: &RecordSet, kept: &[bool]) -> Vec<Id> {
+    let mut ids = vec![Id::default(); kept.len()];
+    let mut sources: Vec<(&str, Id)> = Vec::new();
+    let mut text = Vec::new();
+    for &number in set.sources_first().iter().filter(|&&r| kept[r]) {
+        let record = &set.records()[number];
+        // Every part is led by its length or is of a fixed one, so that no two records have the
+        // same text.
+        let mut part = |bytes: &[u8]| {
+            text.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
+            text.extend_from_slice(bytes);
+        };
+        part(record.digest.as_str().as_bytes());
+        for links in &record.inputs {
+            sources.clear();
+            let links = links.iter().filter(|link| kept[link.record]);
+            sources.extend(links.map(|link| (&*link.selector, ids[link.record])));
+            sources.sort_unstable();
+            sources.dedup();
+            part(&(sources.len() as u64).to_be_bytes());
+            for (selector, id) in &sources {
+                part(selector.as_bytes());
+                part(id);
+            }
+        }
+        ids[number] = Sha256::digest(&text).into();
+        text.clear();
+    }
+    ids
 }
 
-impl Canonical {
-    /// Adds record `number` of the set, or only its result where there is an equal record; of two
-    /// results the lesser stays. Links to records that were not added are left out.
-    fn add(&mut self, number: usize, record: &Record, result: Option<InlineResult>) {
-        let links = |links: &Vec<Link>| self.different(links);
-        let inputs: Vec<_> = record.inputs.iter().map(links).collect();
-        let id = self.id(&record.digest, &inputs);
-        let canonical = *self.by_id.entry(id).or_insert(self.records.len());
-        self.added.insert(number, canonical);
-        match self.records.get_mut(canonical) {
-            Some(equal) => equal.result = equal.result.take().into_iter().chain(result).min(),
-            None => {
-                self.ids.push(id);
-                self.records.push(InlineRecord {
-                    digest: record.digest.clone(),
-                    inputs,
-                    result,
-                });
-            }
-        }
-    }
+/// The records that are kept: by digest, then by identity, each identity once; links by selector,
+/// then by number, each once. Of several results of one identity the least stays.
+fn canonical(
+    set: &RecordSet,
+    kept: &[bool],
+    mut results: Vec<Option<InlineResult>>,
+) -> Vec<InlineRecord> {
+    let ids = ids(set, kept);
+    let records = set.records();
+    let key = |&number: &usize| (&records[number].digest, ids[number]);
+    let mut sorted: Vec<usize> = (0..kept.len()).filter(|&r| kept[r]).collect();
+    sorted.sort_unstable_by(|a, b| key(a).cmp(&key(b)));
+    let equal: Vec<&[usize]> = sorted.chunk_by(|a, b| ids[*a] == ids[*b]).collect();
 
-    /// The links in numbers of this, by selector and then by identity, each once.
-    fn different(&self, links: &[Link]) -> Vec<Link> {
-        let mut links: Vec<_> = links
-            .iter()
-            .filter_map(|link| {
-                Some(Link {
-                    selector: link.selector.clone(),
-                    record: *self.added.get(&link.record)?,
-                })
-            })
-            .collect();
-        links.sort_unstable_by(|a, b| {
-            (&a.selector, self.ids[a.record]).cmp(&(&b.selector, self.ids[b.record]))
-        });
-        links.dedup();
-        links
-    }
-
-    /// Every part is led by its length or is of a fixed one, so that no two records hash the
-    /// same text.
-    fn id(&self, digest: &Digest, inputs: &[Vec<Link>]) -> Id {
-        let mut hash = Sha256::new();
-        let mut part = |bytes: &[u8]| {
-            hash.update((bytes.len() as u64).to_be_bytes());
-            hash.update(bytes);
-        };
-        part(digest.as_str().as_bytes());
-        for links in inputs {
-            part(&(links.len() as u64).to_be_bytes());
-            for link in links {
-                part(link.selector.as_bytes());
-                part(&self.ids[link.record]);
-            }
+    let mut numbers = vec![0; kept.len()];
+    for (number, equal) in equal.iter().enumerate() {
+        for &record in *equal {
+            numbers[record] = number;
         }
-        hash.finalize().into()
     }
-
-    /// The records by digest, then by identity; links by selector, then by number.
-    fn sorted(self) -> Vec<InlineRecord> {
-        let mut sorted: Vec<_> = self.ids.into_iter().zip(self.records).enumerate().collect();
-        sorted.sort_unstable_by(|(_, (a_id, a)), (_, (b_id, b))| {
-            (&a.digest, a_id).cmp(&(&b.digest, b_id))
-        });
-        let mut rank = vec![0; sorted.len()];
-        for (number, &(added, _)) in sorted.iter().enumerate() {
-            rank[added] = number;
+    let links = |links: &Vec<Link>| {
+        let mut renumbered = Vec::with_capacity(links.len());
+        let links = links.iter().filter(|link| kept[link.record]);
+        renumbered.extend(links.map(|link| Link {
+            selector: link.selector.clone(),
+            record: numbers[link.record],
+        }));
+        renumbered.sort_unstable();
+        renumbered.dedup();
+        renumbered
+    };
+    let record = |equal: &[usize]| {
+        let first = &records[equal[0]];
+        InlineRecord {
+            digest: first.digest.clone(),
+            inputs: first.inputs.iter().map(links).collect(),
+            result: equal.iter().filter_map(|&r| results[r].take()).min(),
         }
-        let mut records: Vec<_> = sorted.into_iter().map(|(_, (_, record))| record).collect();
-        for links in records.iter_mut().flat_map(|r| &mut r.inputs) {
-            for link in links.iter_mut() {
-                link.record = rank[link.record];
-            }
-            links.sort_unstable();
-        }
-        records
-    }
+    };
+    equal.into_iter().map(record).collect()
 }
 
 // === errors ===
@@ -318,7 +343,8 @@ pub enum SelectError {
     #[error("no final record may be embedded: each has or needs a `random:` key: {}", list(.0))]
     RandomFinal(Vec<Named>),
     /// Written out, it would exceed the limit that the set was read with: results that share a
-    /// topmost layer there each name their layers one by one here.
+    /// topmost layer there each name their layers one by one here. Results of which another one of
+    /// the same record is written count too.
     #[error("the records have more than {limit} links and layers of results")]
     TooLarge {
         /// The limit, [`Limits::links`](super::Limits::links) of the set.

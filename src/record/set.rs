@@ -12,7 +12,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    mem,
+    fmt, mem,
     ops::Deref,
     sync::Arc,
 };
@@ -35,9 +35,13 @@ pub struct Link {
 }
 
 /// The layers of one result, base first, by their numbers in the set. Never empty; a clone
-/// shares them, as do all results with the same topmost layer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LayerChain(Arc<[usize]>);
+/// shares them, as do results that lie on one another.
+#[derive(Clone)]
+pub struct LayerChain {
+    list: Arc<[usize]>,
+    /// How many of the list.
+    length: usize,
+}
 
 /// A cache key: an operation by its digest, and where its inputs come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -284,11 +288,17 @@ impl RecordSet {
 
     /// Numbers of the records that are the source of no other.
     fn ends(&self) -> Vec<usize> {
+        let is_source = self.is_source();
+        (0..is_source.len()).filter(|&r| !is_source[r]).collect()
+    }
+
+    /// For each record whether it is the source of another.
+    pub(super) fn is_source(&self) -> Vec<bool> {
         let mut is_source = vec![false; self.records.len()];
         for source in self.records.iter().flat_map(Record::sources) {
             is_source[source] = true;
         }
-        (0..is_source.len()).filter(|&r| !is_source[r]).collect()
+        is_source
     }
 
     /// For each record whether it lives on where only those of which `allowed` holds may: it is
@@ -320,7 +330,7 @@ impl RecordSet {
 
     fn check(
         layers: Vec<Layer>,
-        records: Vec<wire::Record>,
+        records: Vec<wire::Record<'_>>,
         limits: &Limits,
     ) -> Result<Self, ParseError> {
         let count = records.len();
@@ -359,11 +369,32 @@ impl Record {
 
 // === impl LayerChain ===
 
+impl LayerChain {
+    /// The list that it shares with others, of which it is the beginning.
+    pub(super) fn list(&self) -> &[usize] {
+        &self.list
+    }
+}
+
 impl Deref for LayerChain {
     type Target = [usize];
 
     fn deref(&self) -> &[usize] {
-        &self.0
+        &self.list[..self.length]
+    }
+}
+
+impl PartialEq for LayerChain {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for LayerChain {}
+
+impl fmt::Debug for LayerChain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
     }
 }
 
@@ -397,13 +428,13 @@ fn check_depth(records: &[Record], order: &[usize], limits: &Limits) -> Result<(
     Ok(())
 }
 
-fn layers(layers: &[wire::Layer]) -> Result<Vec<Layer>, ParseError> {
+fn layers(layers: &[wire::Layer<'_>]) -> Result<Vec<Layer>, ParseError> {
     let count = layers.len();
     layers
         .iter()
         .enumerate()
         .map(|(number, wire)| {
-            let blob = Digest::parse(&wire.blob)
+            let blob = Digest::parse(&wire.blob.0)
                 .map_err(|why| ParseError::LayerDigest { layer: number, why })?;
             let parent = match wire.parent {
                 -1 => None,
@@ -434,13 +465,13 @@ fn layer(number: usize, blob: Digest, parent: Option<usize>) -> Result<Layer, Pa
 
 fn record(
     number: usize,
-    wire: wire::Record,
+    wire: wire::Record<'_>,
     records: usize,
     chains: &mut Chains<'_>,
     selectors: &mut Selectors,
 ) -> Result<Record, ParseError> {
     Ok(Record {
-        digest: Digest::parse(&wire.digest).map_err(|why| ParseError::RecordDigest {
+        digest: Digest::parse(&wire.digest.0).map_err(|why| ParseError::RecordDigest {
             record: number,
             why,
         })?,
@@ -451,11 +482,11 @@ fn record(
 
 fn inputs(
     record: usize,
-    inputs: Vec<Vec<wire::Link>>,
+    inputs: Vec<Vec<wire::Link<'_>>>,
     records: usize,
     selectors: &mut Selectors,
 ) -> Result<Vec<Vec<Link>>, ParseError> {
-    let mut link = |input, wire: wire::Link| {
+    let mut link = |input, wire: wire::Link<'_>| {
         Ok(Link {
             record: in_range(wire.link, records).ok_or(ParseError::Link {
                 record,
@@ -463,7 +494,7 @@ fn inputs(
                 link: wire.link,
                 records,
             })?,
-            selector: selectors.shared(&wire.selector),
+            selector: selectors.shared(&wire.selector.0),
         })
     };
     inputs
@@ -482,7 +513,7 @@ fn inputs(
 /// BuildKit writes the records that it read.
 fn results(
     record: usize,
-    wire: &wire::Record,
+    wire: &wire::Record<'_>,
     chains: &mut Chains<'_>,
 ) -> Result<Vec<LayerChain>, ParseError> {
     let number = |layer| {
@@ -509,7 +540,10 @@ fn results(
     }
     for layers in explicit {
         chains.check_length(layers.len())?;
-        results.push(LayerChain(layers.into()));
+        results.push(LayerChain {
+            length: layers.len(),
+            list: layers.into(),
+        });
     }
     Ok(results)
 }
@@ -518,11 +552,15 @@ fn in_range(number: i64, count: usize) -> Option<usize> {
     usize::try_from(number).ok().filter(|&n| n < count)
 }
 
-/// The chains of layers that results name by their topmost one, each made once.
+/// The chains of layers that results name by their topmost one. Those that lie on one another are
+/// of one list, so that a chain of which each layer is a result takes as much room as one result.
 struct Chains<'a> {
     layers: &'a [Layer],
-    made: HashMap<usize, LayerChain>,
-    /// Length of all that were made.
+    /// For each layer one that is nobody's parent and lies on it, or is it: the end of its list.
+    ends: Vec<usize>,
+    /// By topmost layer, where the list was made.
+    made: Vec<Option<LayerChain>>,
+    /// Length of all lists that were made.
     length: usize,
     limits: &'a Limits,
 }
@@ -532,18 +570,20 @@ impl<'a> Chains<'a> {
         check_no_loop(layers)?;
         Ok(Self {
             layers,
-            made: HashMap::new(),
+            ends: ends(layers),
+            made: vec![None; layers.len()],
             length: 0,
             limits,
         })
     }
 
     fn down_from(&mut self, top: usize) -> Result<LayerChain, ParseError> {
-        if let Some(chain) = self.made.get(&top) {
+        if let Some(chain) = &self.made[top] {
             return Ok(chain.clone());
         }
-        let mut chain = Vec::new();
-        let mut next = Some(top);
+        let end = self.ends[top];
+        let mut list = Vec::new();
+        let mut next = Some(end);
         while let Some(layer) = next {
             self.length += 1;
             if self.length > self.limits.links {
@@ -552,13 +592,23 @@ impl<'a> Chains<'a> {
                     limit: self.limits.links,
                 });
             }
-            chain.push(layer);
+            list.push(layer);
             next = self.layers[layer].parent;
         }
-        chain.reverse();
-        let chain = LayerChain(chain.into());
-        self.made.insert(top, chain.clone());
-        Ok(chain)
+        list.reverse();
+        let list: Arc<[usize]> = list.into();
+        let chain = |below: usize| LayerChain {
+            list: Arc::clone(&list),
+            length: below + 1,
+        };
+        for (below, &layer) in list.iter().enumerate() {
+            if self.ends[layer] == end {
+                self.made[layer] = Some(chain(below));
+            }
+        }
+        Ok(chain(
+            list.iter().take_while(|&&layer| layer != top).count(),
+        ))
     }
 
     fn check_length(&self, length: usize) -> Result<(), ParseError> {
@@ -570,6 +620,27 @@ impl<'a> Chains<'a> {
         }
         Ok(())
     }
+}
+
+/// Walks down from each layer that is nobody's parent, as far as no walk has been before. There is
+/// no loop.
+fn ends(layers: &[Layer]) -> Vec<usize> {
+    let mut is_parent = vec![false; layers.len()];
+    for parent in layers.iter().filter_map(|layer| layer.parent) {
+        is_parent[parent] = true;
+    }
+    let mut ends: Vec<_> = (0..layers.len()).collect();
+    let mut walked = vec![false; layers.len()];
+    for end in (0..layers.len()).filter(|&layer| !is_parent[layer]) {
+        let mut next = Some(end);
+        while let Some(layer) = next
+            && !mem::replace(&mut walked[layer], true)
+        {
+            ends[layer] = end;
+            next = layers[layer].parent;
+        }
+    }
+    ends
 }
 
 /// Walks down from each layer as far as no walk has been before.
@@ -591,15 +662,21 @@ fn check_no_loop(layers: &[Layer]) -> Result<(), ParseError> {
 
 /// Selectors, each different one held once.
 #[derive(Default)]
-struct Selectors(HashSet<Arc<str>>);
+struct Selectors {
+    known: HashSet<Arc<str>>,
+    empty: Arc<str>,
+}
 
 impl Selectors {
     fn shared(&mut self, selector: &str) -> Arc<str> {
-        if let Some(known) = self.0.get(selector) {
+        if selector.is_empty() {
+            return Arc::clone(&self.empty);
+        }
+        if let Some(known) = self.known.get(selector) {
             return known.clone();
         }
         let shared: Arc<str> = selector.into();
-        self.0.insert(shared.clone());
+        self.known.insert(shared.clone());
         shared
     }
 }

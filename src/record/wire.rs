@@ -1,48 +1,55 @@
 //! The JSON of a cache config and of inline records: fields, defaults and counts.
 //!
 //! The format is BuildKit's (`cache/remotecache/v1/types`), read as Go reads it: unknown fields
-//! are skipped, an absent field and `null` are both the zero value, and of a field that comes
-//! twice the last counts. Some of Go's liberties are not taken: field names must match in case,
-//! text must be Unicode, `-0` is no integer, and a list that comes twice is not read into what
-//! the first left behind. Numbers are not yet checked against anything here; that is
+//! are skipped, the case of a field's name is no matter, an absent field and `null` are both the
+//! zero value, and of a field that comes twice the last counts. Some of Go's liberties are not
+//! taken: text must be Unicode, `-0` is no integer, and a list that comes twice is not read into
+//! what the first left behind. Numbers are not yet checked against anything here; that is
 //! [`set`](super::set)'s part. What is done here is to count, so that an oversized array is
 //! refused before it is held.
+//!
+//! Text is borrowed from the JSON: most of a cache is digests, which the set has its own form of.
 
-use std::{cell::Cell, fmt, marker::PhantomData};
+use std::{borrow::Cow, cell::Cell, fmt, marker::PhantomData};
 
 use serde::{
-    Deserializer,
-    de::{DeserializeOwned, DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
 use super::Limits;
 
+/// A text, borrowed unless something in it is escaped.
+#[derive(Default, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+
 /// A cache config.
 #[derive(Default)]
-pub(super) struct Config {
-    pub(super) layers: Vec<Layer>,
-    pub(super) records: Vec<Record>,
+pub(super) struct Config<'a> {
+    pub(super) layers: Vec<Layer<'a>>,
+    pub(super) records: Vec<Record<'a>>,
 }
 
 /// A layer. Its `parent` is -1 for none, so that an absent one is layer 0.
 #[derive(Default)]
-pub(super) struct Layer {
-    pub(super) blob: String,
+pub(super) struct Layer<'a> {
+    pub(super) blob: Text<'a>,
     pub(super) parent: i64,
 }
 
 /// A record. `layers` are results given by their topmost layer, `chains` those given in full.
 #[derive(Default)]
-pub(super) struct Record {
-    pub(super) digest: String,
-    pub(super) inputs: Vec<Vec<Link>>,
+pub(super) struct Record<'a> {
+    pub(super) digest: Text<'a>,
+    pub(super) inputs: Vec<Vec<Link<'a>>>,
     pub(super) layers: Vec<TopLayer>,
     pub(super) chains: Vec<Chain>,
 }
 
 #[derive(Default)]
-pub(super) struct Link {
-    pub(super) selector: String,
+pub(super) struct Link<'a> {
+    pub(super) selector: Text<'a>,
     pub(super) link: i64,
 }
 
@@ -63,48 +70,102 @@ pub(super) enum WireError {
 }
 
 /// Reads a whole cache config.
-pub(super) fn config(json: &[u8], limits: &Limits) -> Result<Config, WireError> {
+pub(super) fn config<'a>(json: &'a [u8], limits: &Limits) -> Result<Config<'a>, WireError> {
     let budget = Budget::new(limits);
     budget.read_all(json, Object::new(&budget))
 }
 
 /// Reads the array of records of an inline cache.
-pub(super) fn records(json: &[u8], limits: &Limits) -> Result<Vec<Record>, WireError> {
+pub(super) fn records<'a>(json: &'a [u8], limits: &Limits) -> Result<Vec<Record<'a>>, WireError> {
     let budget = Budget::new(limits);
     budget.read_all(json, budget.objects(&budget.records))
 }
 
 // === the fields of each object ===
 
+/// The name of a field, as far as it is one of ours.
+#[derive(Clone, Copy)]
+enum Name {
+    Layers,
+    Records,
+    Blob,
+    Parent,
+    Digest,
+    Inputs,
+    Chains,
+    Selector,
+    Link,
+    Layer,
+    Other,
+}
+
+impl Name {
+    const ALL: [(&str, Self); 10] = [
+        ("digest", Self::Digest),
+        ("link", Self::Link),
+        ("inputs", Self::Inputs),
+        ("selector", Self::Selector),
+        ("layers", Self::Layers),
+        ("layer", Self::Layer),
+        ("chains", Self::Chains),
+        ("blob", Self::Blob),
+        ("parent", Self::Parent),
+        ("records", Self::Records),
+    ];
+
+    fn of(text: &str) -> Self {
+        let find = |same: fn(&str, &str) -> bool| {
+            let mut all = Self::ALL.into_iter();
+            all.find(|(name, _)| same(name, text))
+        };
+        find(|name, text| name == text)
+            .or_else(|| find(is_same_to_go))
+            .map_or(Self::Other, |(_, name)| name)
+    }
+}
+
+/// Whether Go takes `text` for a field's name: the case is no matter, and two letters beyond ASCII
+/// have an ASCII one as their other case.
+fn is_same_to_go(name: &str, text: &str) -> bool {
+    let folded = text.chars().map(|c| match c {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        c => c.to_ascii_lowercase(),
+    });
+    folded.eq(name.chars())
+}
+
 /// A JSON object whose absent fields are zero.
-trait Fields: Default {
-    /// Reads the value of field `name`; false, with nothing read, where it is none of ours.
-    fn read<'de, M: MapAccess<'de>>(
+trait Fields<'de>: Default {
+    /// Reads the value of a field; false, with nothing read, where this has no such field.
+    fn read<M: MapAccess<'de>>(
         &mut self,
-        name: &str,
+        name: Name,
         map: &mut M,
         budget: &Budget,
     ) -> Result<bool, M::Error>;
 }
 
 /// Reads a value where `null` is zero.
-fn plain<'de, T: DeserializeOwned + Default, M: MapAccess<'de>>(
+fn plain<'de, T: Deserialize<'de> + Default, M: MapAccess<'de>>(
     map: &mut M,
 ) -> Result<T, M::Error> {
     Ok(map.next_value::<Option<T>>()?.unwrap_or_default())
 }
 
-impl Fields for Config {
-    fn read<'de, M: MapAccess<'de>>(
+impl<'de> Fields<'de> for Config<'de> {
+    fn read<M: MapAccess<'de>>(
         &mut self,
-        name: &str,
+        name: Name,
         map: &mut M,
         budget: &Budget,
     ) -> Result<bool, M::Error> {
         match name {
-            "layers" => self.layers = map.next_value_seed(Seed(budget.objects(&budget.layers)))?,
-            "records" => {
-                self.records = map.next_value_seed(Seed(budget.objects(&budget.records)))?
+            Name::Layers => {
+                self.layers = map.next_value_seed(Seed(budget.objects(&budget.layers)))?;
+            }
+            Name::Records => {
+                self.records = map.next_value_seed(Seed(budget.objects(&budget.records)))?;
             }
             _ => return Ok(false),
         }
@@ -112,83 +173,84 @@ impl Fields for Config {
     }
 }
 
-impl Fields for Layer {
-    fn read<'de, M: MapAccess<'de>>(
+impl<'de> Fields<'de> for Layer<'de> {
+    fn read<M: MapAccess<'de>>(
         &mut self,
-        name: &str,
+        name: Name,
         map: &mut M,
         _: &Budget,
     ) -> Result<bool, M::Error> {
         match name {
-            "blob" => self.blob = plain(map)?,
-            "parent" => self.parent = plain(map)?,
+            Name::Blob => self.blob = plain(map)?,
+            Name::Parent => self.parent = plain(map)?,
             _ => return Ok(false),
         }
         Ok(true)
     }
 }
 
-impl Fields for Record {
-    fn read<'de, M: MapAccess<'de>>(
+impl<'de> Fields<'de> for Record<'de> {
+    fn read<M: MapAccess<'de>>(
         &mut self,
-        name: &str,
+        name: Name,
         map: &mut M,
         budget: &Budget,
     ) -> Result<bool, M::Error> {
+        let links = &budget.links;
         match name {
-            "digest" => self.digest = plain(map)?,
-            "inputs" => {
-                let links = budget.objects(&budget.links);
-                self.inputs = map.next_value_seed(Seed(budget.list(&budget.inputs, links)))?;
+            Name::Digest => self.digest = plain(map)?,
+            Name::Inputs => {
+                let inputs = budget.list(&budget.inputs, budget.objects(links));
+                self.inputs = map.next_value_seed(Seed(inputs))?;
             }
-            "layers" => self.layers = map.next_value_seed(Seed(budget.objects(&budget.links)))?,
-            "chains" => self.chains = map.next_value_seed(Seed(budget.objects(&budget.links)))?,
+            Name::Layers => self.layers = map.next_value_seed(Seed(budget.objects(links)))?,
+            Name::Chains => self.chains = map.next_value_seed(Seed(budget.objects(links)))?,
             _ => return Ok(false),
         }
         Ok(true)
     }
 }
 
-impl Fields for Link {
-    fn read<'de, M: MapAccess<'de>>(
+impl<'de> Fields<'de> for Link<'de> {
+    fn read<M: MapAccess<'de>>(
         &mut self,
-        name: &str,
+        name: Name,
         map: &mut M,
         _: &Budget,
     ) -> Result<bool, M::Error> {
         match name {
-            "selector" => self.selector = plain(map)?,
-            "link" => self.link = plain(map)?,
+            Name::Selector => self.selector = plain(map)?,
+            Name::Link => self.link = plain(map)?,
             _ => return Ok(false),
         }
         Ok(true)
     }
 }
 
-impl Fields for TopLayer {
-    fn read<'de, M: MapAccess<'de>>(
+impl<'de> Fields<'de> for TopLayer {
+    fn read<M: MapAccess<'de>>(
         &mut self,
-        name: &str,
+        name: Name,
         map: &mut M,
         _: &Budget,
     ) -> Result<bool, M::Error> {
         match name {
-            "layer" => self.layer = plain(map)?,
+            Name::Layer => self.layer = plain(map)?,
             _ => return Ok(false),
         }
         Ok(true)
     }
 }
 
-impl Fields for Chain {
-    fn read<'de, M: MapAccess<'de>>(
+impl<'de> Fields<'de> for Chain {
+    fn read<M: MapAccess<'de>>(
         &mut self,
-        name: &str,
+        name: Name,
         map: &mut M,
         budget: &Budget,
     ) -> Result<bool, M::Error> {
         match name {
-            "layers" => {
+            Name::Layers => {
                 let numbers = budget.list(&budget.links, Plain::<i64>(PhantomData));
                 self.layers = map.next_value_seed(Seed(numbers))?;
             }
@@ -232,7 +294,11 @@ impl Budget {
         }
     }
 
-    fn read_all<R: Read>(&self, json: &[u8], whole: R) -> Result<R::Value, WireError> {
+    fn read_all<'de, R: Read<'de>>(
+        &self,
+        json: &'de [u8],
+        whole: R,
+    ) -> Result<R::Value, WireError> {
         let mut deserializer = serde_json::Deserializer::from_slice(json);
         Seed(whole)
             .deserialize(&mut deserializer)
@@ -243,7 +309,7 @@ impl Budget {
             })
     }
 
-    fn list<'b, R: Read>(&'b self, count: &'b Count, each: R) -> List<'b, R> {
+    fn list<'b, R>(&'b self, count: &'b Count, each: R) -> List<'b, R> {
         List {
             budget: self,
             count,
@@ -251,7 +317,7 @@ impl Budget {
         }
     }
 
-    fn objects<'b, T: Fields>(&'b self, count: &'b Count) -> List<'b, Object<'b, T>> {
+    fn objects<'b, T>(&'b self, count: &'b Count) -> List<'b, Object<'b, T>> {
         self.list(count, Object::new(self))
     }
 
@@ -268,10 +334,10 @@ impl Budget {
 // === reading against the budget ===
 
 /// A way to read a value that has a zero.
-trait Read: Copy {
+trait Read<'de>: Copy {
     type Value: Default;
 
-    fn read<'de, D: Deserializer<'de>>(self, value: D) -> Result<Self::Value, D::Error>;
+    fn read<D: Deserializer<'de>>(self, value: D) -> Result<Self::Value, D::Error>;
 }
 
 /// Any value that needs no budget.
@@ -302,10 +368,10 @@ impl<T> Clone for Plain<T> {
 
 impl<T> Copy for Plain<T> {}
 
-impl<T: DeserializeOwned + Default> Read for Plain<T> {
+impl<'de, T: Deserialize<'de> + Default> Read<'de> for Plain<T> {
     type Value = T;
 
-    fn read<'de, D: Deserializer<'de>>(self, value: D) -> Result<T, D::Error> {
+    fn read<D: Deserializer<'de>>(self, value: D) -> Result<T, D::Error> {
         T::deserialize(value)
     }
 }
@@ -327,15 +393,15 @@ impl<T> Clone for Object<'_, T> {
 
 impl<T> Copy for Object<'_, T> {}
 
-impl<T: Fields> Read for Object<'_, T> {
+impl<'de, T: Fields<'de>> Read<'de> for Object<'_, T> {
     type Value = T;
 
-    fn read<'de, D: Deserializer<'de>>(self, value: D) -> Result<T, D::Error> {
+    fn read<D: Deserializer<'de>>(self, value: D) -> Result<T, D::Error> {
         value.deserialize_map(self)
     }
 }
 
-impl<'de, T: Fields> Visitor<'de> for Object<'_, T> {
+impl<'de, T: Fields<'de>> Visitor<'de> for Object<'_, T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -344,8 +410,8 @@ impl<'de, T: Fields> Visitor<'de> for Object<'_, T> {
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<T, M::Error> {
         let mut object = T::default();
-        while let Some(name) = map.next_key::<String>()? {
-            if !object.read(&name, &mut map, self.budget)? {
+        while let Some(name) = map.next_key::<Name>()? {
+            if !object.read(name, &mut map, self.budget)? {
                 map.next_value::<IgnoredAny>()?;
             }
         }
@@ -353,15 +419,35 @@ impl<'de, T: Fields> Visitor<'de> for Object<'_, T> {
     }
 }
 
-impl<R: Read> Read for List<'_, R> {
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(name: D) -> Result<Self, D::Error> {
+        struct OfText;
+
+        impl Visitor<'_> for OfText {
+            type Value = Name;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a field's name")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Name, E> {
+                Ok(Name::of(text))
+            }
+        }
+
+        name.deserialize_str(OfText)
+    }
+}
+
+impl<'de, R: Read<'de>> Read<'de> for List<'_, R> {
     type Value = Vec<R::Value>;
 
-    fn read<'de, D: Deserializer<'de>>(self, value: D) -> Result<Self::Value, D::Error> {
+    fn read<D: Deserializer<'de>>(self, value: D) -> Result<Self::Value, D::Error> {
         value.deserialize_seq(self)
     }
 }
 
-impl<'de, R: Read> Visitor<'de> for List<'_, R> {
+impl<'de, R: Read<'de>> Visitor<'de> for List<'_, R> {
     type Value = Vec<R::Value>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -369,7 +455,13 @@ impl<'de, R: Read> Visitor<'de> for List<'_, R> {
     }
 
     fn visit_seq<S: SeqAccess<'de>>(self, mut seq: S) -> Result<Self::Value, S::Error> {
-        let mut list = Vec::new();
+        let Some(first) = seq.next_element_seed(Element(self))? else {
+            return Ok(Vec::new());
+        };
+        // Most lists have one element: room for four, as it is made for a first one that is
+        // pushed, would be most of what a cache takes.
+        let mut list = Vec::with_capacity(1);
+        list.push(first);
         while let Some(element) = seq.next_element_seed(Element(self))? {
             list.push(element);
         }
@@ -380,7 +472,7 @@ impl<'de, R: Read> Visitor<'de> for List<'_, R> {
 /// An element of a list; serde asks for it only once it has seen that there is one.
 struct Element<'b, R>(List<'b, R>);
 
-impl<'de, R: Read> DeserializeSeed<'de> for Element<'_, R> {
+impl<'de, R: Read<'de>> DeserializeSeed<'de> for Element<'_, R> {
     type Value = R::Value;
 
     fn deserialize<D: Deserializer<'de>>(self, element: D) -> Result<R::Value, D::Error> {
@@ -389,7 +481,7 @@ impl<'de, R: Read> DeserializeSeed<'de> for Element<'_, R> {
     }
 }
 
-impl<'de, R: Read> DeserializeSeed<'de> for Seed<R> {
+impl<'de, R: Read<'de>> DeserializeSeed<'de> for Seed<R> {
     type Value = R::Value;
 
     fn deserialize<D: Deserializer<'de>>(self, value: D) -> Result<R::Value, D::Error> {
@@ -397,7 +489,7 @@ impl<'de, R: Read> DeserializeSeed<'de> for Seed<R> {
     }
 }
 
-impl<'de, R: Read> Visitor<'de> for Seed<R> {
+impl<'de, R: Read<'de>> Visitor<'de> for Seed<R> {
     type Value = R::Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -13,13 +13,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _, stream};
-use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::proto::content as api;
 use crate::proto::content::WriteAction;
 use crate::proto::content::content_server::Content as Service;
+use crate::record::Digest;
 
 /// The header by which a caller names one of a session's stores.
 pub const STORE_HEADER: &str = "buildkit-attachable-store-id";
@@ -262,7 +262,7 @@ impl Blobs {
 }
 
 fn sha256(data: &[u8]) -> String {
-    format!("sha256:{:x}", Sha256::digest(data))
+    Digest::of(data).to_string()
 }
 
 // === impl StoreError ===

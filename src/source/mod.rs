@@ -24,6 +24,8 @@ use oci_spec::image::{Descriptor, Digest, DigestAlgorithm};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
+use crate::record;
+
 pub use access::{Access, Settings};
 pub use location::Location;
 
@@ -254,7 +256,7 @@ fn sha256(data: &[u8]) -> Result<Digest, SourceError> {
 
 /// The digest of what was put into a hasher.
 fn hashed(hasher: Sha256) -> Result<Digest, SourceError> {
-    let digest = format!("sha256:{:x}", hasher.finalize());
+    let digest = record::Digest::from_sha256(hasher.finalize().into()).to_string();
     digest.parse().map_err(|err| SourceError::Malformed {
         what: digest,
         reason: format!("{err}"),

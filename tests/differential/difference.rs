@@ -2,13 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use inlay::record::{DigestError, Limits, Link, ParseError, RecordSet};
+use inlay::record::{DigestError, Link, ParseError, RecordSet};
 use serde_json::Value;
 
 use crate::{
     generate::{Case, Textual},
     oracle::Answer,
-    reading::reading,
 };
 
 /// Where we read another thing than BuildKit does, on purpose.
@@ -27,33 +26,11 @@ pub enum Difference {
     MinusZero,
     /// Go puts U+FFFD for what is not Unicode, and we refuse.
     NotUnicode,
-    /// To Go the case of a field's name is no matter, and to us it is another field.
-    FieldCase,
 }
 
 impl Difference {
     /// The difference that the case shows, if it is one.
     pub fn of(case: &Case, theirs: &Answer, ours: &Result<RecordSet, ParseError>) -> Option<Self> {
-        if case.textual == Some(Textual::Case) {
-            let without = RecordSet::parse(&case.without, &Limits::default());
-            let as_without = match (ours, &without) {
-                (Ok(ours), Ok(without)) => reading(ours) == reading(without),
-                (Err(ours), Err(without)) => ours.to_string() == without.to_string(),
-                _ => false,
-            };
-            // Else there may be another difference in the same case.
-            if as_without && Self::in_values(case, theirs, ours).is_none() {
-                return Some(Self::FieldCase);
-            }
-        }
-        Self::in_values(case, theirs, ours)
-    }
-
-    fn in_values(
-        case: &Case,
-        theirs: &Answer,
-        ours: &Result<RecordSet, ParseError>,
-    ) -> Option<Self> {
         let accepted = theirs.error.is_empty();
         match ours {
             Ok(set) if !accepted => {
@@ -72,7 +49,7 @@ impl Difference {
                 date.then_some(Self::Date)
             }
             Err(error) if accepted => {
-                let config: Value = serde_json::from_slice(&case.text).unwrap_or_default();
+                let config: Value = serde_json::from_slice(&case.usual).unwrap_or_default();
                 match error {
                     ParseError::RecordDigest { record, why } => {
                         Self::of_digest(&config["records"][record]["digest"], why)

@@ -19,7 +19,7 @@ pub enum Textual {
     NotUnicode,
     /// A field twice, of which the second counts.
     Twice,
-    /// A field that is ours but for the case of a letter.
+    /// A field's name that is ours but for the case of a letter, which is no matter.
     Case,
     /// A field that only BuildKit reads, and cannot.
     Unread,
@@ -30,8 +30,8 @@ pub enum Textual {
 pub struct Case {
     pub text: Vec<u8>,
     pub textual: Option<Textual>,
-    /// The same without the field that [`Textual::Case`] is about.
-    pub without: Vec<u8>,
+    /// The same with the names of all fields as we write them: see [`Textual::Case`].
+    pub usual: Vec<u8>,
 }
 
 // === chance ===
@@ -67,6 +67,11 @@ impl Chance {
 
     pub fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
         &of[self.below(of.len())]
+    }
+
+    fn digest(&mut self) -> String {
+        let quarters: Vec<_> = (0..4).map(|_| format!("{:016x}", self.next())).collect();
+        format!("sha256:{}", quarters.concat())
     }
 
     fn permutation(&mut self, length: usize) -> Vec<usize> {
@@ -113,7 +118,7 @@ fn key(number: usize) -> String {
 impl Case {
     pub fn whole(text: Vec<u8>) -> Self {
         Self {
-            without: text.clone(),
+            usual: text.clone(),
             textual: None,
             text,
         }
@@ -127,7 +132,11 @@ impl Case {
         let mut config = if chance.percent(5) {
             serde_json::from_slice(chance.pick(recorded).as_slice()).unwrap()
         } else {
-            Graph::any(chance).json(chance)
+            let graph = Graph::any(chance);
+            // At no time or all at one, now and then.
+            let dated = !chance.percent(10);
+            let step = usize::from(!chance.percent(10));
+            graph.json(dated.then_some(step))
         };
         if chance.percent(40) {
             for _ in 0..chance.within(1, 3) {
@@ -136,16 +145,63 @@ impl Case {
         }
         let textual = chance.percent(12).then(|| *chance.pick(&TEXTUAL));
         let plain = serde_json::to_vec(&config).unwrap();
-        let (text, without) = match textual {
+        let (text, usual) = match textual {
             None => (plain.clone(), plain),
             Some(kind) => spoil_text(chance, kind, config),
         };
         Self {
             text,
             textual,
-            without,
+            usual,
         }
     }
+}
+
+/// A large build as a daemon exports it with `mode=min`: its cache config, and its image's layers.
+///
+/// The image is a chain of steps that run commands and copy from other stages, a layer each. The
+/// other stages have all records beyond two a layer, and no results. Of a copied file both the
+/// definition and the content are linked, of a copied local source the content.
+pub fn build(records: usize, layers: usize) -> (Vec<u8>, Vec<String>) {
+    let chance = &mut Chance::new(1);
+    let mut graph = Graph::default();
+    for layer in 0..layers {
+        graph.layers.push((layer, layer.checked_sub(1)));
+    }
+    let base = graph.root(chance);
+    let others = records - 2 * layers;
+    let mut ends = vec![base];
+    for stage in 1..layers {
+        let mut last = base;
+        let end = 1 + others * stage / (layers - 1);
+        while graph.records.len() < end {
+            last = match chance.below(3) {
+                _ if graph.records.len() + 1 == end => graph.add(chance, vec![vec![link(last)]]),
+                0 => graph.add(chance, vec![vec![link(last)]]),
+                1 => {
+                    let source = vec![link(graph.root(chance))];
+                    graph.add(chance, vec![vec![link(last)], source])
+                }
+                _ => {
+                    let from = *chance.pick(&ends);
+                    graph.copy(chance, last, from)
+                }
+            };
+        }
+        ends.push(last);
+    }
+    let mut last = graph.add(chance, vec![vec![link(base)]]);
+    graph.records[last].tops.push(0);
+    for (layer, end) in ends.into_iter().enumerate().skip(1) {
+        last = graph.copy(chance, last, end);
+        graph.records[last].tops.push(layer);
+    }
+    for record in &mut graph.records {
+        record.digest = chance.digest();
+    }
+    graph.mix(chance);
+    let config = serde_json::to_vec(&graph.json(Some(1))).unwrap();
+    (config, (0..layers).map(blob).collect())
 }
 
 impl Graph {
@@ -222,6 +278,13 @@ impl Graph {
 
     fn root(&mut self, chance: &mut Chance) -> usize {
         self.add(chance, vec![])
+    }
+
+    /// A copy onto `to` of something in `from`, known by definition and by content.
+    fn copy(&mut self, chance: &mut Chance, to: usize, from: usize) -> usize {
+        let content = link(self.root(chance));
+        let source = vec![(chance.digest(), from), content];
+        self.add(chance, vec![vec![link(to)], source])
     }
 
     /// Steps in a row, each with its result's content as another source of the next now and then.
@@ -444,20 +507,18 @@ impl Graph {
         self.records = records;
     }
 
-    fn json(&self, chance: &mut Chance) -> Value {
+    /// The config, with results that are `step` seconds apart, if they have a time.
+    fn json(&self, step: Option<usize>) -> Value {
         let layer = |(number, parent): &(usize, Option<usize>)| match parent {
             Some(0) => json!({"blob": blob(*number)}),
             Some(parent) => json!({"blob": blob(*number), "parent": parent}),
             None => json!({"blob": blob(*number), "parent": -1}),
         };
-        // At no time or all at one, now and then.
-        let dated = !chance.percent(10);
-        let step = usize::from(!chance.percent(10));
         let mut seconds = 0;
         let mut result = |key: &str, value: Value| {
-            seconds += step;
             let mut result = Map::from_iter([(key.to_owned(), value)]);
-            if dated {
+            if let Some(step) = step {
+                seconds += step;
                 let (minutes, seconds) = (seconds / 60, seconds % 60);
                 let date = format!("2024-02-03T04:{minutes:02}:{seconds:02}Z");
                 result.insert("createdAt".into(), date.into());
@@ -701,7 +762,7 @@ const TEXTUAL: [Textual; 7] = [
 /// Stands for what no JSON value can.
 const MARK: &str = "@@";
 
-/// The text with one thing wrong, and the text without that field.
+/// The text with one thing wrong, and the text with the usual names of fields.
 fn spoil_text(chance: &mut Chance, kind: Textual, mut config: Value) -> (Vec<u8>, Vec<u8>) {
     let numbers = ["link", "layer", "parent"];
     let (keys, wrong): (&[&str], &[u8]) = match kind {
@@ -743,37 +804,33 @@ fn spoil_text(chance: &mut Chance, kind: Textual, mut config: Value) -> (Vec<u8>
         let text = serde_json::to_vec(&config).unwrap();
         return (text.clone(), text);
     }
-    let mut without = Vec::new();
     let mut replacement = wrong.to_vec();
-    match kind {
-        Textual::Twice => serde_json::to_writer(&mut replacement, &value).unwrap(),
-        Textual::Case => {
-            without = serde_json::to_vec(&config).unwrap();
-            serde_json::to_writer(&mut replacement, &value).unwrap();
-        }
-        _ => {}
+    if matches!(kind, Textual::Twice | Textual::Case) {
+        serde_json::to_writer(&mut replacement, &value).unwrap();
     }
-    let name = if kind == Textual::Case {
-        other_case(chance, key)
-    } else {
-        key.to_owned()
+    let mut text = |name: String| {
+        let object = config.pointer_mut(parent).unwrap().as_object_mut().unwrap();
+        object.insert(name.clone(), MARK.into());
+        let text = serde_json::to_string(&config).unwrap();
+        let (before, after) = text.split_once(&format!("\"{MARK}\"")).unwrap();
+        let object = config.pointer_mut(parent).unwrap().as_object_mut().unwrap();
+        object.remove(&name);
+        [before.as_bytes(), &replacement, after.as_bytes()].concat()
     };
-    let object = config.pointer_mut(parent).unwrap().as_object_mut().unwrap();
-    object.insert(name, MARK.into());
-    let text = serde_json::to_string(&config).unwrap();
-    let (before, after) = text.split_once(&format!("\"{MARK}\"")).unwrap();
-    let text = [before.as_bytes(), &replacement, after.as_bytes()].concat();
-    if kind != Textual::Case {
-        without.clone_from(&text);
+    let usual = text(key.to_owned());
+    if kind == Textual::Case {
+        (text(other_case(chance, key)), usual)
+    } else {
+        (usual.clone(), usual)
     }
-    (text, without)
 }
 
-/// Another spelling that Go takes for the same, where the last of `s` may be a long one.
+/// Another spelling that Go takes for the same, with a long `s` or the sign of the kelvin.
 fn other_case(chance: &mut Chance, key: &str) -> String {
-    match chance.below(3) {
+    match chance.below(4) {
         0 => key.to_uppercase(),
         1 if key.contains('s') => key.replace('s', "ſ"),
+        2 if key.contains('k') => key.replace('k', "\u{212a}"),
         _ => key[..1].to_uppercase() + &key[1..],
     }
 }

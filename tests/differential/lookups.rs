@@ -142,7 +142,7 @@ impl Lookups {
             self.hold_no_less(ours, &theirs);
             self.hold_to_set(&theirs);
             tally.count("3 looked up: no less than in BuildKit's, several results of one key");
-        } else if !dated(&case.text) {
+        } else if !dated(&case.usual) {
             self.hold_no_less(ours, &theirs);
             self.hold_to_set(&theirs);
             tally.count("3 looked up: no less than in BuildKit's, results without dates");

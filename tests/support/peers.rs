@@ -28,6 +28,7 @@ impl Peers {
             peers.direct(),
             peers.descriptors(),
             peers.oracle(),
+            peers.bench(),
             peers.runc(),
             peers.docker_registry(),
             peers.rootfs_tar(),
@@ -71,6 +72,11 @@ impl Peers {
     /// BuildKit's own reader of caches, `tests/clients/oracle`.
     pub fn oracle(&self) -> PathBuf {
         self.bin().join("oracle")
+    }
+
+    /// BuildKit's own packages at the job of our record set, `tests/clients/bench`.
+    pub fn bench(&self) -> PathBuf {
+        self.bin().join("bench")
     }
 
     /// What buildkitd runs steps with; it looks for it in `PATH`.

@@ -71,7 +71,7 @@ fn a_build_of_two_stages_comes_out_in_order() {
         selected(&cache),
         concat!(
             r#"[{"digest":@1},{"digest":@2},"#,
-            r#"{"layers":[{"layer":0}],"digest":@3,"inputs":[[{"link":0}]]},"#,
+            r#"{"layers":[{}],"digest":@3,"inputs":[[{}]]},"#,
             r#"{"layers":[{"layer":1}],"digest":@5,"inputs":[[{"link":2}],[{"selector":"a","link":1},{"selector":"b","link":1}]]}]"#
         )
     );
@@ -141,8 +141,8 @@ fn layers_are_the_same_by_blob_or_by_diff_id() {
     assert_eq!(
         json(&select(&set).unwrap()),
         concat!(
-            r#"[{"layers":[{"layer":0}],"digest":@1},{"digest":@2},"#,
-            r#"{"layers":[{"layer":1}],"digest":@3,"inputs":[[{"link":0}],[{"link":1}]]}]"#
+            r#"[{"layers":[{}],"digest":@1},{"digest":@2},"#,
+            r#"{"layers":[{"layer":1}],"digest":@3,"inputs":[[{}],[{"link":1}]]}]"#
         )
     );
 }
@@ -192,7 +192,7 @@ fn what_does_not_lead_to_the_final_record_goes() {
         .record(4, r#""inputs":[[{"link":0}]],"layers":[{"layer":0}]"#);
     assert_eq!(
         selected(&cache),
-        r#"[{"digest":@1},{"layers":[{"layer":0}],"digest":@4,"inputs":[[{"link":0}]]}]"#
+        r#"[{"digest":@1},{"layers":[{}],"digest":@4,"inputs":[[{}]]}]"#
     );
 }
 
@@ -208,7 +208,7 @@ fn random_keys_go_and_what_needs_them() {
         );
     assert_eq!(
         selected(&cache),
-        r#"[{"digest":@1},{"layers":[{"layer":1}],"digest":@3,"inputs":[[{"link":0}]]}]"#
+        r#"[{"digest":@1},{"layers":[{"layer":1}],"digest":@3,"inputs":[[{}]]}]"#
     );
 }
 
@@ -287,8 +287,8 @@ fn equal_records_become_one() {
     assert_eq!(
         selected(&cache),
         concat!(
-            r#"[{"layers":[{"layer":0}],"digest":@1},"#,
-            r#"{"layers":[{"layer":0}],"digest":@2,"inputs":[[{"link":0}]]},"#,
+            r#"[{"layers":[{}],"digest":@1},"#,
+            r#"{"layers":[{}],"digest":@2,"inputs":[[{}]]},"#,
             r#"{"layers":[{"layer":1}],"digest":@3,"inputs":[[{"link":1}]]}]"#
         )
     );
@@ -311,7 +311,7 @@ fn alternatives_stay_unless_the_set_has_lost_them() {
     assert_eq!(
         json(&select(&set).unwrap()),
         concat!(
-            r#"[{"digest":@1},{"layers":[{"layer":0}],"digest":@3,"inputs":[[{"link":0}]]},"#,
+            r#"[{"digest":@1},{"layers":[{}],"digest":@3,"inputs":[[{}]]},"#,
             r#"{"layers":[{"layer":1}],"digest":@4,"inputs":[[{"link":1}]]}]"#
         )
     );
@@ -347,4 +347,35 @@ fn results_written_out_are_bounded() {
         with(6).unwrap_err().to_string(),
         "the records have more than 6 links and layers of results"
     );
+}
+
+#[test]
+fn a_source_once_more_is_no_end_of_a_build() {
+    let again = |result: &str| {
+        Cache::layers(&[-1, 0])
+            .record(1, "")
+            .record(2, r#""inputs":[[{"link":0}]],"layers":[{"layer":0}]"#)
+            .record(3, r#""inputs":[[{"link":1}]],"layers":[{"layer":1}]"#)
+            // Equal to record 1, by way of a root that is equal to record 0.
+            .record(1, "")
+            .record(
+                2,
+                &format!(r#""inputs":[[{{"link":3}}]],"layers":[{result}]"#),
+            )
+    };
+    let expected = concat!(
+        r#"[{"digest":@1},{"layers":[{}],"digest":@2,"inputs":[[{}]]},"#,
+        r#"{"layers":[{"layer":1}],"digest":@3,"inputs":[[{"link":1}]]}]"#
+    );
+    for result in [r#"{"layer":0}"#, r#"{"layer":1}"#] {
+        assert_eq!(selected(&again(result)), expected, "{result}");
+    }
+    // With another source it is another record, and ends another build.
+    let other = again(r#"{"layer":0}"#)
+        .record(4, "")
+        .record(2, r#""inputs":[[{"link":5}]],"layers":[{"layer":0}]"#);
+    assert!(matches!(
+        other.select(),
+        Err(SelectError::AmbiguousFinal(named)) if named.len() == 2
+    ));
 }

@@ -265,27 +265,40 @@ fn limits_are_held_before_the_rest_is_read() {
     );
 }
 
-#[test]
-fn results_of_a_deep_stack_of_layers_are_bounded() {
-    let layers: Vec<_> = (0..3000)
-        .map(|n: i32| with_digests(&format!(r#"{{"blob":@{n},"parent":{}}}"#, n - 1)))
+/// A record whose results are the layers of a trunk, and of as many branches on top of it.
+fn tree(trunk: usize, branches: usize) -> Result<RecordSet, ParseError> {
+    let parent = |n: usize| i64::try_from(n.min(trunk)).unwrap() - 1;
+    let layers: Vec<_> = (0..trunk + branches)
+        .map(|n| with_digests(&format!(r#"{{"blob":@{n},"parent":{}}}"#, parent(n))))
         .collect();
-    let tops: Vec<_> = (0..3000).map(|n| format!(r#"{{"layer":{n}}}"#)).collect();
-    let config = |results: &str| {
-        with_digests(&format!(
-            r#"{{"layers":[{}],"records":[{{"digest":@1,"layers":[{results}]}}]}}"#,
-            layers.join(",")
-        ))
-    };
-    let all = RecordSet::parse(config(&tops.join(",")).as_bytes(), &Limits::default());
+    let tops: Vec<_> = (0..layers.len())
+        .map(|n| format!(r#"{{"layer":{n}}}"#))
+        .collect();
+    let config = format!(
+        r#"{{"layers":[{}],"records":[{{"digest":{},"layers":[{}]}}]}}"#,
+        layers.join(","),
+        with_digests("@1 ").trim_end(),
+        tops.join(",")
+    );
+    RecordSet::parse(config.as_bytes(), &Limits::default())
+}
+
+#[test]
+fn results_are_the_layers_down_from_their_topmost() {
+    let set = tree(3000, 2).unwrap();
+    let results = &set.records()[0].results;
+    for (top, result) in results.iter().enumerate() {
+        let below: Vec<_> = (0..top.min(3000)).chain([top]).collect();
+        assert_eq!(**result, below);
+    }
+}
+
+#[test]
+fn results_of_many_branches_on_a_deep_trunk_are_bounded() {
     assert_eq!(
-        all.unwrap_err().to_string(),
+        tree(1500, 1500).unwrap_err().to_string(),
         "the cache has more than 1000000 layers in results"
     );
-    // One and the same result over and over costs nothing.
-    let same = config(&vec![tops[2999].as_str(); 3000].join(","));
-    let set = RecordSet::parse(same.as_bytes(), &Limits::default()).unwrap();
-    assert_eq!(set.records()[0].results.len(), 3000);
 }
 
 #[test]
@@ -345,4 +358,30 @@ fn diff_ids_go_to_the_layers_they_are_known_for() {
     set.set_diff_ids(|blob| (blob.as_str() == digest(2)).then(|| diff_id.clone()));
     let diff_ids: Vec<_> = set.layers().iter().map(|l| l.diff_id.clone()).collect();
     assert_eq!(diff_ids, [None, Some(diff_id)]);
+}
+
+#[test]
+fn the_case_of_a_fields_name_is_no_matter() {
+    let usual = with_digests(
+        r#"{"layers":[{"blob":@1,"parent":-1}],"records":[{"digest":@2},
+           {"digest":@3,"inputs":[[{"link":0,"selector":"s"}]],"layers":[{"layer":0}],"chains":[]}]}"#,
+    );
+    let read = |text: &str| RecordSet::parse(text.as_bytes(), &Limits::default());
+    let set = read(&usual).unwrap();
+    for name in [
+        "layers", "records", "blob", "parent", "digest", "inputs", "link", "selector", "layer",
+        "chains",
+    ] {
+        let long_s = name.replace('s', "\u{17f}");
+        let kelvin = name.replace('k', "\u{212a}");
+        for other in [name.to_uppercase(), long_s, kelvin] {
+            let text = usual.replace(&format!("\"{name}\":"), &format!("\"{other}\":"));
+            assert_eq!(read(&text).unwrap().records(), set.records(), "{text}");
+            assert_eq!(read(&text).unwrap().layers(), set.layers(), "{text}");
+        }
+    }
+    // Another letter is another name.
+    let text = usual.replace("\"digest\"", "\"d\u{131}gest\"");
+    let error = read(&text).unwrap_err().to_string();
+    assert_eq!(error, "record 0: the digest is absent");
 }
