@@ -80,6 +80,10 @@ fn flip(bytes: &mut [u8], numbers: &mut Numbers) -> String {
     format!("bit {bit} of byte {at} flipped")
 }
 
+fn find(text: &[u8], part: &[u8]) -> Option<usize> {
+    text.windows(part.len()).position(|window| window == part)
+}
+
 impl Image {
     /// Does one thing to it.
     fn mutated(&self, numbers: &mut Numbers) -> Mutated {
@@ -105,7 +109,15 @@ impl Image {
                 text = Some(String::from_utf8_lossy(&encoded).into_owned());
                 format!("base64: {done}")
             }
-            2 => format!("config: {}", flip(&mut image.config, numbers)),
+            2 => {
+                // But no diff ID: that of a compressed layer is seen by who unpacks it, and no sooner.
+                let ids = find(&image.config, b"\"diff_ids\"").unwrap();
+                let end = ids + find(&image.config[ids..], b"]").unwrap();
+                let whole = [0..ids, end..image.config.len()];
+                let part = whole[numbers.below(2)].clone();
+                let done = flip(&mut image.config[part.clone()], numbers);
+                format!("config from {}: {done}", part.start)
+            }
             3 => {
                 let end = numbers.below(image.config.len());
                 image.config.truncate(end);
