@@ -9,7 +9,8 @@ use base64::prelude::BASE64_STANDARD;
 use inlay::image::config::{self, DEFAULT_LIMIT};
 use inlay::record::Digest;
 use support::{
-    BuildOutput, Buildx, Containerd, Direct, DockerEngine, ImageStore, Inlay, Project, Stand,
+    BuildOutput, Buildx, Containerd, Direct, DockerEngine, ImageStore, Inlay, Project, Pushed,
+    Stand, assert_one,
 };
 
 /// Steps that write other bytes each time they run: an image that is built again tells.
@@ -151,27 +152,54 @@ fn a_missing_image_is_told_and_the_build_goes_on() {
     );
 }
 
-/// What a daemon with its own inline cache made, imported again and again.
+/// Builds through inlay, three times on an empty daemon: from `first`, and each from the one before.
+fn generations(stand: &mut Stand, project: &Project, first: &str) -> Vec<Pushed> {
+    let mut from = stand.import(first);
+    let mut generations = Vec::new();
+    for generation in 1..=3 {
+        let image = format!("generation:{generation}");
+        stand.buildkitd.wipe();
+        let build = stand.build(project).import_cache(&from);
+        generations.push(stand.push(&build, &image, ""));
+        from = stand.import(&image);
+    }
+    generations
+}
+
+/// What a daemon with its own inline cache made stays as it is, dates and all.
 #[test]
-fn of_an_image_of_plain_buildkit_comes_one_image() {
+fn an_image_of_plain_buildkit_stays_as_it_is() {
     let mut stand = Stand::start();
     let project = project();
     let name = stand.registry.image("plain:1");
     let plain = stand.build_plain(&project).export_cache("type=inline");
     plain.push(&name).run_ok();
-    let first = stand.pushed("plain:1");
-    let mut generations = Vec::new();
-    for generation in 1..=3 {
-        stand.buildkitd.wipe();
-        let from = match generation {
-            1 => stand.import("plain:1"),
-            _ => stand.import(&format!("demo:{}", generation - 1)),
-        };
-        let build = stand.build(&project).import_cache(&from);
-        generations.push(stand.push(&build, &format!("demo:{generation}"), ""));
+    let mut images = vec![stand.pushed("plain:1")];
+    images.extend(generations(&mut stand, &project, "plain:1"));
+    assert_one("of plain BuildKit", &images);
+}
+
+/// The same of a daemon that has built other sources, and of one that imported and exported again:
+/// their caches have too much, or too little.
+#[test]
+fn of_any_image_of_plain_buildkit_comes_one_image() {
+    let mut stand = Stand::start();
+    let project = project();
+    for text in ["one\n", "two\n", "one\n"] {
+        project.write("source.txt", text);
+        let build = stand.build_plain(&project).export_cache("type=inline");
+        build.push(&stand.registry.image("busy:1")).run_ok();
     }
-    println!("{first:?}");
-    support::assert_one("of plain BuildKit", &generations);
+    stand.buildkitd.wipe();
+    let busy = stand.import("busy:1");
+    let build = stand.build_plain(&project).export_cache("type=inline");
+    let again = build.import_cache(&busy);
+    again.push(&stand.registry.image("again:1")).run_ok();
+    for first in ["busy:1", "again:1"] {
+        println!("{first}: {:?}", stand.pushed(first));
+        let images = generations(&mut stand, &project, first);
+        assert_one(first, &images);
+    }
 }
 
 #[test]
@@ -187,7 +215,7 @@ fn twenty_generations_are_one_image() {
         let build = stand.build(&project).import_cache(&from);
         generations.push(stand.push(&build, &format!("demo:{generation}"), ""));
     }
-    support::assert_one("generations", &generations);
+    assert_one("generations", &generations);
 }
 
 /// A build that has all of its steps in the registry that it pushes to reads no layer there.
