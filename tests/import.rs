@@ -55,10 +55,12 @@ fn assert_imported(built: &BuildOutput, reference: &str) {
     assert_eq!(built.warnings, [""; 0], "{built}");
     assert_eq!(built.steps_ran(), [""; 0], "{built}");
     let begin = format!("inlay: importing inline cache from {reference}: ");
-    let [said] = said(built)[..] else {
-        panic!("says it once: {built}")
-    };
-    assert!(said.starts_with(&begin), "{said}");
+    let said = said(built);
+    assert!(said[0].starts_with(&begin), "{said:?}");
+    // What inlay serves it counts.
+    let counts = format!("inlay: inline cache of {reference}: ");
+    let more = said[1..].iter().all(|more| more.starts_with(&counts));
+    assert!(more, "{said:?}");
 }
 
 /// Builds to `output`, wipes, and imports `reference`.
@@ -373,6 +375,7 @@ fn from_the_store_of_docker_engine() {
         .build(&project)
         .args([
             "--network=host",
+            "--provenance=false",
             "--output=type=image,name=docker.io/library/app:1",
         ])
         .cache_to("type=inline");
@@ -426,7 +429,7 @@ fn from_a_registry_that_wants_a_password() {
     let [warning] = &built.warnings[..] else {
         panic!("warns once: {built}")
     };
-    assert!(warning.contains("401"), "{warning}");
+    assert!(warning.ends_with("the user has none for it"), "{warning}");
 }
 
 /// A client that solves by itself, and has no gateway: inlay is its gateway then.

@@ -5,13 +5,21 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use inlay::plan::{Decision, decide};
+use inlay::import::RegistryImports;
+use inlay::import::entries::{Verdict, in_gateway_solve};
+use inlay::plan::{Tasks, decide, handed_on};
 use inlay::proto::control::SolveRequest;
 use inlay::proto::{gateway, pb};
 use inlay::result::{images, with_metadata};
 use inlay::wire::{Edit, Field, WireError, fields, map_entry, rewrite};
 use libfuzzer_sys::{Corpus, fuzz_target};
 use prost::Message;
+
+/// All that inlay does.
+const TASKS: Tasks = Tasks {
+    export: true,
+    registry: RegistryImports::Checked,
+};
 
 fuzz_target!(|input: &[u8]| -> Corpus {
     let Some((&[which, length], input)) = input.split_first_chunk() else {
@@ -27,7 +35,7 @@ fuzz_target!(|input: &[u8]| -> Corpus {
             // prost skips groups, which no message of BuildKit's has.
             let is_group = matches!(err, WireError::Key { key, .. } if key & 7 == 3);
             assert!(is_group || <()>::decode(message).is_err(), "{err}");
-            assert!(decide(message).is_err());
+            assert!(decide(message, TASKS).is_err());
             assert!(with_metadata(message, &HashMap::new()).is_err());
             return Corpus::Keep;
         }
@@ -41,6 +49,13 @@ fuzz_target!(|input: &[u8]| -> Corpus {
     }
     if let Ok(result) = gateway::Result::decode(message) {
         edits_of_a_result(value, message, &result, &fields);
+    }
+    // Imports that stay leave all of it as it was, and other ones leave a message.
+    if gateway::SolveRequest::decode(message).is_ok() {
+        let kept = in_gateway_solve(message, |_| Verdict::Keep).expect("a message");
+        assert_eq!(kept, message);
+        let dropped = in_gateway_solve(message, |_| Verdict::Drop).expect("a message");
+        gateway::SolveRequest::decode(&dropped[..]).expect("a request");
     }
     Corpus::Keep
 });
@@ -99,18 +114,20 @@ fn edits_of_a_request(text: &str, message: &[u8], request: &SolveRequest, fields
     assert_eq!(SolveRequest::decode(&edited[..]), Ok(expected));
 
     // A cache option may be bytes that are a message to prost, and have a group within.
-    let Ok(Decision::Inline(plan)) = decide(message) else {
+    let Ok(Some(plan)) = decide(message, TASKS) else {
         return;
     };
     let mut expected = request.clone();
-    if let Some(cache) = &mut expected.cache {
+    let exports = plan.inline.is_some();
+    if let Some(cache) = expected.cache.as_mut().filter(|_| exports) {
         cache.exports.retain(|export| export.r#type != "inline");
     }
     if plan.direct.is_some() {
         expected.definition = None;
         expected.frontend.clear();
     }
-    assert_eq!(SolveRequest::decode(&plan.request[..]), Ok(expected));
+    let request = handed_on(message, exports, plan.direct.is_some()).expect("a message");
+    assert_eq!(SolveRequest::decode(&request[..]), Ok(expected));
 }
 
 /// Of a result: its metadata has the values, and all else is as it was.
