@@ -16,7 +16,7 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(decode(stream, usize::from(cut) + 1), whole);
     assert_eq!(decode(stream, 1), whole);
     if let Ok(data) = &whole {
-        assert_eq!(reference(stream).expect("whole messages"), *data);
+        assert!(reference(stream).is_none_or(|known| known == *data));
     }
 
     // What is made here is read here, behind whatever was read before.
@@ -27,7 +27,8 @@ fuzz_target!(|input: &[u8]| {
     );
     if whole.is_ok() {
         let both = [stream, &message].concat();
-        assert_eq!(reference(&both), decode(&both, 7).ok());
+        let read = decode(&both, 7).expect("messages");
+        assert!(reference(&both).is_none_or(|known| known == read));
     }
 });
 
@@ -44,7 +45,8 @@ fn decode(stream: &[u8], size: usize) -> Result<Vec<u8>, FramingError> {
     Ok(data)
 }
 
-/// The same by prost, message by message.
+/// The same by prost, message by message. It refuses a field of a known number and another type, which
+/// Go's reader and this one skip.
 fn reference(mut stream: &[u8]) -> Option<Vec<u8>> {
     let mut data = Vec::new();
     while !stream.is_empty() {
