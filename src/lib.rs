@@ -63,6 +63,8 @@
 #![cfg_attr(not(feature = "server"), doc = "[`session`]: #the-pure-core")]
 #![cfg_attr(not(feature = "server"), doc = "[`exported`]: #the-pure-core")]
 #![cfg_attr(not(feature = "server"), doc = "[`image_cache`]: #the-pure-core")]
+#![cfg_attr(not(feature = "server"), doc = "[`import`]: #the-pure-core")]
+#![cfg_attr(not(feature = "server"), doc = "[`source`]: #the-pure-core")]
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod image;
