@@ -17,16 +17,19 @@ use crate::proto::gateway::{SolveRequest, WarnRequest};
 /// How long it may take to say something.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// What is said at most (characters).
+const MAX_TEXT: usize = 600;
+
 /// Says something as a step of its own.
 pub async fn step(daemon: &Daemon, build: &str, text: &str) {
-    info!("{text}");
+    info!("{}", plain(text));
     bounded(show(daemon, build, text, None)).await;
 }
 
 /// Says something as a warning: of the vertex `of`, or of the step by which it is said as well. A
 /// plain log shows no warning of a step that is over.
 pub async fn warn(daemon: &Daemon, build: &str, text: &str, of: Option<String>) {
-    warn!("{text}");
+    warn!("{}", plain(text));
     bounded(show(daemon, build, text, Some(of))).await;
 }
 
@@ -37,7 +40,7 @@ async fn show(
     warns: Option<Option<String>>,
 ) -> Result<(), Status> {
     let mut gateway = daemon.gateway(build)?;
-    let text = format!("inlay: {text}");
+    let text = format!("inlay: {}", plain(text));
     let Notice { definition, vertex } = notice(&text);
     let shown = SolveRequest {
         definition: Some(definition.into()),
@@ -56,6 +59,12 @@ async fn show(
     }
     gateway.solve(shown).await?;
     Ok(())
+}
+
+/// A text of one line and some length: others may have had their say in it.
+fn plain(text: &str) -> String {
+    let text = text.chars().take(MAX_TEXT);
+    text.map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 async fn bounded(said: impl Future<Output = Result<(), Status>>) {

@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use inlay::image::config::{self, DEFAULT_LIMIT};
 use inlay::record::Digest;
+use serde_json::{Value, json};
 use support::{
     BuildOutput, Buildx, Containerd, Direct, DockerEngine, ImageStore, Inlay, Project, Pushed,
     Stand, assert_one,
@@ -282,6 +283,30 @@ fn a_cache_under_the_proposed_key_is_found() {
     assert_eq!(build.run_ok().steps_cached(), [""; 0]);
 }
 
+/// An image whose config says nothing of its layers' history: buildkitd v0.34.2 dies of it.
+#[test]
+fn an_image_without_a_history_harms_nobody() {
+    let mut stand = Stand::start();
+    let project = project();
+    stand.push(&stand.build(&project), "demo:1", "");
+    let whole = stand.registry.config("demo:1", None);
+    let mut config: Value = serde_json::from_slice(&whole).unwrap();
+    config.as_object_mut().unwrap().remove("history").unwrap();
+    let config = config.to_string().into_bytes();
+    assert!(stand.registry.put("demo", &config));
+    let mut manifest = stand.registry.manifest("demo:1");
+    manifest["config"]["digest"] = Digest::of(&config).to_string().into();
+    manifest["config"]["size"] = config.len().into();
+    let manifest = manifest.to_string();
+    assert!(stand.registry.tag("demo:bare", manifest.as_bytes()));
+    stand.buildkitd.wipe();
+    let build = stand
+        .build(&project)
+        .import_cache(&stand.import("demo:bare"));
+    let built = build.push(&stand.registry.image("demo:2")).run_ok();
+    assert_imported(&built, &stand.registry.image("demo:bare"));
+}
+
 /// Of an index, only what the build is for is read.
 #[test]
 fn an_index_is_read_for_the_platforms_of_the_build() {
@@ -306,21 +331,46 @@ fn an_index_is_read_for_the_platforms_of_the_build() {
         });
         read.count()
     };
-    let built = build.clone().opt("platform=linux/arm64").run_ok();
+    let built = build.clone().opt("platform=linux/amd64").run_ok();
     assert_imported(&built, &index);
     assert_eq!(read_by_inlay(&stand), 1, "one config");
-    let built = build
-        .clone()
-        .opt("platform=linux/arm64,linux/amd64")
-        .run_ok();
+    // What the daemon reads is that manifest, and not the index, of which it would read all.
+    let registry = stand.build(&project).opt("platform=linux/amd64");
+    let built = registry.import_cache(&stand.import("demo:1")).run_ok();
+    let images = stand.registry.image_digests("demo:1");
+    let amd64 = &images["linux/amd64"];
+    let name = &built.vertex("importing cache manifest from").name;
+    assert!(name.ends_with(&**amd64), "{name}");
+    // And that for stages that run on the daemon's own.
+    let built = build.clone().opt("platform=linux/arm64").run_ok();
     assert_imported(&built, &index);
-    assert_eq!(read_by_inlay(&stand), 3, "two more");
-    let built = build.opt("platform=linux/s390x").run_ok();
+    assert_eq!(
+        read_by_inlay(&stand),
+        4,
+        "two more, and one of `type=registry`"
+    );
+    let only = stand.build(&project).opt("platform=linux/arm64");
+    stand.push(&only, "demo:arm64", "");
+    let manifest = stand.registry.manifest("demo:arm64");
+    let manifest = manifest.to_string();
+    let index = json!({"schemaVersion": 2, "manifests": [{
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "digest": stand.registry.digest("demo:arm64"),
+        "size": manifest.len(),
+        "platform": {"os": "linux", "architecture": "arm64"},
+    }]});
+    assert!(
+        stand
+            .registry
+            .tag_index("demo:index", index.to_string().as_bytes())
+    );
+    let import = format!("type=inline,ref={}", stand.registry.image("demo:index"));
+    let built = stand.build(&project).import_cache(&import).run_ok();
     let [warning] = &built.warnings[..] else {
         panic!("warns once: {built}")
     };
     assert!(
-        warning.ends_with("it has no image for linux/s390x"),
+        warning.ends_with("it has no image for linux/amd64"),
         "{warning}"
     );
 }
@@ -332,7 +382,9 @@ fn from_containerd() {
     let path = images.path().join("app.tar");
     let mut stand = Stand::start();
     let address = format!("--containerd-address={}", containerd.socket().display());
-    stand.inlay = Inlay::start(&stand.buildkitd, &[&address]);
+    let namespaces = ["default", "some"].map(|of| format!("--containerd-namespace={of}"));
+    let args = [&*address, &*namespaces[0], &*namespaces[1]];
+    stand.inlay = Inlay::start(&stand.buildkitd, &args);
     let project = project();
     let build = stand.build(&project).export_cache("type=inline");
     let output = format!("type=oci,name=app:1,dest={}", path.display());
@@ -354,9 +406,16 @@ fn from_containerd() {
     let more = stand.buildkitd.executed().len();
     stand.buildkitd.wipe();
     let built = build
+        .clone()
         .import_cache(&format!("{import},namespace=some"))
         .run_ok();
     assert_imported(&built, "containerd:app:1");
+    let closed = build.import_cache(&format!("{import},namespace=k8s.io"));
+    let closed = closed.run_ok();
+    let [warning] = &closed.warnings[..] else {
+        panic!("warns once: {closed}")
+    };
+    assert!(warning.ends_with("no --containerd-namespace names its namespace"));
     assert_eq!(stand.buildkitd.executed().len(), more);
     assert!(more > ran);
 }

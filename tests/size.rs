@@ -58,7 +58,7 @@ COPY --from=build /out.txt /app/
         "RUN echo fixed >/fixed.txt\nCOPY --from=build /out.txt /app/\nRUN cat /app/* >/all.txt";
     let from_second = copied.replace("--from=build", "--from=second");
     let linked = "COPY --link --from=build /out.txt /app/\nCOPY --link --from=build /src /app/\n\
-        RUN cat /app/* >/all.txt\nCOPY --link source.txt /app/";
+        RUN cat /app/* >/all.txt\nCOPY --link source.txt /own/";
     let five = |line: &str| {
         let lines = (0..5).map(|n| line.replace("{n}", &n.to_string()));
         stages(upper, &lines.collect::<Vec<_>>().join("\n"))

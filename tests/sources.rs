@@ -658,7 +658,7 @@ fn who_falls_silent_is_not_waited_for() {
     let socket = dir.path().join("silent.sock");
     let _silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     let reader = Reader::new(Settings {
-        containerd_address: socket,
+        containerd_address: Some(socket),
         patience: Duration::from_millis(300),
         ..Settings::default()
     });
@@ -706,8 +706,8 @@ fn containerd_gives_what_it_imported_by_namespace() {
     containerd.import("builds", &tar);
     let layout = Layout::from_tar(&tar);
     let settings = |namespace: &str| Settings {
-        containerd_address: containerd.socket(),
-        containerd_namespace: namespace.to_owned(),
+        containerd_address: Some(containerd.socket()),
+        containerd_namespaces: vec![namespace.to_owned()],
         ..Settings::default()
     };
     let reader = Reader::new(settings("builds"));
@@ -717,7 +717,9 @@ fn containerd_gives_what_it_imported_by_namespace() {
         let layers = reader.check(&*source, &|digest| layout.blob(digest));
         assert_eq!(layers.len(), 2);
     }
-    let other = Reader::new(settings("default"));
+    let mut both = settings("default");
+    both.containerd_namespaces.push("builds".to_owned());
+    let other = Reader::new(both);
     let location: Location = "containerd:app:1".parse().unwrap();
     let named = other
         .access
@@ -735,7 +737,7 @@ fn containerd_gives_what_it_imported_by_namespace() {
         assert!(refusal.to_string().contains(name), "{refusal}");
     }
     let nowhere = Reader::new(Settings {
-        containerd_address: "/nowhere.sock".into(),
+        containerd_address: Some("/nowhere.sock".into()),
         ..Settings::default()
     });
     let refusal = nowhere.refusal("containerd:app:1").to_string();
@@ -875,8 +877,8 @@ fn docker_engine_gives_its_images_saved_and_from_its_store() {
         assert_eq!(layers.len(), 2, "{store:?}");
         if store == ImageStore::Containerd {
             let reader = Reader::new(Settings {
-                containerd_address: engine.containerd_socket(),
-                containerd_namespace: "moby".to_owned(),
+                containerd_address: Some(engine.containerd_socket()),
+                containerd_namespaces: vec!["moby".to_owned()],
                 ..Settings::default()
             });
             let source = reader.open("containerd:app:1").unwrap();

@@ -54,16 +54,14 @@ pub struct Serve {
     /// several times
     #[arg(long, value_name = "DIR")]
     allow_path: Vec<PathBuf>,
-    /// containerd's socket, for imports of containerd:NAME
-    #[arg(
-        long,
-        value_name = "PATH",
-        default_value = "/run/containerd/containerd.sock"
-    )]
-    containerd_address: PathBuf,
-    /// The containerd namespace of imports that name none (Docker Engine's is moby)
+    /// containerd's socket, for imports of containerd:NAME; whoever may build can then read the images
+    /// in its allowed namespaces
+    #[arg(long, value_name = "PATH")]
+    containerd_address: Option<PathBuf>,
+    /// A containerd namespace that may be imported from, the first for imports that name none (Docker
+    /// Engine's is moby); may be given several times
     #[arg(long, value_name = "NAME", default_value = "default")]
-    containerd_namespace: String,
+    containerd_namespace: Vec<String>,
     /// A registry, as HOST or HOST:PORT, that is spoken to without TLS, as those on this machine
     /// are; may be given several times
     #[arg(long, value_name = "HOST")]
@@ -133,7 +131,7 @@ impl Serve {
         let access = Access::new(Settings {
             allow_paths: self.allow_path,
             containerd_address: self.containerd_address,
-            containerd_namespace: self.containerd_namespace,
+            containerd_namespaces: self.containerd_namespace,
             plain_http_registries: self.plain_http_registry,
             registry_authorities: self.registry_ca,
             ..Settings::default()

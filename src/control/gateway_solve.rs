@@ -20,7 +20,7 @@ use super::report;
 use super::unary::{Call, refusal};
 use crate::daemon::Daemon;
 use crate::import;
-use crate::import::entries::in_gateway_solve;
+use crate::import::entries::{are_named, in_gateway_solve};
 use crate::relay::Body;
 use crate::wire::{self, WireError};
 
@@ -70,7 +70,7 @@ pub async fn with_imports(
     build: &Arc<Build>,
     message: &Bytes,
 ) -> Result<Option<Vec<u8>>, WireError> {
-    if build.imports.is_empty() {
+    if !are_named(message, build.imports.entries())? {
         return Ok(None);
     }
     let outcomes = build.imports.outcomes().await;

@@ -108,7 +108,10 @@ impl Side<'_> {
     fn imported(&self, layers: &[Digest], cache: &InlineCache) -> Option<String> {
         let mut images = self.imports.images();
         let same = images.find(|image| {
-            image.diff_ids() == layers && select(image.set()).is_ok_and(|known| known == *cache)
+            // To the last link: what is not of this build, another build must not have from it.
+            image.diff_ids() == layers
+                && cache.is_all_of(image.set())
+                && select(image.set()).is_ok_and(|known| known == *cache)
         })?;
         debug!("the cache is that of an imported image");
         Some(same.encoded())

@@ -7,6 +7,7 @@
 //! the frontend: `cache-imports` (`[{"Type":…,"Attrs":{…}}]`), or the older `cache-from`, a list of
 //! refs (`frontend/dockerui/config.go` of BuildKit).
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use prost::Message as _;
@@ -38,8 +39,8 @@ pub enum Verdict {
     Keep,
     /// It does not go on.
     Drop,
-    /// It goes on as another.
-    Replace(Entry),
+    /// It goes on as others.
+    Replace(Vec<Entry>),
 }
 
 /// All imports of a solve request, each once.
@@ -64,6 +65,19 @@ pub fn of_solve(request: &control::SolveRequest) -> Vec<Entry> {
     entries.sort();
     entries.dedup();
     entries
+}
+
+/// Whether an encoded gateway solve request names one of these imports.
+///
+/// # Errors
+/// Where it is no protobuf message.
+pub fn are_named(message: &[u8], entries: &[Entry]) -> Result<bool, WireError> {
+    let named = Cell::new(false);
+    in_gateway_solve(message, |entry| {
+        named.set(named.get() || entries.contains(entry));
+        Verdict::Keep
+    })?;
+    Ok(named.get())
 }
 
 /// The encoded gateway solve request with each import as `verdict` says.
@@ -96,8 +110,8 @@ pub fn in_gateway_solve(
                 Ok(entry) => match verdict(&entry) {
                     Verdict::Keep => Edit::Keep,
                     Verdict::Drop => Edit::Drop,
-                    Verdict::Replace(entry) => {
-                        more.push(entry);
+                    Verdict::Replace(entries) => {
+                        more.extend(entries);
                         Edit::Drop
                     }
                 },
@@ -107,7 +121,10 @@ pub fn in_gateway_solve(
                 Ok(import) => match verdict(&Entry::new(&import.r#type, &import.attrs)) {
                     Verdict::Keep => Edit::Keep,
                     Verdict::Drop => Edit::Drop,
-                    Verdict::Replace(entry) => Edit::Replace(entry.encode()),
+                    Verdict::Replace(entries) => {
+                        more.extend(entries);
+                        Edit::Drop
+                    }
                 },
                 Err(_) => Edit::Keep,
             },
@@ -216,9 +233,9 @@ impl Options {
             match Entry::read(&import).map_or(Verdict::Keep, |entry| verdict(&entry)) {
                 Verdict::Keep => judged.push(import),
                 Verdict::Drop => changed = true,
-                Verdict::Replace(entry) => {
+                Verdict::Replace(entries) => {
                     changed = true;
-                    judged.push(entry.write());
+                    judged.extend(entries.iter().map(Entry::write));
                 }
             }
         }
@@ -294,9 +311,9 @@ mod tests {
     #[test]
     fn imports_are_changed_wherever_they_stand() {
         let changed = in_gateway_solve(&request(), |entry| match entry.attrs.get("ref") {
-            Some(name) if name == "a" => Verdict::Replace(inline("A")),
+            Some(name) if name == "a" => Verdict::Replace(vec![inline("A")]),
             Some(name) if name == "c" || name == "d" => Verdict::Drop,
-            Some(name) if name == "e" => Verdict::Replace(inline("E")),
+            Some(name) if name == "e" => Verdict::Replace(vec![inline("E"), inline("F")]),
             _ => Verdict::Keep,
         })
         .unwrap();
@@ -305,7 +322,10 @@ mod tests {
             let entries = imports.iter();
             entries.map(|i| Entry::new(&i.r#type, &i.attrs)).collect()
         };
-        assert_eq!(entries(&sent.cache_imports), [inline("A"), inline("E")]);
+        assert_eq!(
+            entries(&sent.cache_imports),
+            [inline("A"), inline("E"), inline("F")]
+        );
         assert_eq!(sent.frontend_opt.len(), 2);
         let option: Value = serde_json::from_str(&sent.frontend_opt["cache-imports"]).unwrap();
         let expected = serde_json::json!([

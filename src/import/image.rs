@@ -4,9 +4,10 @@
 //! is to import can be written anew from it, so that it reads nothing that was not looked at. It
 //! knows no source of images, and no build.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use oci_spec::image::{Descriptor, ImageManifest};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -84,6 +85,14 @@ pub enum ImageError {
     /// The records cannot all be true.
     #[error("its records contradict each other: {0}")]
     Contradiction(#[from] Contradiction),
+    /// A name in the config is read by BuildKit as another one.
+    #[error("the image config has {name:?}, which BuildKit reads as {known:?}")]
+    Name {
+        /// As it stands there.
+        name: String,
+        /// What it is read as.
+        known: &'static str,
+    },
     /// The cache is not the JSON that it should be.
     #[error("its records: {0}")]
     Json(serde_json::Error),
@@ -92,16 +101,17 @@ pub enum ImageError {
 /// An image with a cache, checked.
 #[derive(Debug, Clone)]
 pub struct CachedImage {
+    digest: String,
     layers: Vec<Descriptor>,
     diff_ids: Vec<Digest>,
     history: Vec<History>,
     records: Vec<u8>,
     set: RecordSet,
-    proposed_key: bool,
+    is_importable: bool,
 }
 
 /// What BuildKit takes from an image's history: dates and descriptions of layers.
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
 struct History {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     created: Option<String>,
@@ -109,31 +119,39 @@ struct History {
     created_by: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     empty_layer: Option<bool>,
+    #[serde(flatten, skip_serializing)]
+    more: BTreeMap<String, IgnoredAny>,
 }
 
 #[derive(Deserialize)]
 struct Config {
     rootfs: Rootfs,
     history: Option<Vec<History>>,
+    #[serde(flatten)]
+    more: BTreeMap<String, IgnoredAny>,
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 struct Rootfs {
-    #[serde(default, rename = "type")]
-    kind: String,
     diff_ids: Option<Vec<String>>,
+    #[serde(flatten)]
+    more: BTreeMap<String, IgnoredAny>,
 }
 
 // === impl CachedImage ===
 
 impl CachedImage {
-    /// Reads the cache of an image; `None` if it has none.
+    /// Reads the cache of an image, whose manifest has that digest; `None` if it has none.
     ///
     /// # Errors
     /// Where manifest, config and cache do not fit together, or the cache is not sound.
-    pub fn read(manifest: &ImageManifest, config: &[u8]) -> Result<Option<Self>, ImageError> {
+    pub fn read(
+        digest: String,
+        manifest: &ImageManifest,
+        config: &[u8],
+    ) -> Result<Option<Self>, ImageError> {
         let current = config::cache_of(config, config::DEFAULT_LIMIT)?;
-        let proposed_key = current.is_none();
+        let is_current = current.is_some();
         let cache = match current {
             Some(cache) => Some(cache),
             None => config::proposed_cache_of(config, config::DEFAULT_LIMIT)?
@@ -143,12 +161,17 @@ impl CachedImage {
         let Some(records) = cache else {
             return Ok(None);
         };
-        let Config { rootfs, history } =
-            serde_json::from_slice(config).map_err(ImageError::Rootfs)?;
+        let Config {
+            rootfs,
+            history,
+            more,
+        } = serde_json::from_slice(config).map_err(ImageError::Rootfs)?;
+        unambiguous(&more, &["rootfs", "history", config::CACHE_KEY])?;
+        unambiguous(&rootfs.more, &["diff_ids"])?;
         let layers = manifest.layers().clone();
         let diff_ids = diff_ids(&layers, &rootfs.diff_ids.unwrap_or_default())?;
         let blobs = layers.iter().enumerate();
-        let blobs = blobs.map(|(layer, of)| digest(layer, of.digest().as_ref()));
+        let blobs = blobs.map(|(layer, of)| blob(layer, of.digest().as_ref()));
         let blobs = blobs.collect::<Result<Vec<_>, _>>()?;
         let mut set = RecordSet::parse_inline(&records, &blobs, &Limits::default())?;
         if let Some(contradiction) = set.contradiction() {
@@ -156,17 +179,29 @@ impl CachedImage {
         }
         let known: HashMap<_, _> = blobs.iter().zip(&diff_ids).collect();
         set.set_diff_ids(|blob| known.get(blob).map(|id| (*id).clone()));
-        let history = history.unwrap_or_default();
+        let mut history = history.unwrap_or_default();
+        for entry in &history {
+            unambiguous(&entry.more, &["created", "created_by", "empty_layer"])?;
+        }
         let of_layers = history.iter().filter(|of| of.empty_layer != Some(true));
-        let fits = of_layers.count() == layers.len();
+        let has_history = of_layers.count() == layers.len();
+        if !has_history {
+            history = vec![History::default(); layers.len()];
+        }
         Ok(Some(Self {
-            history: if fits { history } else { Vec::new() },
+            digest,
+            history,
             layers,
             diff_ids,
             records,
             set,
-            proposed_key,
+            is_importable: is_current && has_history,
         }))
+    }
+
+    /// The digest of its manifest.
+    pub fn digest(&self) -> &str {
+        &self.digest
     }
 
     /// Its layers, base first.
@@ -189,9 +224,11 @@ impl CachedImage {
         base64::encode(&self.records)
     }
 
-    /// Whether its cache stands under the key that was proposed first, where BuildKit does not look.
-    pub fn has_proposed_key(&self) -> bool {
-        self.proposed_key
+    /// Whether BuildKit can import its cache as the image stands. It does not look under the key that
+    /// was proposed first, and of an image whose history has fewer entries than the image has layers
+    /// it panics (v0.34.2, `parseCreatedLayerInfo` in `cache/remotecache/import.go`).
+    pub fn is_importable(&self) -> bool {
+        self.is_importable
     }
 }
 
@@ -221,8 +258,14 @@ pub fn documents(images: &[CachedImage]) -> Vec<Vec<u8>> {
         manifests: Vec<Blob<'a>>,
     }
     #[derive(Serialize)]
+    struct Layers {
+        #[serde(rename = "type")]
+        kind: &'static str,
+        diff_ids: Vec<String>,
+    }
+    #[derive(Serialize)]
     struct Written<'a> {
-        rootfs: Rootfs,
+        rootfs: Layers,
         history: &'a [History],
         #[serde(rename = "moby.buildkit.cache.v0")]
         cache: String,
@@ -247,9 +290,9 @@ pub fn documents(images: &[CachedImage]) -> Vec<Vec<u8>> {
     let mut manifests = Vec::with_capacity(images.len());
     for image in images {
         let config = json(&Written {
-            rootfs: Rootfs {
-                kind: "layers".to_owned(),
-                diff_ids: Some(image.diff_ids.iter().map(ToString::to_string).collect()),
+            rootfs: Layers {
+                kind: "layers",
+                diff_ids: image.diff_ids.iter().map(ToString::to_string).collect(),
             },
             history: &image.history,
             cache: image.encoded(),
@@ -276,6 +319,32 @@ pub fn documents(images: &[CachedImage]) -> Vec<Vec<u8>> {
         }));
     }
     documents
+}
+
+/// That none of these names is read as a known one. Go folds the case of letters, and of two that
+/// are one then it takes the last.
+fn unambiguous(
+    names: &BTreeMap<String, IgnoredAny>,
+    known: &[&'static str],
+) -> Result<(), ImageError> {
+    let fold = |c: char| match c {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        c => c.to_ascii_lowercase(),
+    };
+    for name in names.keys() {
+        let folded: String = name.chars().map(fold).collect();
+        let read_as = known
+            .iter()
+            .find(|known| **known == folded && *known != name);
+        if let Some(known) = read_as {
+            return Err(ImageError::Name {
+                name: name.clone(),
+                known,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// The records of a cache under the proposed key: an array of them, or a whole cache config, whose
@@ -313,8 +382,8 @@ fn diff_ids(layers: &[Descriptor], config: &[String]) -> Result<Vec<Digest>, Ima
                 media_type: media_type.to_owned(),
             });
         }
-        let blob = is_plain.then(|| layer.digest().as_ref());
-        for manifest in told.map(String::as_str).into_iter().chain(blob) {
+        let own = is_plain.then(|| layer.digest().as_ref());
+        for manifest in told.map(String::as_str).into_iter().chain(own) {
             if manifest != diff_id {
                 return Err(ImageError::DiffId {
                     layer: number,
@@ -323,16 +392,103 @@ fn diff_ids(layers: &[Descriptor], config: &[String]) -> Result<Vec<Digest>, Ima
                 });
             }
         }
-        digest(number, diff_id)
+        blob(number, diff_id)
     })
     .collect()
 }
 
-fn digest(layer: usize, text: &str) -> Result<Digest, ImageError> {
+/// The digest of a layer.
+fn blob(layer: usize, text: &str) -> Result<Digest, ImageError> {
     let digest = Digest::parse(text).map_err(|why| ImageError::Digest { layer, why })?;
     if digest.is_random() {
         let why = DigestError::NotABlob(digest);
         return Err(ImageError::Digest { layer, why });
     }
     Ok(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MANIFEST: &str = r#"{"schemaVersion":2,
+        "config":{"mediaType":"application/vnd.oci.image.config.v1+json","size":2,
+            "digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"},
+        "layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","size":1,
+            "digest":"sha256:1111111111111111111111111111111111111111111111111111111111111111"}]}"#;
+
+    /// A record with the image's layer, as base64.
+    fn cache() -> String {
+        let digest = Digest::of(b"step");
+        base64::encode(format!(r#"[{{"digest":"{digest}","layers":[{{}}]}}]"#).as_bytes())
+    }
+
+    fn read(config: &str) -> Result<Option<CachedImage>, ImageError> {
+        let manifest = serde_json::from_str(MANIFEST).unwrap();
+        CachedImage::read("sha256:m".to_owned(), &manifest, config.as_bytes())
+    }
+
+    fn config(more: &str) -> String {
+        let id = Digest::of(b"layer");
+        format!(r#"{{"rootfs":{{"diff_ids":["{id}"]}}{more}}}"#)
+    }
+
+    #[test]
+    fn a_cache_is_found_under_either_key() {
+        let current = format!(
+            r#","history":[{{}},{{"empty_layer":true}}],"{}":"{}""#,
+            config::CACHE_KEY,
+            cache()
+        );
+        let image = read(&config(&current)).unwrap().unwrap();
+        assert!(image.is_importable());
+        assert_eq!(image.encoded(), cache());
+        let older = current.replace(config::CACHE_KEY, config::PROPOSED_KEY);
+        let image = read(&config(&older)).unwrap().unwrap();
+        assert!(!image.is_importable());
+        assert!(read(&config("")).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_written_anew_says_the_same_and_has_a_history() {
+        let bare = config(&format!(r#","{}":"{}""#, config::CACHE_KEY, cache()));
+        let image = read(&bare).unwrap().unwrap();
+        assert!(!image.is_importable());
+        let documents = documents(&[image]);
+        let [written, manifest] = &documents[..] else {
+            panic!("config and manifest")
+        };
+        let manifest = serde_json::from_slice(manifest).unwrap();
+        let again = CachedImage::read(String::new(), &manifest, written);
+        let again = again.unwrap().unwrap();
+        assert!(again.is_importable());
+        assert_eq!(again.encoded(), cache());
+    }
+
+    #[test]
+    fn names_that_go_reads_as_others_are_refused() {
+        let cache = cache();
+        for name in ["Moby.buildkit.cache.v0", "moby.build\u{212a}it.cache.v0"] {
+            let more = format!(r#","{}":"{cache}","{name}":"{cache}""#, config::CACHE_KEY);
+            assert!(matches!(read(&config(&more)), Err(ImageError::Name { .. })));
+        }
+        for more in [r#","Rootfs":{}"#, r#","history":[{"Empty_layer":true}]"#] {
+            let more = format!(r#","{}":"{cache}"{more}"#, config::CACHE_KEY);
+            assert!(matches!(read(&config(&more)), Err(ImageError::Name { .. })));
+        }
+    }
+
+    #[test]
+    fn manifest_and_config_are_of_one_image() {
+        let more = format!(r#","{}":"{}""#, config::CACHE_KEY, cache());
+        let none = config(&more).replace(&Digest::of(b"layer").to_string(), "sha256:x");
+        assert!(matches!(read(&none), Err(ImageError::Digest { .. })));
+        let plain = MANIFEST.replace("+gzip", "");
+        let manifest = serde_json::from_str(&plain).unwrap();
+        let wrong = CachedImage::read(String::new(), &manifest, config(&more).as_bytes());
+        assert!(matches!(wrong, Err(ImageError::DiffId { .. })));
+        let odd = serde_json::from_str(&MANIFEST.replace("+gzip", "+lzma")).unwrap();
+        let wrong = CachedImage::read(String::new(), &odd, config(&more).as_bytes());
+        assert!(matches!(wrong, Err(ImageError::MediaType { .. })));
+    }
 }

@@ -16,10 +16,13 @@ mod store;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, stream};
+use thiserror::Error;
 use tokio::sync::OnceCell;
+use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use self::credentials::OfSession;
@@ -31,7 +34,8 @@ use crate::daemon::{Daemon, new_id};
 use crate::image::default::Platform;
 use crate::record::Digest;
 use crate::session::{Offer, Sessions};
-use crate::source::{Access, Location, Source};
+use crate::source::location::{self, LocationError};
+use crate::source::{Access, Location, Source, SourceError};
 
 /// The kinds of imports that may be of images.
 const INLINE: &str = "inline";
@@ -39,6 +43,9 @@ const REGISTRY: &str = "registry";
 /// Their attributes.
 const REF: &str = "ref";
 const NAMESPACE: &str = "namespace";
+/// By which a registry is spoken to without TLS, or without a look at its certificate. What is read in
+/// that way, the daemon may read by itself.
+const INSECURE: &str = "registry.insecure";
 /// The daemon looks for the store `local:NAME` where an import says `src=NAME`.
 const STORE_PREFIX: &str = "local:";
 
@@ -52,6 +59,15 @@ pub enum RegistryImports {
     /// They are served by inlay, layers included.
     Inlay,
 }
+
+/// How many imports of a build are looked at. The others go on as they are, or do not go on.
+const MAX_IMPORTS: usize = 64;
+/// How many of them are read at a time.
+const AT_A_TIME: usize = 4;
+/// How long an image may take: it is some small documents. A build waits for it.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long it may take where the daemon can do without inlay.
+const SHORT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Makes cache sources of images.
 #[derive(Debug, Clone)]
@@ -121,8 +137,8 @@ impl Entry {
 impl RegistryImports {
     /// Whether inlay looks at an import.
     pub fn takes(self, entry: &Entry) -> bool {
-        let passes = self == Self::Daemon && entry.kind == REGISTRY;
-        entry.image().is_some() && !passes
+        let passes = self == Self::Daemon || entry.attrs.contains_key(INSECURE);
+        entry.image().is_some() && !(entry.kind == REGISTRY && passes)
     }
 }
 
@@ -146,6 +162,11 @@ impl Imports {
         }
     }
 
+    /// Those that inlay looks at.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -156,8 +177,11 @@ impl Imports {
         self.outcomes
             .get_or_init(|| async {
                 let platforms = self.platforms().await;
-                let entries = self.entries.iter();
-                join_all(entries.map(|entry| self.outcome(entry, &platforms))).await
+                let mut outcomes = Vec::with_capacity(self.entries.len());
+                for (number, entry) in self.entries.iter().enumerate() {
+                    outcomes.push(self.outcome(entry, number < MAX_IMPORTS, &platforms));
+                }
+                stream::iter(outcomes).buffered(AT_A_TIME).collect().await
             })
             .await
     }
@@ -177,20 +201,18 @@ impl Imports {
         })
     }
 
+    /// The platforms whose images may be of use: those that the build is for, and the daemon's own,
+    /// for stages that run there.
     async fn platforms(&self) -> Vec<Platform> {
-        if !self.platforms.is_empty() {
-            return self.platforms.clone();
-        }
+        let mut platforms = self.platforms.clone();
         match self.importer.daemon.platform().await {
-            Ok(platform) => vec![platform.into()],
-            Err(status) => {
-                warn!("the daemon's platform is unknown: {}", status.message());
-                Vec::new()
-            }
+            Ok(own) => platforms.push(own.into()),
+            Err(status) => warn!("the daemon's platform is unknown: {}", status.message()),
         }
+        platforms
     }
 
-    async fn outcome(&self, entry: &Entry, platforms: &[Platform]) -> Outcome {
+    async fn outcome(&self, entry: &Entry, is_read: bool, platforms: &[Platform]) -> Outcome {
         let reference = entry.image().unwrap_or_default().to_owned();
         let mut outcome = Outcome {
             note: Note::Nothing,
@@ -200,21 +222,31 @@ impl Imports {
             served: None,
             reference,
         };
-        match self.judge(&mut outcome, platforms).await {
+        let of_daemon = entry.kind == REGISTRY;
+        let patience = if of_daemon { SHORT_PATIENCE } else { PATIENCE };
+        let judged = match is_read {
+            true => timeout(patience, self.judge(&mut outcome, platforms)).await,
+            false => Ok(Err(Refusal::TooMany)),
+        };
+        let reference = &outcome.reference;
+        match judged.unwrap_or(Err(Refusal::Patience(patience))) {
             Ok(()) => {}
             // The daemon may get at it where inlay does not, and says so if not.
-            Err(Refusal::Reading(err)) if entry.kind == REGISTRY && err.is_of_source() => {
-                info!(image = outcome.reference, "not checked: {err}");
-            }
-            Err(Refusal::NoCache) if entry.kind == REGISTRY => {
-                outcome.note = Note::Step(format!("{} has no inline cache", outcome.reference));
+            Err(refusal) if of_daemon && refusal.is_of_inlay() => {
+                info!(image = reference, "not checked: {refusal}");
+                if !refusal.is_missing() {
+                    let text = format!("{reference} is left to the daemon, unchecked: {refusal}");
+                    outcome.note = Note::Step(text);
+                }
             }
             Err(refusal) => {
                 outcome.verdict = Verdict::Drop;
-                outcome.note = Note::Warning(format!(
-                    "no cache is imported from {}: {refusal}",
-                    outcome.reference
-                ));
+                outcome.note = match refusal {
+                    Refusal::NoCache if of_daemon => {
+                        Note::Step(format!("{reference} has no inline cache"))
+                    }
+                    _ => Note::Warning(format!("no cache is imported from {reference}: {refusal}")),
+                };
             }
         }
         outcome
@@ -223,7 +255,10 @@ impl Imports {
     /// Reads an image and decides what is imported in its place.
     async fn judge(&self, outcome: &mut Outcome, platforms: &[Platform]) -> Result<(), Refusal> {
         let entry = &outcome.entry;
-        let location: Location = outcome.reference.parse()?;
+        let location = match entry.kind.as_str() {
+            REGISTRY => Location::Registry(location::reference(&outcome.reference)?),
+            _ => outcome.reference.parse()?,
+        };
         let namespace = entry.attrs.get(NAMESPACE).map(String::as_str);
         let credentials = Arc::new(OfSession {
             sessions: self.importer.sessions.clone(),
@@ -233,41 +268,41 @@ impl Imports {
         let source = access.open(&location, namespace, credentials).await;
         let source = source.map_err(ReadingError::from)?;
         debug!(image = outcome.reference, "reading the cache of an image");
-        let (root, images, bytes) = match reading::read(&*source, platforms).await? {
+        let (images, bytes) = match reading::read(&*source, platforms).await? {
             // `type=registry` is of those as well, and the daemon knows them.
             Found::CacheExport if entry.kind == REGISTRY => return Ok(()),
             Found::CacheExport => return Err(Refusal::CacheExport),
-            Found::Images {
-                root,
-                images,
-                bytes,
-            } => (root, images, bytes),
+            Found::Images { images, bytes } => (images, bytes),
         };
         let records: usize = images.iter().map(|image| image.set().records().len()).sum();
         let layers: usize = images.iter().map(|image| image.layers().len()).sum();
         if images.is_empty() {
             return Err(Refusal::NoCache);
         }
-        let unseen = images.iter().any(CachedImage::has_proposed_key);
+        let importable = images.iter().all(CachedImage::is_importable);
         let takes_over = self.importer.registry == RegistryImports::Inlay;
         let in_place = match &location {
-            Location::Registry(name) if !unseen && !takes_over => Some(name),
+            Location::Registry(name) if importable && !takes_over => Some(name),
             _ => None,
         };
         let from = match in_place {
             Some(name) => {
-                let mut attrs = entry.attrs.clone();
-                attrs.remove(NAMESPACE);
-                attrs.insert(REF.to_owned(), pinned(name, &root));
-                outcome.verdict = Verdict::Replace(Entry {
-                    kind: REGISTRY.to_owned(),
-                    attrs,
+                // By the manifests, and not by an index: of that the daemon reads every image.
+                let pinned = images.iter().map(|image| {
+                    let mut attrs = entry.attrs.clone();
+                    attrs.remove(NAMESPACE);
+                    attrs.insert(REF.to_owned(), pinned(name, image.digest()));
+                    Entry {
+                        kind: REGISTRY.to_owned(),
+                        attrs,
+                    }
                 });
+                outcome.verdict = Verdict::Replace(pinned.collect());
                 ""
             }
             None => {
                 let (entry, served) = self.serve(&images, source.into()).await?;
-                outcome.verdict = Verdict::Replace(entry);
+                outcome.verdict = Verdict::Replace(vec![entry]);
                 outcome.served = Some(served);
                 ", layers through inlay"
             }
@@ -324,17 +359,42 @@ fn pinned(name: &oci_spec::distribution::Reference, digest: &str) -> String {
     format!("{}/{}{tag}@{digest}", name.registry(), name.repository())
 }
 
-/// Why an import does not go on.
-#[derive(Debug, thiserror::Error)]
+/// Why an import does not go on, or goes on as it is.
+#[derive(Debug, Error)]
 enum Refusal {
     #[error(transparent)]
-    Location(#[from] crate::source::location::LocationError),
+    Location(#[from] LocationError),
     #[error(transparent)]
     Reading(#[from] ReadingError),
+    #[error("it could not be read within {} s", .0.as_secs())]
+    Patience(Duration),
     #[error("it is a cache that was exported by itself: import it with type=registry")]
     CacheExport,
     #[error("it has no inline cache")]
     NoCache,
     #[error("the build has no session over which inlay could serve it")]
     NoSession,
+    #[error("a build may have {MAX_IMPORTS} imports")]
+    TooMany,
+}
+
+// === impl Refusal ===
+
+impl Refusal {
+    /// Whether inlay cannot do it, which says nothing of the image.
+    fn is_of_inlay(&self) -> bool {
+        match self {
+            Self::Location(_) | Self::Patience(_) | Self::NoSession | Self::TooMany => true,
+            Self::Reading(err) => err.is_of_source(),
+            Self::CacheExport | Self::NoCache => false,
+        }
+    }
+
+    /// Whether there is no such image.
+    fn is_missing(&self) -> bool {
+        matches!(
+            self,
+            Self::Reading(ReadingError::Source(SourceError::Missing(_)))
+        )
+    }
 }

@@ -3,12 +3,12 @@
 //!
 //! It knows how an image is read through a [`Source`], and nothing of builds and what they are told.
 
-use std::time::Duration;
-
+use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use oci_spec::image::{Descriptor, ImageManifest};
 use thiserror::Error;
-use tokio::time::timeout;
+use tokio::task::spawn_blocking;
+use tracing::debug;
 
 use super::image::{CachedImage, ImageError};
 use crate::image::config;
@@ -16,10 +16,8 @@ use crate::image::default::Platform;
 use crate::image::manifest::{self, Document, ManifestError};
 use crate::source::{Source, SourceError, fetch};
 
-/// The largest manifest or index: what registries take at most.
-const MAX_MANIFEST: u64 = 4 << 20;
-/// How long an image may take to be read: it is some small documents.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The largest manifest or index: BuildKit imports no larger one.
+const MAX_MANIFEST: u64 = 1 << 20;
 /// How many layers are looked for at a time.
 const LOOKS: usize = 8;
 
@@ -30,8 +28,6 @@ pub enum Found {
     CacheExport,
     /// Images for the build's platforms that have a cache; perhaps none.
     Images {
-        /// The digest of what the ref named.
-        root: String,
         /// The images.
         images: Vec<CachedImage>,
         /// What was read (bytes).
@@ -45,9 +41,6 @@ pub enum ReadingError {
     /// It cannot be read.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// It took too long.
-    #[error("it could not be read within {} s", PATIENCE.as_secs())]
-    Patience,
     /// A document is none.
     #[error("manifest {digest}: {reason}")]
     Manifest {
@@ -70,6 +63,9 @@ pub enum ReadingError {
         /// What is wrong with it.
         reason: ImageError,
     },
+    /// Reading it went wrong here.
+    #[error("reading it failed within inlay")]
+    Panicked,
     /// A layer is not there, or not what its manifest says.
     #[error("image {digest}: {reason}")]
     Layer {
@@ -84,8 +80,11 @@ impl ReadingError {
     /// Whether the image could not be had, which says nothing of its cache.
     pub fn is_of_source(&self) -> bool {
         match self {
-            Self::Patience => true,
-            Self::Source(err) => !matches!(err, SourceError::Digest { .. }),
+            Self::Source(err) => !matches!(
+                err,
+                SourceError::Digest { .. } | SourceError::TooLarge { .. }
+            ),
+            Self::Panicked => true,
             _ => false,
         }
     }
@@ -96,11 +95,6 @@ impl ReadingError {
 /// # Errors
 /// Where the image cannot be had, or its cache is not sound.
 pub async fn read(source: &dyn Source, platforms: &[Platform]) -> Result<Found, ReadingError> {
-    let found = timeout(PATIENCE, read_all(source, platforms)).await;
-    found.map_err(|_| ReadingError::Patience)?
-}
-
-async fn read_all(source: &dyn Source, platforms: &[Platform]) -> Result<Found, ReadingError> {
     let (root, document) = source.root(MAX_MANIFEST).await?;
     let mut bytes = document.len() as u64;
     let document = parse(&root, &document)?;
@@ -111,16 +105,18 @@ async fn read_all(source: &dyn Source, platforms: &[Platform]) -> Result<Found, 
     match document {
         Document::Manifest(manifest) => manifests.push((root.clone(), *manifest)),
         Document::Index(index) => {
-            let chosen = platforms
-                .iter()
-                .filter_map(|platform| manifest::for_platform(&index, platform));
-            let mut chosen: Vec<_> = chosen.cloned().collect();
+            let mut chosen: Vec<Descriptor> = Vec::new();
+            for platform in platforms {
+                let found = manifest::for_platform(&index, platform);
+                let new =
+                    found.filter(|found| chosen.iter().all(|of| of.digest() != found.digest()));
+                chosen.extend(new.cloned());
+            }
             if chosen.is_empty() {
                 let names = platforms.iter();
                 let names = names.map(|of| format!("{}/{}", of.os, of.architecture));
                 return Err(ReadingError::Platform(names.collect()));
             }
-            chosen.dedup_by(|a, b| a.digest() == b.digest());
             for descriptor in chosen {
                 let document = fetch(source, &descriptor, MAX_MANIFEST).await?;
                 bytes += document.len() as u64;
@@ -137,13 +133,9 @@ async fn read_all(source: &dyn Source, platforms: &[Platform]) -> Result<Found, 
     for (descriptor, manifest) in manifests {
         let config = fetch(source, manifest.config(), config::DEFAULT_LIMIT as u64).await?;
         bytes += config.len() as u64;
-        images.extend(checked(source, &descriptor, &manifest, &config).await?);
+        images.extend(checked(source, &descriptor, manifest, config).await?);
     }
-    Ok(Found::Images {
-        root: root.digest().to_string(),
-        images,
-        bytes,
-    })
+    Ok(Found::Images { images, bytes })
 }
 
 fn parse(descriptor: &Descriptor, document: &[u8]) -> Result<Document, ReadingError> {
@@ -158,11 +150,14 @@ fn parse(descriptor: &Descriptor, document: &[u8]) -> Result<Document, ReadingEr
 async fn checked(
     source: &dyn Source,
     descriptor: &Descriptor,
-    manifest: &ImageManifest,
-    config: &[u8],
+    manifest: ImageManifest,
+    config: Bytes,
 ) -> Result<Option<CachedImage>, ReadingError> {
     let digest = || descriptor.digest().to_string();
-    let image = CachedImage::read(manifest, config);
+    let named = digest();
+    // Large ones take a while.
+    let read = spawn_blocking(move || CachedImage::read(named, &manifest, &config));
+    let image = read.await.map_err(|_| ReadingError::Panicked)?;
     let image = image.map_err(|reason| ReadingError::Image {
         digest: digest(),
         reason,
@@ -170,16 +165,23 @@ async fn checked(
     let Some(image) = image else {
         return Ok(None);
     };
-    stream::iter(image.layers())
-        .map(Ok::<_, ReadingError>)
+    let looks = stream::iter(image.layers()).map(Ok);
+    looks
         .try_for_each_concurrent(LOOKS, |layer| async move {
-            source
-                .look(layer)
-                .await
-                .map_err(|reason| ReadingError::Layer {
-                    digest: digest(),
-                    reason,
-                })
+            match source.look(layer).await {
+                Err(reason @ (SourceError::Missing(_) | SourceError::Malformed { .. })) => {
+                    Err(ReadingError::Layer {
+                        digest: digest(),
+                        reason,
+                    })
+                }
+                // Whoever does not say is not asked again.
+                Err(err) => {
+                    debug!("not looked for: {err}");
+                    Ok(())
+                }
+                Ok(()) => Ok(()),
+            }
         })
         .await?;
     Ok(Some(image))

@@ -1,13 +1,15 @@
 //! What records claim of an image, as far as they cannot all be right.
 //!
 //! A record set that is in order may still lie: nothing in its form says that a result is what the
-//! operation gave. But an operation adds to what it is made of. Where a source has all the layers
-//! of a result, or more, one of the two has a result that is not its own. Knows nothing of what
+//! operation gave. But a step adds to what it is made on. Where that has all the layers of its
+//! result, or more, one of the two has a result that is not its own. Knows nothing of what
 //! operations do beyond that.
+
+use std::collections::HashMap;
 
 use thiserror::Error;
 
-use super::{Digest, RecordSet};
+use super::{Digest, Record, RecordSet};
 
 /// A result that is too small for what its record is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -25,30 +27,55 @@ pub struct Contradiction {
     pub source_record: usize,
 }
 
+/// How many of the image's layers, from the base up, the results of a record are: at least, and at
+/// most.
+type Reach = Option<(usize, usize)>;
+
 impl RecordSet {
-    /// The first contradiction between the results of records and of their sources, if there is
-    /// one.
+    /// The first contradiction between the results of records and of what they are made on, if there
+    /// is one.
     ///
-    /// Each operation that BuildKit's frontends make leaves a layer of its own on top of those
-    /// that it is made of, if only an empty one. So of a cache in which every step has its result,
-    /// none can be moved to other layers without contradiction.
+    /// Each step that BuildKit's frontends make leaves a layer of its own, if only an empty one, on
+    /// top of those that its first input has. So of a cache in which every step has its result, none
+    /// can be moved to other layers without contradiction. Of other inputs, and of parts of one
+    /// (which a selector names), nothing follows: a copy may make the very layer that it copies from.
     pub fn contradiction(&self) -> Option<Contradiction> {
-        let records = self.records();
-        records.iter().enumerate().find_map(|(number, record)| {
-            let own = &record.results;
-            let source = record.sources().find(|source| {
-                let below = &records[*source].results;
-                below
-                    .iter()
-                    .any(|below| own.iter().any(|own| below.starts_with(own)))
+        let reaches = self.reaches();
+        let records = self.records().iter().enumerate();
+        records.zip(&reaches).find_map(|((number, record), own)| {
+            let (layers, _) = (*own)?;
+            let mut below = record.inputs.first()?.iter();
+            let source = below.find(|link| {
+                let all = link.selector.is_empty();
+                all && reaches[link.record].is_some_and(|(_, most)| most >= layers)
             })?;
             Some(Contradiction {
                 record: number,
                 digest: record.digest.clone(),
-                layers: own.first()?.len(),
-                source_record: source,
+                layers,
+                source_record: source.record,
             })
         })
+    }
+
+    fn reaches(&self) -> Vec<Reach> {
+        // Results share their lists, which may be many and long: each list is looked at once.
+        let mut beginnings = HashMap::new();
+        let mut reach = |record: &Record| {
+            let lengths = record.results.iter().filter_map(|result| {
+                let list = result.list();
+                let beginning = *beginnings.entry(list.as_ptr()).or_insert_with(|| {
+                    let layers = list.iter().enumerate();
+                    layers.take_while(|(place, layer)| place == *layer).count()
+                });
+                (result.len() <= beginning).then_some(result.len())
+            });
+            lengths.fold(None, |reach: Reach, length| {
+                let (least, most) = reach.unwrap_or((length, length));
+                Some((least.min(length), most.max(length)))
+            })
+        };
+        self.records().iter().map(&mut reach).collect()
     }
 }
 
@@ -101,5 +128,20 @@ mod tests {
         }
         let found = chain([Some(0), Some(2), Some(2)]).contradiction().unwrap();
         assert_eq!((found.record, found.source_record, found.layers), (2, 1, 3));
+    }
+
+    #[test]
+    fn a_copy_may_make_the_layer_that_it_copies_from() {
+        // Base, a stage on it, and a copy from that onto the base: two equal layers.
+        let (base, stage, copy) = (digest("1"), digest("2"), digest("3"));
+        let records = format!(
+            r#"[{{"digest":"{base}","layers":[{{"layer":0}}]}},
+                {{"digest":"{stage}","inputs":[[{{"link":0}}]],"layers":[{{"layer":1}}]}},
+                {{"digest":"{copy}","inputs":[[{{"link":0}}],[{{"link":1,"selector":"s"}}]],
+                  "layers":[{{"layer":1}}]}}]"#
+        );
+        let image = ["a", "b"].map(|text| Digest::parse(&digest(text)).unwrap());
+        let set = RecordSet::parse_inline(records.as_bytes(), &image, &Limits::default());
+        assert_eq!(set.unwrap().contradiction(), None);
     }
 }

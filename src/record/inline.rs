@@ -71,6 +71,18 @@ impl InlineCache {
         self.layers
     }
 
+    /// Whether it has as many records, links and results as a set: of a set that it was selected from,
+    /// nothing was left out.
+    pub fn is_all_of(&self, set: &RecordSet) -> bool {
+        let links = |inputs: &Vec<Vec<Link>>| inputs.iter().map(Vec::len).sum::<usize>();
+        let own = self.records.iter();
+        let own = own.map(|of| (links(&of.inputs), usize::from(of.result.is_some())));
+        let all = set.records().iter();
+        let all = all.map(|of| (links(&of.inputs), of.results.len()));
+        let sum = |(a, b), (c, d)| (a + c, b + d);
+        self.records.len() == set.records().len() && own.fold((0, 0), sum) == all.fold((0, 0), sum)
+    }
+
     /// The JSON array. There is no `createdAt` in it: it would be the only thing to differ
     /// between equal builds, and BuildKit does without.
     pub fn to_json(&self) -> Vec<u8> {

@@ -21,10 +21,11 @@ use super::{Credentials, Location, Source, SourceError};
 pub struct Settings {
     /// The folders below which layouts and archives may be read. There are none at first.
     pub allow_paths: Vec<PathBuf>,
-    /// containerd's socket.
-    pub containerd_address: PathBuf,
-    /// The namespace of images whose location has none.
-    pub containerd_namespace: String,
+    /// containerd's socket. There is none at first: who may build could read all of its images.
+    pub containerd_address: Option<PathBuf>,
+    /// The namespaces of containerd that may be read. The first is that of images whose location has
+    /// none.
+    pub containerd_namespaces: Vec<String>,
     /// Registries, by host and port, that are spoken to without TLS. Those of this machine are, as
     /// by BuildKit.
     pub plain_http_registries: Vec<String>,
@@ -38,8 +39,8 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Access {
     allowed: Arc<Allowed>,
-    containerd_address: PathBuf,
-    containerd_namespace: String,
+    containerd_address: Option<PathBuf>,
+    containerd_namespaces: Vec<String>,
     plain_http_registries: Vec<String>,
     authorities: Vec<Certificate>,
     patience: Duration,
@@ -54,8 +55,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             allow_paths: Vec::new(),
-            containerd_address: PathBuf::from("/run/containerd/containerd.sock"),
-            containerd_namespace: "default".to_owned(),
+            containerd_address: None,
+            containerd_namespaces: vec!["default".to_owned()],
             plain_http_registries: Vec::new(),
             registry_authorities: Vec::new(),
             patience: Duration::from_secs(60),
@@ -78,7 +79,7 @@ impl Access {
         Ok(Self {
             allowed: Arc::new(Allowed::new(&settings.allow_paths)?),
             containerd_address: settings.containerd_address,
-            containerd_namespace: settings.containerd_namespace,
+            containerd_namespaces: settings.containerd_namespaces,
             plain_http_registries: settings.plain_http_registries,
             authorities,
             patience: settings.patience,
@@ -117,8 +118,18 @@ impl Access {
                 Ok(Box::new(registry))
             }
             Location::Containerd(name) => {
-                let namespace = namespace.unwrap_or(&self.containerd_namespace);
-                let address = &self.containerd_address;
+                let closed = |reason| SourceError::Closed { what, reason };
+                let Some(address) = &self.containerd_address else {
+                    return Err(closed("no --containerd-address is given"));
+                };
+                let mut allowed = self.containerd_namespaces.iter();
+                let found = match namespace {
+                    Some(namespace) => allowed.find(|allowed| *allowed == namespace),
+                    None => allowed.next(),
+                };
+                let Some(namespace) = found else {
+                    return Err(closed("no --containerd-namespace names its namespace"));
+                };
                 let image = Containerd::open(address, namespace, &name, self.patience).await?;
                 Ok(Box::new(image))
             }

@@ -23,6 +23,8 @@ use super::{ByteStream, MAX_JSON, Source, SourceError, hashed, sha256, within};
 const BLOBS: &str = "blobs/sha256/";
 /// How many layers an image may have. Linux stacks fewer.
 const MAX_LAYERS: usize = 1024;
+/// How large a layer may be that has to be hashed for its digest. A build waits for that.
+const MAX_HASHED: u64 = 4 << 30;
 /// How much of a file is hashed at once.
 const CHUNK: u64 = 1 << 20;
 
@@ -171,6 +173,12 @@ fn compression(file: &Extent) -> Result<MediaType, SourceError> {
 }
 
 fn hash(file: &Extent) -> Result<Digest, SourceError> {
+    if file.size() > MAX_HASHED {
+        return Err(SourceError::TooLarge {
+            what: file.what().to_owned(),
+            limit: MAX_HASHED,
+        });
+    }
     let mut hasher = Sha256::new();
     let mut at = 0;
     while at < file.size() {

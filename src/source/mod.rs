@@ -128,6 +128,14 @@ pub enum SourceError {
     /// The operator does not allow it.
     #[error("{0} is not allowed: it is in no folder that --allow-path names")]
     NotAllowed(String),
+    /// The operator allows no images of that kind.
+    #[error("{what} is not allowed: {reason}")]
+    Closed {
+        /// What was asked for.
+        what: String,
+        /// What the operator would have to say.
+        reason: &'static str,
+    },
     /// It is larger than what is read.
     #[error("{what} is larger than {limit} bytes")]
     TooLarge {
@@ -218,16 +226,15 @@ fn within(descriptor: &Descriptor, range: &Range<u64>) -> Result<(), SourceError
     })
 }
 
-/// That what was found of a blob is its descriptor's size.
+/// That what was found of a blob is its descriptor's size, if it is known.
 fn has_size(descriptor: &Descriptor, found: Option<u64>) -> Result<(), SourceError> {
-    if found == Some(descriptor.size()) {
-        return Ok(());
+    match found {
+        Some(size) if size != descriptor.size() => Err(SourceError::Malformed {
+            what: descriptor.digest().to_string(),
+            reason: format!("it has {size} bytes, not {}", descriptor.size()),
+        }),
+        _ => Ok(()),
     }
-    let found = found.map_or("an unknown number of".to_owned(), |size| size.to_string());
-    Err(SourceError::Malformed {
-        what: descriptor.digest().to_string(),
-        reason: format!("it has {found} bytes, not {}", descriptor.size()),
-    })
 }
 
 /// That data has this digest. Only SHA-256 is known here: BuildKit makes no other.

@@ -234,12 +234,25 @@ impl Registry {
 
     /// Puts a manifest there, of OCI's kind; gives whether the registry took it.
     pub fn tag(&self, image: &str, manifest: &[u8]) -> bool {
+        self.tag_as(
+            image,
+            manifest,
+            "application/vnd.oci.image.manifest.v1+json",
+        )
+    }
+
+    /// Puts an index there, of OCI's kind; gives whether the registry took it.
+    pub fn tag_index(&self, image: &str, index: &[u8]) -> bool {
+        self.tag_as(image, index, "application/vnd.oci.image.index.v1+json")
+    }
+
+    fn tag_as(&self, image: &str, manifest: &[u8], kind: &str) -> bool {
         let (_, tag) = image.rsplit_once(':').expect("a name with a tag");
         let repository = repository(image);
         let url = format!("{}/v2/{repository}/manifests/{tag}", self.url());
         let put = ureq::put(url)
             .header("user-agent", "test")
-            .header("content-type", "application/vnd.oci.image.manifest.v1+json");
+            .header("content-type", kind);
         put.send(manifest).is_ok()
     }
 

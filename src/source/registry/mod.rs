@@ -38,8 +38,8 @@ const HUB: &str = "docker.io";
 const HUB_REGISTRY: &str = "registry-1.docker.io";
 /// By which a registry may say the digest of a manifest.
 const CONTENT_DIGEST: &str = "docker-content-digest";
-/// How long a connection may take, as in BuildKit.
-const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+/// How long a connection may take. Builds wait for it.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// How many redirects are followed.
 const MAX_REDIRECTS: usize = 10;
 /// What an error or a token may have (bytes).
