@@ -6,8 +6,11 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::time::{Duration, Instant};
+mod alternating;
 
+use std::time::Instant;
+
+use alternating::{Who, medians, millis};
 use support::{Buildctl, Buildkitd, Inlay, Project, Registry, STAGES, inline_records};
 
 /// 500 MB of layers that do not compress.
@@ -39,28 +42,22 @@ fn compare(name: &str, project: &Project, runs: usize) {
     let registry = Registry::start();
     let mut buildkitd = Buildkitd::start();
     let inlay = Inlay::start(&buildkitd, &[]);
-    let (mut plain, mut through) = (Vec::new(), Vec::new());
-    for run in 0..runs {
-        let mut pair = [(buildkitd.addr(), &mut plain), (inlay.addr(), &mut through)];
-        // Each goes first as often as the other: a machine that gets slower or faster favours
-        // neither.
-        if run % 2 == 1 {
-            pair.reverse();
-        }
-        for (address, times) in pair {
-            buildkitd.wipe();
-            let image = registry.image("bench:cold");
-            let build = Buildctl::new(address)
-                .project(project)
-                .push(&image)
-                .export_cache("type=inline");
-            let started = Instant::now();
-            build.run_ok();
-            times.push(started.elapsed());
-            assert!(!inline_records(&registry.config("bench:cold", None)).is_empty());
-        }
-    }
-    let (plain, through) = (median(plain), median(through));
+    let (plain, through) = medians(runs, |who, _| {
+        buildkitd.wipe();
+        let address = match who {
+            Who::BuildKit => buildkitd.addr(),
+            Who::Inlay => inlay.addr(),
+        };
+        let build = Buildctl::new(address)
+            .project(project)
+            .push(&registry.image("bench:cold"))
+            .export_cache("type=inline");
+        let started = Instant::now();
+        build.run_ok();
+        let taken = started.elapsed();
+        assert!(!inline_records(&registry.config("bench:cold", None)).is_empty());
+        taken
+    });
     println!(
         "{name:<24} {:>7.0} ms {:>7.0} ms {:>7.0} ms {:>7.3}",
         millis(plain),
@@ -68,13 +65,4 @@ fn compare(name: &str, project: &Project, runs: usize) {
         millis(through) - millis(plain),
         through.as_secs_f64() / plain.as_secs_f64(),
     );
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
-}
-
-fn millis(time: Duration) -> f64 {
-    time.as_secs_f64() * 1000.0
 }

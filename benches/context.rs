@@ -7,10 +7,13 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::fs::{self, File};
-use std::io::{self, Read as _};
-use std::time::{Duration, Instant};
+mod alternating;
 
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::time::Instant;
+
+use alternating::{Who, medians, millis};
 use inlay::proto::pb;
 use inlay::record::Digest;
 use prost::Message as _;
@@ -71,57 +74,25 @@ fn context() -> Vec<u8> {
 
 fn compare(name: &str, project: &Project, runs: usize) {
     let mut buildkitd = Buildkitd::start();
-    let mut inlay = Inlay::start(&buildkitd, &[]);
-    let (mut direct, mut through) = (Vec::new(), Vec::new());
-    let build = |addr: String| {
-        let local = format!("--local=context={}", project.path().display());
-        let build = Buildctl::new(addr).llb(context()).args([local]);
+    let inlay = Inlay::start(&buildkitd, &[]);
+    let local = format!("--local=context={}", project.path().display());
+    let (direct, through) = medians(runs, |who, _| {
+        buildkitd.wipe();
+        let address = match who {
+            Who::BuildKit => buildkitd.addr(),
+            Who::Inlay => inlay.addr(),
+        };
+        let build = Buildctl::new(address).llb(context()).args([&local]);
         let started = Instant::now();
         build.run_ok();
         started.elapsed()
-    };
-    for run in 0..runs {
-        let mut pair = [
-            (buildkitd.addr(), &mut direct),
-            (inlay.addr(), &mut through),
-        ];
-        // Each goes first as often as the other: a machine that gets slower or faster favours
-        // neither.
-        if run % 2 == 1 {
-            pair.reverse();
-        }
-        for (address, times) in pair {
-            buildkitd.wipe();
-            times.push(build(address));
-        }
-    }
-    let processor = processor_time(inlay.daemon().pid()) / runs as u32;
-    let (direct, through) = (median(direct), median(through));
+    });
     println!(
         "{name:<24} {:>7.0} ms {:>7.0} ms {:>7.3} {:>8.0} ms a run {:>8} KiB",
         millis(direct),
         millis(through),
         direct.as_secs_f64() / through.as_secs_f64(),
-        millis(processor),
+        millis(inlay.processor_time() / runs as u32),
         inlay.peak_rss() >> 10,
     );
-}
-
-/// What a process has had of the processors.
-fn processor_time(pid: u32) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("inlay runs");
-    // After the name, which is in parentheses: the 12th and 13th are ticks of 10 ms.
-    let (_, fields) = stat.rsplit_once(')').expect("a name");
-    let ticks = fields.split_whitespace().skip(11).take(2);
-    let ticks: u64 = ticks.map(|tick| tick.parse::<u64>().expect("ticks")).sum();
-    Duration::from_millis(10 * ticks)
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
-}
-
-fn millis(time: Duration) -> f64 {
-    time.as_secs_f64() * 1000.0
 }

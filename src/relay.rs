@@ -17,6 +17,7 @@ use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::client::conn::http2::SendRequest;
 use thiserror::Error;
+use tokio::io::{AsyncRead, BufReader};
 
 /// Why a body broke off. What reset a call is among the sources, and resets the call that it is
 /// handed on to in the same way.
@@ -44,6 +45,14 @@ pub const CONNECTION_WINDOW: u32 = 4 << 20;
 pub const MAX_HEADER_LIST: u32 = 16 << 20;
 /// The largest frame of data (bytes).
 pub const MAX_FRAME: u32 = 64 << 10;
+/// What is read at once from a connection (bytes).
+const READ_AHEAD: usize = 64 << 10;
+
+/// A connection that is read in large pieces. HTTP/2 itself reads a frame's head and its data, each
+/// by a call of the system, and others send frames of at most 16 KiB.
+pub fn read_ahead<S: AsyncRead>(stream: S) -> BufReader<S> {
+    BufReader::with_capacity(READ_AHEAD, stream)
+}
 
 /// Hands a call on and returns its answer, whose body is still on its way. Where the connection
 /// breaks there is no answer, and no end: that is the connection's to tell.

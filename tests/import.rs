@@ -124,6 +124,45 @@ fn from_a_docker_archive() {
     );
 }
 
+/// Layers pass through: four at a time, and however large they are, little of them is held.
+#[test]
+fn layers_are_served_in_little_memory() {
+    const LAYER: u64 = 96 << 20;
+    let images = tempfile::tempdir().unwrap();
+    let mut stand = stand_with(images.path());
+    let step = |name| format!("RUN head -c {LAYER} /dev/zero >/{name}\n");
+    let steps = ["one", "two", "three", "four"].map(step).concat();
+    let project = Project::new()
+        .base()
+        .dockerfile(&format!("FROM scratch\nADD rootfs.tar /\n{steps}"));
+    let path = images.path().join("app");
+    let build = stand.build(&project);
+    let output = "type=oci,tar=false,compression=uncompressed";
+    build
+        .clone()
+        .output(&format!("{output},dest={}", path.display()))
+        .export_cache("type=inline")
+        .run_ok();
+    stand.buildkitd.wipe();
+    let before = stand.inlay.peak_rss();
+    let reference = format!("oci:{}", path.display());
+    let built = build
+        .import_cache(&format!("type=inline,ref={reference}"))
+        .push_with(&stand.registry.image("again:1"), "compression=uncompressed")
+        .run_ok();
+    assert_imported(&built, &reference);
+    // They have all come, and from nowhere else.
+    let pushed = stand.registry.layers("again:1", None);
+    let large = pushed.iter().filter(|digest| {
+        let layer = stand.registry.stored(digest);
+        layer.len() as u64 > LAYER
+    });
+    assert_eq!(large.count(), 4, "{pushed:?}");
+    let peak = stand.inlay.peak_rss();
+    println!("{} KiB, before {} KiB", peak >> 10, before >> 10);
+    assert!(peak < 64 << 20, "{} KiB of memory", peak >> 10);
+}
+
 #[test]
 fn a_missing_image_is_told_and_the_build_goes_on() {
     let images = tempfile::tempdir().unwrap();

@@ -25,7 +25,7 @@ use crate::export::Exporter;
 use crate::import::Importer;
 use crate::plan::Tasks;
 use crate::relay::{
-    Body, CONNECTION_WINDOW, MAX_FRAME, MAX_HEADER_LIST, STREAM_WINDOW, from_incoming,
+    Body, CONNECTION_WINDOW, MAX_FRAME, MAX_HEADER_LIST, STREAM_WINDOW, from_incoming, read_ahead,
 };
 
 /// How long a client without calls may take to leave when it is told to.
@@ -63,7 +63,7 @@ pub async fn serve(stream: Box<dyn Stream>, connection: Connection, stop: Cancel
             .max_frame_size(MAX_FRAME)
             .max_header_list_size(MAX_HEADER_LIST)
             .max_concurrent_streams(None)
-            .serve_connection(TokioIo::new(stream), calls)
+            .serve_connection(TokioIo::new(read_ahead(stream)), calls)
     );
     let mut idle = pin!(async {
         stop.cancelled().await;

@@ -16,8 +16,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::framing::{self, Decoder, FramingError, HEAD};
 use crate::relay::{Body, BodyError};
 
-/// How much is held between the stream and the body that takes it (bytes); no message has more.
-const HELD: usize = 64 << 10;
+/// How much is held between the stream and the body that takes it (bytes); no message has more. With
+/// its head it fills whole frames of 16 KiB, which are the largest that gRPC's Go implementation
+/// takes.
+const HELD: usize = (64 << 10) - HEAD;
 
 /// How a stream ended.
 #[derive(Debug)]

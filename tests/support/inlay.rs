@@ -79,6 +79,17 @@ impl Inlay {
         kib * 1024
     }
 
+    /// What it has had of the processors so far.
+    pub fn processor_time(&self) -> Duration {
+        let stat =
+            fs::read_to_string(format!("/proc/{}/stat", self.daemon.pid())).expect("inlay runs");
+        // After the name, which is in parentheses: the 12th and 13th are ticks of 10 ms.
+        let (_, fields) = stat.rsplit_once(')').expect("a name");
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        let ticks: u64 = ticks.map(|tick| tick.parse::<u64>().expect("ticks")).sum();
+        Duration::from_millis(10 * ticks)
+    }
+
     /// How many sockets it has open: those that it listens on, its clients', and those to the
     /// daemon.
     pub fn sockets(&self) -> usize {
