@@ -144,4 +144,22 @@ mod tests {
         let set = RecordSet::parse_inline(records.as_bytes(), &image, &Limits::default());
         assert_eq!(set.unwrap().contradiction(), None);
     }
+
+    #[test]
+    fn many_results_and_links_are_looked_at_once() {
+        // Each by each would be 10^12 comparisons.
+        let many = |item: &str| vec![item; 10_000].join(",");
+        let results = many(r#"{"layer":1}"#);
+        let records = format!(
+            r#"[{{"digest":"{}","layers":[{}]}},
+                {{"digest":"{}","inputs":[[{}]],"layers":[{results}]}}]"#,
+            digest("1"),
+            many("{}"),
+            digest("2"),
+            many("{}")
+        );
+        let image = ["a", "b"].map(|text| Digest::parse(&digest(text)).unwrap());
+        let set = RecordSet::parse_inline(records.as_bytes(), &image, &Limits::default());
+        assert_eq!(set.unwrap().contradiction(), None);
+    }
 }
