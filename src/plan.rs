@@ -25,6 +25,8 @@ const COMPRESSION_ATTRS: [&str; 3] = ["compression", "compression-level", "force
 /// The older way to ask for inline cache, as a build argument.
 const INLINE_CACHE_ARG: &str = "build-arg:BUILDKIT_INLINE_CACHE";
 const INLINE: &str = "inline";
+/// How many platforms a build is taken to have. There are some 30 that Go knows.
+const MAX_PLATFORMS: usize = 64;
 /// The frontend's option with the platforms of a build.
 const PLATFORM: &str = "platform";
 
@@ -122,7 +124,8 @@ pub fn decide(message: &[u8], tasks: Tasks) -> Result<Option<Box<Plan>>, PlanErr
     }
     let platforms = request.frontend_attrs.get(PLATFORM);
     let platforms = platforms.map_or("", String::as_str).split(',');
-    let platforms = platforms.filter_map(manifest::platform).collect();
+    let platforms = platforms.filter_map(manifest::platform);
+    let platforms = platforms.take(MAX_PLATFORMS).collect();
     let cache = request.cache.take().unwrap_or_default();
     let is_direct = request.definition.is_some() || !request.frontend.is_empty();
     Ok(Some(Box::new(Plan {
