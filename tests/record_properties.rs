@@ -207,6 +207,7 @@ fn outcome(set: &RecordSet) -> Result<(Vec<u8>, usize), &'static str> {
         Err(SelectError::AmbiguousFinal(_)) => Err("ambiguous"),
         Err(SelectError::RandomFinal(_)) => Err("random"),
         Err(SelectError::TooLarge { .. }) => Err("too large"),
+        Err(SelectError::Loop) => Err("a loop in BuildKit"),
     }
 }
 

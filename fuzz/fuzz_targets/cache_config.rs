@@ -17,14 +17,7 @@ fuzz_target!(|config: &[u8]| -> Corpus {
     let Ok(cache) = select(&set) else {
         return Corpus::Keep;
     };
-    let image: Vec<_> = set
-        .finals()
-        .into_iter()
-        .find_map(|r| set.records()[r].results.first())
-        .expect("a final record has a result, or nothing would have been selected")
-        .iter()
-        .map(|&layer| set.layers()[layer].blob.clone())
-        .collect();
+    let image = set.image().expect("selected of an image");
     assert_eq!(image.len(), cache.layers());
 
     let again = InlineCache::decode(&cache.encode(), &image, &limits).expect("read what we wrote");

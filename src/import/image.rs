@@ -93,6 +93,9 @@ pub enum ImageError {
         /// What it is read as.
         known: &'static str,
     },
+    /// BuildKit would make a loop of the records.
+    #[error("of its records BuildKit would make a loop, and not survive it")]
+    Loop,
     /// The cache is not the JSON that it should be.
     #[error("its records: {0}")]
     Json(serde_json::Error),
@@ -176,6 +179,9 @@ impl CachedImage {
         let mut set = RecordSet::parse_inline(&records, &blobs, &Limits::default())?;
         if let Some(contradiction) = set.contradiction() {
             return Err(contradiction.into());
+        }
+        if !set.survives_merging() {
+            return Err(ImageError::Loop);
         }
         let known: HashMap<_, _> = blobs.iter().zip(&diff_ids).collect();
         set.set_diff_ids(|blob| known.get(blob).map(|id| (*id).clone()));

@@ -13,6 +13,7 @@ mod contents;
 mod digest;
 mod inline;
 mod limits;
+mod merge;
 mod order;
 mod select;
 mod set;

@@ -11,7 +11,9 @@ use std::collections::{HashMap, HashSet};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-use super::{Digest, InlineCache, InlineRecord, InlineResult, Layer, LayerChain, Link, RecordSet};
+use super::{
+    Digest, InlineCache, InlineRecord, InlineResult, Layer, LayerChain, Link, RecordSet, merge,
+};
 
 /// Selects the records of the image that the final record of `set` is.
 ///
@@ -94,7 +96,23 @@ pub fn select_expecting(
         }
     }
     let records = canonical(set, &kept, results);
+    if !merge::survives(&records) {
+        return Err(SelectError::Loop);
+    }
     Ok(InlineCache::new(records, image.layers.len()))
+}
+
+impl RecordSet {
+    /// The layers of the image, base first, as [`select`] finds it: their diff IDs, or the blobs where
+    /// these are not known. `None` where it finds none.
+    pub fn image(&self) -> Option<Vec<Digest>> {
+        let finals = finals(self);
+        let mut results = finals.iter().flat_map(|&r| &self.records()[r].results);
+        let layers = results.next()?.iter().map(|&layer| &self.layers()[layer]);
+        let names = layers.map(|layer| layer.diff_id.as_ref().unwrap_or(&layer.blob));
+        let names: Vec<_> = names.cloned().collect();
+        Image::of(self, &finals).ok().map(|_| names)
+    }
 }
 
 /// The records with inputs and a result that are the source of no other, and equal to none that
@@ -342,6 +360,9 @@ pub enum SelectError {
     /// The final records cannot be kept, and without them nothing says which layers the image has.
     #[error("no final record may be embedded: each has or needs a `random:` key: {}", list(.0))]
     RandomFinal(Vec<Named>),
+    /// BuildKit would make a loop of the records when it reads them, and not survive it.
+    #[error("of its records BuildKit would make a loop, and not survive it")]
+    Loop,
     /// Written out, it would exceed the limit that the set was read with: results that share a
     /// topmost layer there each name their layers one by one here. Results of which another one of
     /// the same record is written count too.

@@ -274,18 +274,6 @@ impl RecordSet {
         finals
     }
 
-    /// The layers of the image that the one final record is, base first: their diff IDs, or the blobs
-    /// where these are not known. `None` if there is not one such record with a result.
-    pub fn image(&self) -> Option<Vec<Digest>> {
-        let [record] = self.finals()[..] else {
-            return None;
-        };
-        let layers = self.records[record].results.first()?.iter();
-        let layers = layers.map(|&layer| &self.layers[layer]);
-        let names = layers.map(|layer| layer.diff_id.as_ref().unwrap_or(&layer.blob));
-        Some(names.cloned().collect())
-    }
-
     /// Numbers of the records that are the source of no other.
     fn ends(&self) -> Vec<usize> {
         let is_source = self.is_source();

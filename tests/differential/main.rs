@@ -290,6 +290,7 @@ fn write_and_look_up(
                 SelectError::NoFinal => "no final record",
                 SelectError::AmbiguousFinal(_) => "several images",
                 SelectError::RandomFinal(_) => "random final record",
+                SelectError::Loop => "a loop in BuildKit",
                 SelectError::TooLarge { .. } => "too large",
             };
             return tally.count(format!("2 written: nothing, {why}"));
