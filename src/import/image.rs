@@ -93,6 +93,14 @@ pub enum ImageError {
         /// What it is read as.
         known: &'static str,
     },
+    /// What the records end in is not the image.
+    #[error("its last record has {found} of {layers} layers")]
+    End {
+        /// How many layers the last record has.
+        found: usize,
+        /// How many the image has.
+        layers: usize,
+    },
     /// BuildKit would make a loop of the records.
     #[error("of its records BuildKit would make a loop, and not survive it")]
     Loop,
@@ -179,6 +187,12 @@ impl CachedImage {
         let mut set = RecordSet::parse_inline(&records, &blobs, &Limits::default())?;
         if let Some(contradiction) = set.contradiction() {
             return Err(contradiction.into());
+        }
+        if let Some(last) = set.image().filter(|last| last.len() != layers.len()) {
+            return Err(ImageError::End {
+                found: last.len(),
+                layers: layers.len(),
+            });
         }
         if !set.survives_merging() {
             return Err(ImageError::Loop);

@@ -11,6 +11,9 @@ use thiserror::Error;
 
 use super::{Digest, Record, RecordSet};
 
+/// The selector of a whole file system, by which a step has it that it runs in: the digest of `/`.
+const ROOT: &str = "sha256:8a5edab282632443219e051e4ade2d1d5bbc671c781051bf1437897cbdfea0f1";
+
 /// A result that is too small for what its record is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
@@ -46,7 +49,7 @@ impl RecordSet {
             let (layers, _) = (*own)?;
             let mut below = record.inputs.first()?.iter();
             let source = below.find(|link| {
-                let all = link.selector.is_empty();
+                let all = link.selector.is_empty() || *link.selector == *ROOT;
                 all && reaches[link.record].is_some_and(|(_, most)| most >= layers)
             })?;
             Some(Contradiction {
@@ -114,6 +117,11 @@ mod tests {
         assert_eq!(chain([Some(0), Some(1), Some(2)]).contradiction(), None);
         assert_eq!(chain([Some(0), None, Some(2)]).contradiction(), None);
         assert_eq!(chain([None, Some(0), Some(1)]).contradiction(), None);
+    }
+
+    #[test]
+    fn the_root_is_all_of_it() {
+        assert_eq!(Digest::of(b"/").as_str(), ROOT);
     }
 
     #[test]

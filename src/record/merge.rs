@@ -1,7 +1,7 @@
 //! What BuildKit makes one record of when it reads a cache, and whether that goes in circles.
 //!
 //! `CacheChains.Add` (`cache/remotecache/v1/chains.go`, v0.34.2) takes two records for one if they have
-//! one digest and, for each input, a source in common; the one then has the links of both. So records
+//! one digest and, for each input that both have, a source in common; the one then has the links of both. So records
 //! that are no loop can become one, when a record is merged with another that it is made of. Nothing
 //! there expects it: buildkitd follows the loop until its stack is full, and that ends the daemon.
 //!
@@ -90,7 +90,7 @@ impl<R: Keyed> Merging<'_, R> {
     /// at.
     fn merge(&self, classes: &mut Classes, looks: &mut usize) -> Option<bool> {
         let mut inputs: HashMap<usize, Vec<HashSet<Source<'_>>>> = HashMap::new();
-        let mut by_source: HashMap<(&Digest, usize, Source<'_>), Vec<usize>> = HashMap::new();
+        let mut by_source: HashMap<(&Digest, Source<'_>), Vec<usize>> = HashMap::new();
         let mut merged = false;
         let may_merge = self.may_merge.iter().enumerate().filter(|(_, may)| **may);
         for (number, _) in may_merge {
@@ -105,7 +105,7 @@ impl<R: Keyed> Merging<'_, R> {
             let first = own.first()?;
             let mut like = Vec::new();
             for source in first {
-                let key = (record.digest(), own.len(), *source);
+                let key = (record.digest(), *source);
                 let known = by_source.entry(key).or_default();
                 *looks = looks.checked_sub(known.len())?;
                 like.extend(known.iter().copied());
@@ -117,6 +117,7 @@ impl<R: Keyed> Merging<'_, R> {
                 if other == classes.of(class) {
                     continue;
                 }
+                // One with fewer inputs is one with another that has more.
                 let shared = inputs.get(&other).is_some_and(|known| {
                     let mut pairs = known.iter().zip(&own);
                     pairs.all(|(known, own)| !known.is_disjoint(own))
@@ -128,7 +129,7 @@ impl<R: Keyed> Merging<'_, R> {
             }
             // One that is several has the links of all.
             let all = inputs.entry(classes.of(number)).or_default();
-            all.resize_with(own.len(), HashSet::new);
+            all.resize_with(own.len().max(all.len()), HashSet::new);
             for (all, own) in all.iter_mut().zip(own) {
                 all.extend(own);
             }
@@ -238,6 +239,14 @@ mod tests {
             r#"[{"digest":"a"},{"digest":"c"},
                 {"digest":"b","inputs":[[{"link":0}],[{"link":1}]]},
                 {"digest":"b","inputs":[[{"link":2},{"link":0}],[{"link":0}]]}]"#
+        ));
+    }
+
+    #[test]
+    fn one_with_fewer_inputs_is_one_with_another() {
+        assert!(!survives(
+            r#"[{"digest":"a"},{"digest":"b","inputs":[[{"link":0}],[{"link":0}]]},
+                {"digest":"b","inputs":[[{"link":0},{"link":1}]]}]"#
         ));
     }
 
