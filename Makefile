@@ -24,10 +24,11 @@ peers: ## get the real daemons and clients, pinned, outside this tree
 demo: build peers ## one project built by BuildKit and through inlay, side by side
 	dev/demo.sh
 
-test: peers ## unit, property and end-to-end tests, these on real daemons; a few seconds of fuzzing
+test: peers ## unit, property and end-to-end tests, these on real daemons; a little fuzzing
 	$(CARGO) test --locked --no-fail-fast
 	$(CARGO) test --locked --no-default-features --doc
-	$(MAKE) fuzz FUZZ_SECONDS=5
+	@# The same runs each time: what is new is for longer ones to find.
+	$(MAKE) fuzz FUZZ_ARGS='-seed=1 -runs=2000'
 
 differential: peers ## N (10000) generated caches, read and written by us and by BuildKit
 	INLAY_DIFFERENTIAL_CASES=$(N) INLAY_DIFFERENTIAL_SEED=$(SEED) \
@@ -64,6 +65,7 @@ FUZZ_FLAGS = -Cpasses=sancov-module -Ccodegen-units=1 --cfg fuzzing \
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
 	-Cllvm-args=-sanitizer-coverage-pc-table \
 	-Cllvm-args=-sanitizer-coverage-trace-compares
+FUZZ_ARGS   ?= -max_total_time=$(FUZZ_SECONDS)
 FUZZ_TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
 FUZZ_DIR    ?= $(abspath fuzz/target)
 
@@ -75,7 +77,7 @@ fuzz: ## each fuzz target for FUZZ_SECONDS (600), from its seeds and what was fo
 		name=$$(basename "$$target" .rs); log=fuzz/artifacts/$$name/log; \
 		mkdir -p fuzz/corpus/$$name fuzz/artifacts/$$name; \
 		$(FUZZ_DIR)/$(FUZZ_TARGET)/release/$$name fuzz/corpus/$$name fuzz/corpus-seed/$$name \
-			-max_total_time=$(FUZZ_SECONDS) -max_len=16384 -timeout=25 -print_final_stats=1 \
+			$(FUZZ_ARGS) -max_len=16384 -timeout=25 -print_final_stats=1 \
 			-artifact_prefix=fuzz/artifacts/$$name/ >$$log 2>&1 || { tail -n 50 $$log; exit 1; }; \
 		echo "$$name: $$(sed -n 's/^stat::number_of_executed_units: //p' $$log) runs"; \
 	done
