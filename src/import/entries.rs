@@ -97,38 +97,25 @@ pub fn in_gateway_solve(
     let options = Options::of(message, FRONTEND_OPT)?.judged(&verdict);
     let mut more = Vec::new();
     let mut edited = wire::rewrite(message, |number, value| {
-        Ok::<_, WireError>(match number {
+        let entry = match number {
             FRONTEND_OPT if options.is_some() => {
                 let (key, _) = wire::map_entry(value)?;
-                if key == CACHE_IMPORTS || key == CACHE_FROM {
-                    Edit::Drop
-                } else {
-                    Edit::Keep
-                }
+                let has_imports = key == CACHE_IMPORTS || key == CACHE_FROM;
+                return Ok(if has_imports { Edit::Drop } else { Edit::Keep });
             }
-            IMPORT_REFS => match std::str::from_utf8(value).map(Entry::registry) {
-                Ok(entry) => match verdict(&entry) {
-                    Verdict::Keep => Edit::Keep,
-                    Verdict::Drop => Edit::Drop,
-                    Verdict::Replace(entries) => {
-                        more.extend(entries);
-                        Edit::Drop
-                    }
-                },
-                Err(_) => Edit::Keep,
-            },
-            IMPORTS => match gateway::CacheOptionsEntry::decode(value) {
-                Ok(import) => match verdict(&Entry::new(&import.r#type, &import.attrs)) {
-                    Verdict::Keep => Edit::Keep,
-                    Verdict::Drop => Edit::Drop,
-                    Verdict::Replace(entries) => {
-                        more.extend(entries);
-                        Edit::Drop
-                    }
-                },
-                Err(_) => Edit::Keep,
-            },
-            _ => Edit::Keep,
+            IMPORT_REFS => std::str::from_utf8(value).ok().map(Entry::registry),
+            IMPORTS => gateway::CacheOptionsEntry::decode(value)
+                .ok()
+                .map(|import| Entry::new(&import.r#type, &import.attrs)),
+            _ => None,
+        };
+        Ok::<_, WireError>(match entry.map(|entry| verdict(&entry)) {
+            None | Some(Verdict::Keep) => Edit::Keep,
+            Some(Verdict::Drop) => Edit::Drop,
+            Some(Verdict::Replace(entries)) => {
+                more.extend(entries);
+                Edit::Drop
+            }
         })
     })?;
     for entry in more {
