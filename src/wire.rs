@@ -11,6 +11,16 @@ use thiserror::Error;
 /// The highest number of a field.
 const MAX_NUMBER: u32 = (1 << 29) - 1;
 
+/// How many groups may be open in one another. prost has the same limit.
+const MAX_GROUPS: usize = 100;
+
+const VARINT: u64 = 0;
+const FIXED64: u64 = 1;
+const LENGTH_DELIMITED: u64 = 2;
+const START_GROUP: u64 = 3;
+const END_GROUP: u64 = 4;
+const FIXED32: u64 = 5;
+
 /// Why bytes are no protobuf message.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum WireError {
@@ -20,7 +30,11 @@ pub enum WireError {
     /// A variable-length number has more than 64 bits.
     #[error("protobuf number at byte {0} has more than 64 bits")]
     Overlong(usize),
-    /// A field number is out of range, or a wire type is none of those in use.
+    /// Groups are in one another too deep.
+    #[error("protobuf groups at byte {0} are more than {MAX_GROUPS} deep")]
+    Depth(usize),
+    /// A field number is out of range, a wire type is none of those in use, or a group ends that did
+    /// not begin.
     #[error("protobuf key {key} at byte {at} is no field number with a wire type in use")]
     Key {
         /// Where the key stands.
@@ -98,7 +112,6 @@ pub fn rewrite<E: From<WireError>>(
 
 /// Appends a length-delimited field.
 pub fn put(out: &mut Vec<u8>, number: u32, value: &[u8]) {
-    const LENGTH_DELIMITED: u64 = 2;
     put_varint(out, u64::from(number) << 3 | LENGTH_DELIMITED);
     put_varint(out, value.len() as u64);
     out.extend_from_slice(value);
@@ -123,38 +136,101 @@ pub fn map_entry(entry: &[u8]) -> Result<(Cow<'_, str>, &[u8]), WireError> {
 }
 
 fn read_field(message: &[u8], start: usize) -> Result<Field<'_>, WireError> {
-    let (key, mut at) = read_varint(message, start)?;
-    let bad_key = WireError::Key { at: start, key };
-    let number = match u32::try_from(key >> 3) {
-        Ok(number @ 1..=MAX_NUMBER) => number,
-        _ => return Err(bad_key),
+    let key = read_key(message, start)?;
+    let (end, value) = match key.wire_type {
+        START_GROUP => (end_of_group(message, start, &key)?, None),
+        _ => read_value(message, start, &key)?,
     };
-    let truncated = || WireError::Truncated(start);
+    Ok(Field {
+        number: key.number,
+        raw: &message[start..end],
+        value,
+    })
+}
+
+/// Where the group ends that begins with `key` at `start`, its end key included.
+fn end_of_group(message: &[u8], start: usize, key: &Key) -> Result<usize, WireError> {
+    let mut at = key.end;
+    let mut open = vec![key.number];
+    while let Some(innermost) = open.last() {
+        if at == message.len() {
+            return Err(WireError::Truncated(start));
+        }
+        let key = read_key(message, at)?;
+        let ends = key.wire_type == END_GROUP && key.number == *innermost;
+        if !ends && open.len() == MAX_GROUPS {
+            return Err(WireError::Depth(start));
+        }
+        at = match key.wire_type {
+            END_GROUP if ends => {
+                open.pop();
+                key.end
+            }
+            START_GROUP => {
+                open.push(key.number);
+                key.end
+            }
+            _ => read_value(message, at, &key)?.0,
+        };
+    }
+    Ok(at)
+}
+
+/// Where the field at `start` ends that is no group, and what it holds if it is length-delimited.
+fn read_value<'a>(
+    message: &'a [u8],
+    start: usize,
+    key: &Key,
+) -> Result<(usize, Option<&'a [u8]>), WireError> {
     let end_after = |at: usize, length: u64| {
         usize::try_from(length)
             .ok()
             .and_then(|length| at.checked_add(length))
             .filter(|end| *end <= message.len())
-            .ok_or_else(truncated)
+            .ok_or(WireError::Truncated(start))
     };
-    let mut value = None;
-    match key & 7 {
-        0 => at = read_varint(message, at)?.1,
-        1 => at = end_after(at, 8)?,
-        2 => {
-            let (length, from) = read_varint(message, at)?;
-            at = end_after(from, length)?;
-            value = Some(&message[from..at]);
+    Ok(match key.wire_type {
+        VARINT => (read_varint(message, key.end)?.1, None),
+        FIXED64 => (end_after(key.end, 8)?, None),
+        LENGTH_DELIMITED => {
+            let (length, from) = read_varint(message, key.end)?;
+            let end = end_after(from, length)?;
+            (end, Some(&message[from..end]))
         }
-        5 => at = end_after(at, 4)?,
-        // 3 and 4 are groups, which no proto3 message has; 6 and 7 are not in use.
-        _ => return Err(bad_key),
-    }
-    Ok(Field {
-        number,
-        raw: &message[start..at],
-        value,
+        FIXED32 => (end_after(key.end, 4)?, None),
+        // The end of no group that is open, or not in use.
+        _ => {
+            return Err(WireError::Key {
+                at: start,
+                key: key.raw,
+            });
+        }
     })
+}
+
+/// What a field begins with.
+struct Key {
+    raw: u64,
+    number: u32,
+    wire_type: u64,
+    /// Where it ends.
+    end: usize,
+}
+
+fn read_key(message: &[u8], start: usize) -> Result<Key, WireError> {
+    let (raw, end) = read_varint(message, start)?;
+    match u32::try_from(raw >> 3) {
+        Ok(number @ 1..=MAX_NUMBER) => Ok(Key {
+            raw,
+            number,
+            wire_type: raw & 7,
+            end,
+        }),
+        _ => Err(WireError::Key {
+            at: start,
+            key: raw,
+        }),
+    }
 }
 
 fn read_varint(message: &[u8], start: usize) -> Result<(u64, usize), WireError> {
@@ -184,8 +260,10 @@ fn put_varint(out: &mut Vec<u8>, mut number: u64) {
 mod tests {
     use super::*;
 
-    /// A varint (1), a fixed64 (2), a string (3), a fixed32 (4) and a string (200).
-    const MESSAGE: &[u8] = b"\x08\x96\x01\x11AAAAAAAA\x1a\x03abc\x25BBBB\xc2\x0c\x01z";
+    /// A varint (1), a fixed64 (2), a string (3), a fixed32 (4), a string (200) and a group (5) of a
+    /// varint (1) and a group (6).
+    const MESSAGE: &[u8] =
+        b"\x08\x96\x01\x11AAAAAAAA\x1a\x03abc\x25BBBB\xc2\x0c\x01z\x2b\x08\x01\x33\x34\x2c";
 
     fn keep(_: u32, _: &[u8]) -> Result<Edit, WireError> {
         Ok(Edit::Keep)
@@ -199,12 +277,13 @@ mod tests {
             .iter()
             .map(|f| (f.number, f.value))
             .collect();
-        let expected: [(u32, Option<&[u8]>); 5] = [
+        let expected: [(u32, Option<&[u8]>); 6] = [
             (1, None),
             (2, None),
             (3, Some(b"abc")),
             (4, None),
             (200, Some(b"z")),
+            (5, None),
         ];
         assert_eq!(fields, expected);
     }
@@ -217,7 +296,7 @@ mod tests {
         });
         assert_eq!(
             dropped.unwrap(),
-            b"\x08\x96\x01\x11AAAAAAAA\x25BBBB\xc2\x0c\x01z"
+            b"\x08\x96\x01\x11AAAAAAAA\x25BBBB\xc2\x0c\x01z\x2b\x08\x01\x33\x34\x2c"
         );
         let long = vec![b'x'; 300];
         let replaced = rewrite(MESSAGE, |number, _| {
@@ -228,8 +307,8 @@ mod tests {
             })
         })
         .unwrap();
-        let last = fields(&replaced).last().unwrap().unwrap();
-        assert_eq!((last.number, last.value), (200, Some(&long[..])));
+        let field = fields(&replaced).nth(4).unwrap().unwrap();
+        assert_eq!((field.number, field.value), (200, Some(&long[..])));
     }
 
     #[test]
@@ -243,7 +322,9 @@ mod tests {
             WireError::Overlong(1)
         );
         assert_eq!(refusal(b"\x02\x00"), WireError::Key { at: 0, key: 2 });
-        assert_eq!(refusal(b"\x0b\x0c"), WireError::Key { at: 0, key: 11 });
+        assert_eq!(refusal(b"\x0b\x14"), WireError::Key { at: 1, key: 20 });
+        assert_eq!(refusal(b"\x0c"), WireError::Key { at: 0, key: 12 });
+        assert_eq!(refusal(b"\x08\x01\x0b\x08\x01"), WireError::Truncated(2));
         // One more than the highest number; the decoders of messages refuse it as well.
         let key = 1 << 32;
         assert_eq!(
@@ -253,6 +334,16 @@ mod tests {
         assert_eq!(
             refusal(b"\x1a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"),
             WireError::Truncated(0)
+        );
+    }
+
+    #[test]
+    fn groups_are_only_so_deep() {
+        let nested = |depth| [vec![0x0b; depth], vec![0x0c; depth]].concat();
+        assert_eq!(rewrite(&nested(MAX_GROUPS), keep), Ok(nested(MAX_GROUPS)));
+        assert_eq!(
+            rewrite(&nested(MAX_GROUPS + 1), keep),
+            Err(WireError::Depth(0))
         );
     }
 

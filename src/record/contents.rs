@@ -125,7 +125,9 @@ impl RecordSet {
             return 0;
         }
         let count = added.len();
-        self.link_to_roots(added);
+        if count > 0 {
+            self.link_to_roots(added);
+        }
         count
     }
 }
@@ -171,7 +173,7 @@ fn ids(set: &RecordSet) -> Vec<Id> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Limits;
+    use crate::record::{Limits, select};
 
     fn digest(n: u8) -> String {
         format!("sha256:{}", format!("{n:02x}").repeat(32))
@@ -210,6 +212,32 @@ mod tests {
         assert_eq!(Contents::of(&lacking), known);
         assert_eq!(lacking.sources_first().len(), 5);
         assert_eq!(lacking.add_contents(&known), 0);
+    }
+
+    /// Two roots with one digest, of which one has a result, in one order and the other. `make fuzz`
+    /// found that the last of them counted.
+    #[test]
+    fn of_roots_with_one_digest_none_is_forgotten() {
+        let [image, copied, content] = [2, 3, 9].map(digest);
+        let last = digest(7);
+        let result = r#","layers":[{"layer":0}]"#;
+        let embedded = [[result, ""], ["", result]].map(|[first, second]| {
+            let read = |copied_from: &str| {
+                let config = format!(
+                    r#"{{"layers":[{{"blob":"{image}","parent":-1}}],"records":[
+                        {{"digest":"{image}"}},{{"digest":"{copied}"}},
+                        {{"digest":"{last}","inputs":[[{{"link":0}}],[{copied_from}]]{result}}},
+                        {{"digest":"{content}"{first}}},{{"digest":"{content}"{second}}}]}}"#
+                );
+                RecordSet::parse(config.as_bytes(), &Limits::default()).unwrap()
+            };
+            let told = read(r#"{"selector":"s","link":1},{"link":3}"#);
+            let mut set = read(r#"{"selector":"s","link":1}"#);
+            assert_eq!(set.add_contents(&Contents::of(&told)), 1);
+            String::from_utf8(select(&set).unwrap().to_json()).unwrap()
+        });
+        assert_eq!(embedded[0], embedded[1]);
+        assert_eq!(embedded[0].matches("layers").count(), 2, "{}", embedded[0]);
     }
 
     #[test]
