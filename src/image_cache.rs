@@ -55,7 +55,7 @@ impl ImageCache {
     ) -> Result<Self, ImageCacheError> {
         let mut set = RecordSet::parse(&exported.config, &Limits::default())?;
         set.set_diff_ids(|blob| exported.diff_ids.get(blob).cloned());
-        set.unite_finals();
+        set.settle();
         let graph = Graph::parse(definition, &llb::Limits::default())
             .inspect_err(|err| debug!("records are not compared with the definition: {err}"))
             .ok();

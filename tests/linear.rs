@@ -232,7 +232,7 @@ fn limits() -> Limits {
 fn cost(text: &[u8]) -> AllocationInfo {
     measure(|| {
         let mut set = RecordSet::parse(text, &limits()).unwrap();
-        set.unite_finals();
+        set.settle();
         set.retain_links(|_, _, _| true);
         let encoded = select(&set).unwrap().encode();
         assert!(!encoded.is_empty());

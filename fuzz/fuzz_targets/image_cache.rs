@@ -36,7 +36,7 @@ fuzz_target!(|bytes: &[u8]| -> Corpus {
 
     // The definition takes links away, and never the end of the build.
     set.set_diff_ids(|blob| exported.diff_ids.get(blob).cloned());
-    set.unite_finals();
+    set.settle();
     check(&set);
     let is_random = |record: &world::Record| matches!(record.key, Key::Random(_));
     if select(&set).is_ok() && !world.records.iter().any(is_random) {

@@ -11,6 +11,7 @@ pub(crate) mod base64;
 mod claims;
 mod contents;
 mod digest;
+mod identity;
 mod inline;
 mod limits;
 mod merge;

@@ -8,9 +8,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
+use super::identity::ids;
 use super::{
     Digest, InlineCache, InlineRecord, InlineResult, Layer, LayerChain, Link, RecordSet, merge,
 };
@@ -266,42 +266,6 @@ impl Places {
 }
 
 // === canonical form ===
-
-/// Identity of a record: a hash of its digest and of its inputs' selectors and sources, and so
-/// of all that is below it, but of no number.
-type Id = [u8; 32];
-
-/// The identities of the records that are kept, as if there were no other.
-fn ids(set: &RecordSet, kept: &[bool]) -> Vec<Id> {
-    let mut ids = vec![Id::default(); kept.len()];
-    let mut sources: Vec<(&str, Id)> = Vec::new();
-    let mut text = Vec::new();
-    for &number in set.sources_first().iter().filter(|&&r| kept[r]) {
-        let record = &set.records()[number];
-        // Every part is led by its length or is of a fixed one, so that no two records have the
-        // same text.
-        let mut part = |bytes: &[u8]| {
-            text.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
-            text.extend_from_slice(bytes);
-        };
-        part(record.digest.as_str().as_bytes());
-        for links in &record.inputs {
-            sources.clear();
-            let links = links.iter().filter(|link| kept[link.record]);
-            sources.extend(links.map(|link| (&*link.selector, ids[link.record])));
-            sources.sort_unstable();
-            sources.dedup();
-            part(&(sources.len() as u64).to_be_bytes());
-            for (selector, id) in &sources {
-                part(selector.as_bytes());
-                part(id);
-            }
-        }
-        ids[number] = Sha256::digest(&text).into();
-        text.clear();
-    }
-    ids
-}
 
 /// The records that are kept: by digest, then by identity, each identity once; links by selector,
 /// then by number, each once. Of several results of one identity the least stays.

@@ -10,8 +10,10 @@
 //! links to `random:` keys, which are [`select`](super::select())'s part here, and dates that are
 //! none, which we skip. `tests/differential` holds this against it.
 
+mod unite;
+
 use std::{
-    collections::{HashMap, HashSet, hash_map::Entry},
+    collections::{HashMap, HashSet},
     fmt, mem,
     ops::Deref,
     sync::Arc,
@@ -197,65 +199,12 @@ impl RecordSet {
         self.order = self.order.iter().filter_map(|&r| numbers[r]).collect();
     }
 
-    /// Makes one record of the final ones that have one digest and as many inputs: the one that has
-    /// a result gets the links of those that have none. Where several have one, it cannot be told
-    /// which of them the others are, and all stay as they are.
-    ///
-    /// A daemon exports the record of a build's last step as it was found, and once more as it is
-    /// remembered, with other links.
-    pub fn unite_finals(&mut self) {
-        let finals = self.finals();
-        let key = |record: &Record| (record.digest.clone(), record.inputs.len());
-        let has_result = |&number: &usize| !self.records[number].results.is_empty();
-        let (with, without): (Vec<_>, Vec<_>) = finals.into_iter().partition(has_result);
-        let mut targets: HashMap<_, Vec<usize>> = HashMap::new();
-        for number in with {
-            let targets = targets.entry(key(&self.records[number])).or_default();
-            targets.push(number);
-        }
-        targets.retain(|_, several| several.len() == 1);
-        let mut kept = vec![true; self.records.len()];
-        for other in without {
-            if let Some(&[target]) = targets.get(&key(&self.records[other])).map(Vec::as_slice) {
-                kept[other] = false;
-                let inputs = mem::take(&mut self.records[other].inputs);
-                for (known, links) in self.records[target].inputs.iter_mut().zip(inputs) {
-                    known.extend(links);
-                    known.sort_unstable();
-                    known.dedup();
-                }
-            }
-        }
-        // Nothing is made of a final record, so it may come last, after all that are its sources now.
-        let targets: HashSet<_> = targets.into_values().flatten().collect();
-        let (last, mut order): (Vec<_>, Vec<_>) = self
-            .order
-            .iter()
-            .partition(|number| targets.contains(number));
-        order.extend(last);
-        self.order = order;
-        self.keep_only(&kept);
-    }
-
     /// Links inputs of records to roots with these digests, which are added where they are not
-    /// there. A root has no source, so no loop comes of it. Several roots with one digest are one to
-    /// BuildKit, so the one that is linked gets what results the others have.
+    /// there. A root has no source, so no loop comes of it.
     pub(super) fn link_to_roots(&mut self, links: Vec<(usize, usize, Digest)>) {
-        let mut roots: HashMap<Digest, usize> = HashMap::new();
-        for number in 0..self.records.len() {
-            if !self.records[number].is_root() {
-                continue;
-            }
-            match roots.entry(self.records[number].digest.clone()) {
-                Entry::Vacant(root) => {
-                    root.insert(number);
-                }
-                Entry::Occupied(root) => {
-                    let results = self.records[number].results.clone();
-                    self.records[*root.get()].results.extend(results);
-                }
-            }
-        }
+        let is_root = |(_, record): &(usize, &Record)| record.is_root();
+        let roots = self.records.iter().enumerate().filter(is_root);
+        let mut roots: HashMap<_, _> = roots.map(|(n, root)| (root.digest.clone(), n)).collect();
         let selector = Arc::from("");
         for (record, input, digest) in links {
             let root = *roots.entry(digest).or_insert_with_key(|digest| {

@@ -386,28 +386,48 @@ fn the_case_of_a_fields_name_is_no_matter() {
     assert_eq!(error, "record 0: the digest is absent");
 }
 
+/// A root, a record that is made of it, and what an export of these has beside them; settled.
+fn settled(finals: &[&str]) -> RecordSet {
+    let finals = finals.join(",");
+    let mut set = parse(&format!(
+        r#"{{"layers":[{{"blob":@10,"parent":-1}}],
+            "records":[{{"digest":@1}},{{"digest":@2,"inputs":[[{{"link":0}}]]}},{finals}]}}"#
+    ))
+    .unwrap();
+    set.settle();
+    set
+}
+
 #[test]
 fn the_final_record_gets_the_links_of_one_without_a_result() {
     const FOUND: &str = r#"{"digest":@9,"inputs":[[{"link":0}]],"layers":[{"layer":0}]}"#;
     const REMEMBERED: &str = r#"{"digest":@9,"inputs":[[{"link":1}]]}"#;
-    let united = |finals: &[&str]| {
-        let finals = finals.join(",");
-        let mut set = parse(&format!(
-            r#"{{"layers":[{{"blob":@10,"parent":-1}}],"records":[{{"digest":@1}},{{"digest":@2}},{finals}]}}"#
-        ))
-        .unwrap();
-        set.unite_finals();
-        links(&set).split_off(2)
-    };
     for finals in [[FOUND, REMEMBERED], [REMEMBERED, FOUND]] {
-        assert_eq!(united(&finals), [[[0, 1]]]);
+        assert_eq!(links(&settled(&finals)).last(), Some(&vec![vec![0, 1]]));
     }
     // Of two that have a result, neither is more likely to be it. `make fuzz` found that the first
     // of them was taken.
     let found_by_both = FOUND.replace(r#"{"link":0}"#, r#"{"link":0},{"link":1}"#);
-    let finals = [&found_by_both, FOUND, REMEMBERED];
-    assert_eq!(
-        united(&finals),
-        [vec![vec![0, 1]], vec![vec![0]], vec![vec![1]]]
-    );
+    let set = settled(&[&found_by_both, FOUND, REMEMBERED]);
+    assert_eq!(links(&set)[2..], [vec![vec![0, 1]], vec![vec![0]]]);
+}
+
+/// `make fuzz` found that it was taken for the end of the build once the link to the equal one had
+/// gone.
+#[test]
+fn a_record_that_is_equal_to_a_source_is_not_final() {
+    const STEP: &str = r#"{"digest":@8,"inputs":[[{"link":0}]],"layers":[{"layer":0}]}"#;
+    const LAST: &str = r#"{"digest":@9,"inputs":[[{"link":1},{"link":3}]],"layers":[{"layer":0}]}"#;
+    let mut set = settled(&[STEP, STEP, LAST]);
+    assert_eq!(set.finals().len(), 1);
+    let step = digest(8).parse().unwrap();
+    let number = set
+        .records()
+        .iter()
+        .position(|record| record.digest == step);
+    set.retain_links(|_, _, link| Some(link.record) != number);
+    let [last] = set.finals()[..] else {
+        panic!("one end: {set:?}")
+    };
+    assert_eq!(set.records()[last].digest.to_string(), digest(9));
 }
