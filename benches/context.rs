@@ -1,6 +1,7 @@
-//! Build contexts: straight to the daemon, and through inlay, which ends the session that carries
-//! them. Alternating runs on one daemon, which is wiped before each; the medians and their ratio
-//! are printed, and what memory and processor time inlay took.
+//! Build contexts: straight to the daemon, and through inlay, which passes the session that carries
+//! them or, for a build that imports, ends it; and through a pipe that does nothing but copy bytes,
+//! which is what any process in between costs. Alternating runs on one daemon, which is wiped before
+//! each; the medians and their ratio are printed, and what memory and processor time inlay took.
 //!
 //! `cargo bench --bench context`, or with `-- N` for N runs of each.
 
@@ -10,7 +11,11 @@ mod support;
 mod alternating;
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, BufReader, Read as _};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::thread;
 use std::time::Instant;
 
 use alternating::{Who, medians, millis};
@@ -23,20 +28,73 @@ fn main() {
     let runs = std::env::args().skip(1).find_map(|arg| arg.parse().ok());
     println!(
         "{:<24} {:>10} {:>10} {:>7} {:>16} {:>12}",
-        "context", "direct", "inlay", "ratio", "processor time", "peak memory"
+        "context", "direct", "through", "ratio", "processor time", "peak memory"
     );
     let large = Project::new();
     fill(&large, "large", 1 << 30);
-    compare("one file of 1 GiB", &large, runs.unwrap_or(9));
+    compare(
+        "one file of 1 GiB",
+        &large,
+        Through::Passed,
+        runs.unwrap_or(9),
+    );
+    compare(
+        "- an import as well",
+        &large,
+        Through::Ended,
+        runs.unwrap_or(9),
+    );
+    compare("- by a bare pipe", &large, Through::Pipe, runs.unwrap_or(9));
     drop(large);
     let many = Project::new();
     for number in 0..5000 {
         fill(&many, &number.to_string(), 4 << 10);
     }
-    compare("5000 files of 4 KiB", &many, runs.unwrap_or(9));
+    compare(
+        "5000 files of 4 KiB",
+        &many,
+        Through::Passed,
+        runs.unwrap_or(9),
+    );
     drop(many);
     let small = Project::new().file("file", "text\n");
-    compare("one small file", &small, 3 * runs.unwrap_or(9));
+    compare(
+        "one small file",
+        &small,
+        Through::Passed,
+        3 * runs.unwrap_or(9),
+    );
+}
+
+/// What a context passes on its way to the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Through {
+    /// inlay, which needs nothing of the session.
+    Passed,
+    /// inlay, which ends the session: the build imports, though there is nothing.
+    Ended,
+    /// A process that copies bytes.
+    Pipe,
+}
+
+/// Copies bytes between clients and a daemon, as long as this process runs.
+fn pipe(at: &Path, daemon: &str) {
+    let listener = UnixListener::bind(at).expect("a socket");
+    let daemon = daemon.strip_prefix("unix://").expect("a path").to_owned();
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let client = client.expect("a client");
+            let daemon = UnixStream::connect(&daemon).expect("a daemon");
+            for (from, to) in [(&client, &daemon), (&daemon, &client)] {
+                let [from, mut to] = [from, to].map(|end| end.try_clone().expect("one more"));
+                thread::spawn(move || {
+                    // However it ends, it ends for the other side too.
+                    let _ = io::copy(&mut BufReader::with_capacity(256 << 10, from), &mut to);
+                    let _ = to.shutdown(Shutdown::Write);
+                });
+            }
+        }
+    });
 }
 
 /// A file of random bytes.
@@ -72,26 +130,40 @@ fn context() -> Vec<u8> {
     definition.encode_to_vec()
 }
 
-fn compare(name: &str, project: &Project, runs: usize) {
+fn compare(name: &str, project: &Project, through: Through, runs: usize) {
     let mut buildkitd = Buildkitd::start();
     let inlay = Inlay::start(&buildkitd, &[]);
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let piped = dir.path().join("pipe.sock");
+    pipe(&piped, &buildkitd.addr());
     let local = format!("--local=context={}", project.path().display());
-    let (direct, through) = medians(runs, |who, _| {
+    let (direct, between) = medians(runs, |who, _| {
         buildkitd.wipe();
-        let address = match who {
-            Who::BuildKit => buildkitd.addr(),
-            Who::Inlay => inlay.addr(),
+        let build = match (who, through) {
+            (Who::BuildKit, _) => Buildctl::new(buildkitd.addr()),
+            (Who::Inlay, Through::Passed) => Buildctl::new(inlay.addr()),
+            (Who::Inlay, Through::Ended) => {
+                Buildctl::new(inlay.addr()).import_cache("type=inline,ref=oci:/nowhere")
+            }
+            (Who::Inlay, Through::Pipe) => Buildctl::new(format!("unix://{}", piped.display())),
         };
-        let build = Buildctl::new(address).llb(context()).args([&local]);
+        let build = build.llb(context()).args([&local]);
         let started = Instant::now();
         build.run_ok();
         started.elapsed()
     });
-    println!(
-        "{name:<24} {:>7.0} ms {:>7.0} ms {:>7.3} {:>8.0} ms a run {:>8} KiB",
+    print!(
+        "{name:<24} {:>7.0} ms {:>7.0} ms {:>7.3}",
         millis(direct),
-        millis(through),
-        direct.as_secs_f64() / through.as_secs_f64(),
+        millis(between),
+        direct.as_secs_f64() / between.as_secs_f64(),
+    );
+    if through == Through::Pipe {
+        println!();
+        return;
+    }
+    println!(
+        " {:>7.0} ms a run {:>8} KiB",
         millis(inlay.processor_time() / runs as u32),
         inlay.peak_rss() >> 10,
     );

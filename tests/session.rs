@@ -1,5 +1,6 @@
-//! What a client's session carries still comes and goes when inlay ends it: files both ways,
-//! secrets, agents, the client's registry credentials; and nothing is left when a side goes away.
+//! What a client's session carries still comes and goes, both when inlay passes it as it is and when
+//! it ends it: files both ways, secrets, agents, the client's registry credentials; and nothing is
+//! left when a side goes away.
 
 mod support;
 
@@ -15,6 +16,33 @@ use support::{Buildctl, Buildkitd, Inlay, Project, Registry, Stand, wait_for};
 /// How long anything may take that has nothing to wait for.
 const SOON: Duration = Duration::from_secs(10);
 
+/// What inlay does with a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Session {
+    /// No build needs it there.
+    Passed,
+    /// A build imports from somewhere; there is nothing, and the build goes on.
+    Ended,
+}
+
+impl Session {
+    const BOTH: [Self; 2] = [Self::Passed, Self::Ended];
+
+    /// The build with a session of this kind.
+    fn of(self, build: Buildctl) -> Buildctl {
+        match self {
+            Self::Passed => build,
+            Self::Ended => build.import_cache("type=inline,ref=oci:/nowhere"),
+        }
+    }
+
+    /// All sessions were of this kind.
+    fn check(self, inlay: &Inlay) {
+        let passed = inlay.log().contains("passes as it is");
+        assert_eq!(passed, self == Self::Passed, "{}", inlay.log());
+    }
+}
+
 /// A file of random bytes.
 fn fill(path: &Path, size: u64) {
     let mut random = File::open("/dev/urandom").unwrap().take(size);
@@ -29,52 +57,55 @@ fn digest(path: &Path) -> String {
 
 #[test]
 fn files_come_and_go_unchanged() {
-    let stand = Stand::start();
-    let project = Project::new()
-        .dockerfile("FROM scratch\nCOPY . /in/\n")
-        .file("empty", "")
-        .file("deep/er/file", "text\n");
-    let large = project.path().join("large");
-    fill(&large, 64 << 20);
-    let results = tempfile::tempdir().unwrap();
-    let at = |name: &str| results.path().join(name);
-    let built = stand
-        .build(&project)
-        .output(&format!("type=local,dest={}", at("local").display()))
-        .output(&format!("type=tar,dest={}", at("tar").display()))
-        .output(&format!("type=oci,dest={}", at("oci").display()))
-        .run_ok();
-    assert_eq!(built.steps_ran().len(), 1, "{built}");
-    assert_eq!(digest(&at("local/in/large")), digest(&large));
-    let text = fs::read_to_string(at("local/in/deep/er/file")).unwrap();
-    assert_eq!(text, "text\n");
-    let unpacked = Project::new();
-    let extract = |archive: &Path, into: &Path| {
-        let mut tar = Command::new("tar");
-        tar.arg("-xf").arg(archive).arg("-C").arg(into);
-        assert!(tar.status().unwrap().success());
-    };
-    extract(&at("tar"), unpacked.path());
-    assert_eq!(digest(&unpacked.path().join("in/large")), digest(&large));
-    // An image whose layer has the digest that it is named by.
-    let image = Project::new();
-    extract(&at("oci"), image.path());
-    let mut blobs = 0;
-    for blob in fs::read_dir(image.path().join("blobs/sha256")).unwrap() {
-        let blob = blob.unwrap();
-        assert_eq!(digest(&blob.path()), blob.file_name().to_str().unwrap());
-        blobs += 1;
-    }
-    assert!(blobs >= 3, "{blobs}");
+    for session in Session::BOTH {
+        let stand = Stand::start();
+        let project = Project::new()
+            .dockerfile("FROM scratch\nCOPY . /in/\n")
+            .file("empty", "")
+            .file("deep/er/file", "text\n");
+        let large = project.path().join("large");
+        fill(&large, 64 << 20);
+        let results = tempfile::tempdir().unwrap();
+        let at = |name: &str| results.path().join(name);
+        let built = session
+            .of(stand.build(&project))
+            .output(&format!("type=local,dest={}", at("local").display()))
+            .output(&format!("type=tar,dest={}", at("tar").display()))
+            .output(&format!("type=oci,dest={}", at("oci").display()))
+            .run_ok();
+        assert_eq!(built.steps_ran().len(), 1, "{built}");
+        assert_eq!(digest(&at("local/in/large")), digest(&large));
+        let text = fs::read_to_string(at("local/in/deep/er/file")).unwrap();
+        assert_eq!(text, "text\n");
+        let unpacked = Project::new();
+        let extract = |archive: &Path, into: &Path| {
+            let mut tar = Command::new("tar");
+            tar.arg("-xf").arg(archive).arg("-C").arg(into);
+            assert!(tar.status().unwrap().success());
+        };
+        extract(&at("tar"), unpacked.path());
+        assert_eq!(digest(&unpacked.path().join("in/large")), digest(&large));
+        // An image whose layer has the digest that it is named by.
+        let image = Project::new();
+        extract(&at("oci"), image.path());
+        let mut blobs = 0;
+        for blob in fs::read_dir(image.path().join("blobs/sha256")).unwrap() {
+            let blob = blob.unwrap();
+            assert_eq!(digest(&blob.path()), blob.file_name().to_str().unwrap());
+            blobs += 1;
+        }
+        assert!(blobs >= 3, "{blobs}");
 
-    // A second build sends what changed.
-    project.write("deep/er/file", "other text\n");
-    stand
-        .build(&project)
-        .output(&format!("type=local,dest={}", at("local").display()))
-        .run_ok();
-    let text = fs::read_to_string(at("local/in/deep/er/file")).unwrap();
-    assert_eq!(text, "other text\n");
+        // A second build sends what changed.
+        project.write("deep/er/file", "other text\n");
+        session
+            .of(stand.build(&project))
+            .output(&format!("type=local,dest={}", at("local").display()))
+            .run_ok();
+        let text = fs::read_to_string(at("local/in/deep/er/file")).unwrap();
+        assert_eq!(text, "other text\n");
+        session.check(&stand.inlay);
+    }
 }
 
 /// An `ssh-agent` with one key.
@@ -136,71 +167,81 @@ fn add_program(project: &Project, path: &str) {
 
 #[test]
 fn a_step_speaks_to_the_users_own_agent() {
-    let stand = Stand::start();
-    let project = Project::new().base().dockerfile(
-        "FROM scratch\nADD rootfs.tar /\nCOPY host/ /\n\
+    for session in Session::BOTH {
+        let stand = Stand::start();
+        let project = Project::new().base().dockerfile(
+            "FROM scratch\nADD rootfs.tar /\nCOPY host/ /\n\
          RUN --mount=type=ssh,required=true chmod +x /usr/bin/ssh-add /lib64/* && ssh-add -l\n",
-    );
-    add_program(&project, "/usr/bin/ssh-add");
-    let dir = tempfile::tempdir().unwrap();
-    let agent = Agent::start(dir.path());
-    let built = stand
-        .build(&project)
-        .args([format!("--ssh=default={}", agent.socket.display())])
-        .run_ok();
-    assert_eq!(built.vertex("type=ssh").log, agent.fingerprint);
+        );
+        add_program(&project, "/usr/bin/ssh-add");
+        let dir = tempfile::tempdir().unwrap();
+        let agent = Agent::start(dir.path());
+        let built = session
+            .of(stand.build(&project))
+            .args([format!("--ssh=default={}", agent.socket.display())])
+            .run_ok();
+        assert_eq!(built.vertex("type=ssh").log, agent.fingerprint);
+        session.check(&stand.inlay);
+    }
 }
 
 #[test]
 fn a_large_secret_reaches_a_step_whole() {
-    let stand = Stand::start();
-    let project = Project::new().base().dockerfile(
-        "FROM scratch\nADD rootfs.tar /\n\
+    for session in Session::BOTH {
+        let stand = Stand::start();
+        let project = Project::new().base().dockerfile(
+            "FROM scratch\nADD rootfs.tar /\n\
          RUN --mount=type=secret,id=s,required=true sha256sum </run/secrets/s\n",
-    );
-    let dir = tempfile::tempdir().unwrap();
-    let secret = dir.path().join("secret");
-    fill(&secret, 400 << 10); // BuildKit takes no more than 500 KiB
-    let built = stand
-        .build(&project)
-        .args([format!("--secret=id=s,src={}", secret.display())])
-        .run_ok();
-    let log = &built.vertex("type=secret").log;
-    assert_eq!(
-        log.split_whitespace().next(),
-        Some(&*digest(&secret)),
-        "{built}"
-    );
+        );
+        let dir = tempfile::tempdir().unwrap();
+        let secret = dir.path().join("secret");
+        fill(&secret, 400 << 10); // BuildKit takes no more than 500 KiB
+        let built = session
+            .of(stand.build(&project))
+            .args([format!("--secret=id=s,src={}", secret.display())])
+            .run_ok();
+        let log = &built.vertex("type=secret").log;
+        assert_eq!(
+            log.split_whitespace().next(),
+            Some(&*digest(&secret)),
+            "{built}"
+        );
+        session.check(&stand.inlay);
+    }
 }
 
 #[test]
 fn only_the_client_has_the_registrys_password() {
-    let registry = Registry::start();
-    let door = registry.with_password();
-    let buildkitd = Buildkitd::start();
-    let inlay = Inlay::start(&buildkitd, &[]);
-    let project = Project::new()
-        .dockerfile("FROM scratch\nCOPY file /\n")
-        .file("file", "text\n");
-    let config = Project::new().file("config.json", door.docker_config());
-    let build = Buildctl::new(inlay.addr())
-        .project(&project)
-        .push(&door.image("demo:locked"));
-    let nobody = Project::new();
-    let config_of = |of: &Project| of.path().to_str().unwrap().to_owned();
-    let refused = build
-        .clone()
-        .env("DOCKER_CONFIG", &config_of(&nobody))
-        .run_err();
-    assert!(refused.message().contains("401 Unauthorized"), "{refused}");
-    build.env("DOCKER_CONFIG", &config_of(&config)).run_ok();
-    assert!(registry.digest("demo:locked").starts_with("sha256:"));
+    for session in Session::BOTH {
+        let registry = Registry::start();
+        let door = registry.with_password();
+        let buildkitd = Buildkitd::start();
+        let inlay = Inlay::start(&buildkitd, &[]);
+        let project = Project::new()
+            .dockerfile("FROM scratch\nCOPY file /\n")
+            .file("file", "text\n");
+        let config = Project::new().file("config.json", door.docker_config());
+        let build = Buildctl::new(inlay.addr())
+            .project(&project)
+            .push(&door.image("demo:locked"));
+        let build = session.of(build);
+        let nobody = Project::new();
+        let config_of = |of: &Project| of.path().to_str().unwrap().to_owned();
+        let refused = build
+            .clone()
+            .env("DOCKER_CONFIG", &config_of(&nobody))
+            .run_err();
+        assert!(refused.message().contains("401 Unauthorized"), "{refused}");
+        build.env("DOCKER_CONFIG", &config_of(&config)).run_ok();
+        assert!(registry.digest("demo:locked").starts_with("sha256:"));
+        session.check(&inlay);
+    }
 }
 
 /// A build whose context is on its way.
-fn in_the_context(stand: &Stand, project: &Project) -> support::Running {
+fn in_the_context(stand: &Stand, session: Session, project: &Project) -> support::Running {
     let begun = stand.buildkitd.log().matches("session started").count();
-    let build = stand.build(project).spawn();
+    let build = session.of(stand.build(project)).spawn();
     let begins = wait_for(3 * SOON, || {
         let log = stand.buildkitd.log();
         (log.matches("session started").count() > begun).then_some(())
@@ -227,37 +268,43 @@ fn assert_idle(stand: &Stand, sockets: usize) {
 
 #[test]
 fn a_client_killed_in_the_middle_of_its_context_leaves_nothing() {
-    let stand = Stand::start();
-    let project = Project::new().dockerfile("FROM scratch\nCOPY large /\n");
-    let sparse = File::create(project.path().join("large")).unwrap();
-    sparse.set_len(4 << 30).unwrap();
-    let small = Project::new()
-        .dockerfile("FROM scratch\nCOPY file /\n")
-        .file("file", "text\n");
-    stand.build(&small).run_ok();
-    let sockets = stand.inlay.sockets();
-    let mut build = in_the_context(&stand, &project);
-    assert!(build.is_running());
-    build.kill();
-    assert_idle(&stand, sockets);
-    small.write("file", "other\n");
-    stand.build(&small).run_ok();
+    for session in Session::BOTH {
+        let stand = Stand::start();
+        let project = Project::new().dockerfile("FROM scratch\nCOPY large /\n");
+        let sparse = File::create(project.path().join("large")).unwrap();
+        sparse.set_len(4 << 30).unwrap();
+        let small = Project::new()
+            .dockerfile("FROM scratch\nCOPY file /\n")
+            .file("file", "text\n");
+        session.of(stand.build(&small)).run_ok();
+        let sockets = stand.inlay.sockets();
+        let mut build = in_the_context(&stand, session, &project);
+        assert!(build.is_running());
+        build.kill();
+        assert_idle(&stand, sockets);
+        small.write("file", "other\n");
+        session.of(stand.build(&small)).run_ok();
+        session.check(&stand.inlay);
+    }
 }
 
 #[test]
 fn a_daemon_killed_in_the_middle_of_a_context_is_told_as_its_end() {
-    let mut stand = Stand::start();
-    let project = Project::new().dockerfile("FROM scratch\nCOPY large /\n");
-    let sparse = File::create(project.path().join("large")).unwrap();
-    sparse.set_len(4 << 30).unwrap();
-    let mut build = in_the_context(&stand, &project);
-    assert!(build.is_running());
-    stand.buildkitd.kill();
-    let ended = build.wait();
-    assert_eq!(ended.status.code(), Some(1), "{ended}");
-    let message = ended.message();
-    assert!(message.contains("Unavailable"), "{message}");
-    stand.buildkitd.restart();
-    project.write("large", "small now\n");
-    stand.build(&project).run_ok();
+    for session in Session::BOTH {
+        let mut stand = Stand::start();
+        let project = Project::new().dockerfile("FROM scratch\nCOPY large /\n");
+        let sparse = File::create(project.path().join("large")).unwrap();
+        sparse.set_len(4 << 30).unwrap();
+        let mut build = in_the_context(&stand, session, &project);
+        assert!(build.is_running());
+        stand.buildkitd.kill();
+        let ended = build.wait();
+        assert_eq!(ended.status.code(), Some(1), "{ended}");
+        let message = ended.message();
+        assert!(message.contains("Unavailable"), "{message}");
+        stand.buildkitd.restart();
+        project.write("large", "small now\n");
+        session.of(stand.build(&project)).run_ok();
+        session.check(&stand.inlay);
+    }
 }

@@ -19,6 +19,7 @@ use crate::daemon::Stream;
 use crate::export::Exporter;
 use crate::import::Importer;
 use crate::plan::Tasks;
+use crate::session::Needs;
 
 /// Why an address cannot be listened on.
 #[derive(Debug, Error)]
@@ -77,6 +78,7 @@ impl Server {
             exporter,
             builds: Builds::default(),
             importer,
+            needs: Needs::default(),
             tasks,
         };
         Ok(Self {

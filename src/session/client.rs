@@ -26,7 +26,8 @@ use super::content::{Content, STORE_HEADER, Store};
 use crate::proto::content::content_server::ContentServer;
 use crate::relay::{self, Body, BodyError, MAX_FRAME, MAX_HEADER_LIST, from_incoming};
 
-const ID_HEADER: &str = "x-docker-expose-session-uuid";
+/// The id of a session, in the call that opens it.
+pub const ID_HEADER: &str = "x-docker-expose-session-uuid";
 /// Once for each method that the session has.
 const METHOD_HEADER: &str = "x-docker-expose-session-grpc-method";
 /// What a session has from inlay: the calls by which an offered store is read.

@@ -9,6 +9,7 @@ mod client;
 mod content;
 pub mod framing;
 pub mod messages;
+mod needs;
 mod tunnel;
 
 use std::io;
@@ -21,8 +22,9 @@ use tonic::transport::Server;
 use tracing::debug;
 
 pub use auth::{CredentialsError, Login, credentials};
-pub use client::{Calls, ClientSession, Offer, Opening, Sessions};
+pub use client::{Calls, ClientSession, ID_HEADER, Offer, Opening, Sessions};
 pub use content::{Blobs, Chunks, ReadError, Store, StoreError};
+pub use needs::{Naming, Needs};
 
 use crate::daemon::{Daemon, new_id};
 use crate::proto::content::content_server::ContentServer;
