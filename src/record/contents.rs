@@ -88,7 +88,7 @@ impl Contents {
 impl RecordSet {
     /// Adds the links to content that `known` has for an input of a record of this set, where the
     /// input has none, and returns how many. Nothing is added to a set with another end, or beyond
-    /// the limits of the set.
+    /// the limits of the set. Equal records become one before that, and records are numbered anew.
     ///
     /// It is for the caller to know that both are of images with the same layers: then content
     /// that led to the one leads to the other.
