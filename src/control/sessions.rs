@@ -1,13 +1,12 @@
 //! `Control.Session`: a client opens its session.
 
-use http::header::HeaderValue;
 use http::{Request, Response};
 use tracing::debug;
 
 use super::connection::Connection;
 use super::pipe::{PipeError, Upstream};
 use crate::relay::Body;
-use crate::session::ID_HEADER;
+use crate::session::session_id;
 
 /// The method's path.
 pub const PATH: &str = "/moby.buildkit.v1.Control/Session";
@@ -19,8 +18,7 @@ pub async fn intercept(
     upstream: &Upstream,
     request: Request<Body>,
 ) -> Result<Response<Body>, PipeError> {
-    let id = request.headers().get(ID_HEADER).map(HeaderValue::as_bytes);
-    let id = String::from_utf8_lossy(id.unwrap_or_default());
+    let id = session_id(request.headers());
     if !connection.needs.may_need(&id).await {
         debug!("session {id} passes as it is");
         return upstream.send(request).await;

@@ -1,6 +1,7 @@
 //! Clients' sessions, ended here on both sides: the daemon's calls within are answered here where
 //! inlay offers what they ask for, and go on to the client where not.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::pin::Pin;
@@ -26,10 +27,9 @@ use super::content::{Content, STORE_HEADER, Store};
 use crate::proto::content::content_server::ContentServer;
 use crate::relay::{self, Body, BodyError, MAX_FRAME, MAX_HEADER_LIST, from_incoming};
 
-/// The id of a session, in the call that opens it.
-pub const ID_HEADER: &str = "x-docker-expose-session-uuid";
+pub(super) const ID_HEADER: &str = "x-docker-expose-session-uuid";
 /// Once for each method that the session has.
-const METHOD_HEADER: &str = "x-docker-expose-session-grpc-method";
+pub(super) const METHOD_HEADER: &str = "x-docker-expose-session-grpc-method";
 /// What a session has from inlay: the calls by which an offered store is read.
 const METHODS: [&str; 2] = [
     "/containerd.services.content.v1.Content/Info",
@@ -120,8 +120,7 @@ impl Sessions {
     /// what waits for the daemon's answer to it.
     pub fn open(&self, call: Request<Body>) -> (Request<Body>, Opening) {
         let (mut head, from_client) = call.into_parts();
-        let id = head.headers.get(ID_HEADER).map(HeaderValue::as_bytes);
-        let id = String::from_utf8_lossy(id.unwrap_or_default()).into_owned();
+        let id = session_id(&head.headers).into_owned();
         let methods = advertised(&head.headers);
         for method in METHODS {
             if !methods.contains(&method.to_lowercase()) {
@@ -150,6 +149,12 @@ impl Sessions {
             session,
         }
     }
+}
+
+/// The id of the session that a call with these headers opens.
+pub fn session_id(headers: &HeaderMap) -> Cow<'_, str> {
+    let id = headers.get(ID_HEADER).map(HeaderValue::as_bytes);
+    String::from_utf8_lossy(id.unwrap_or_default())
 }
 
 /// The methods that a session's headers name.

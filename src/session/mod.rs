@@ -22,7 +22,7 @@ use tonic::transport::Server;
 use tracing::debug;
 
 pub use auth::{CredentialsError, Login, credentials};
-pub use client::{Calls, ClientSession, ID_HEADER, Offer, Opening, Sessions};
+pub use client::{Calls, ClientSession, Offer, Opening, Sessions, session_id};
 pub use content::{Blobs, Chunks, ReadError, Store, StoreError};
 pub use needs::{Naming, Needs};
 

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Status};
 
+use super::client::{ID_HEADER, METHOD_HEADER};
 use super::messages::{self, MAX_MESSAGE};
 use crate::daemon::Daemon;
 use crate::proto::control::BytesMessage;
@@ -44,7 +45,7 @@ pub async fn open(
     let mut request = Request::new(outgoing);
     let metadata = request.metadata_mut();
     let id = MetadataValue::try_from(id).map_err(|_| Status::invalid_argument("session id"))?;
-    metadata.insert("x-docker-expose-session-uuid", id);
+    metadata.insert(ID_HEADER, id);
     metadata.insert(
         "x-docker-expose-session-name",
         MetadataValue::from_static("inlay"),
@@ -54,10 +55,7 @@ pub async fn open(
         MetadataValue::from_static(""),
     );
     for method in METHODS {
-        metadata.append(
-            "x-docker-expose-session-grpc-method",
-            MetadataValue::from_static(method),
-        );
+        metadata.append(METHOD_HEADER, MetadataValue::from_static(method));
     }
     let send = messages::send(from_near, messages);
     // It answers at once: as the client of the connection within, it has the first word.

@@ -68,7 +68,6 @@ impl RecordSet {
             let targets = targets.entry(key(&self.records[number])).or_default();
             targets.push(number);
         }
-        targets.retain(|_, several| several.len() == 1);
         let mut kept = vec![true; self.records.len()];
         for other in without {
             let target = targets.get(&key(&self.records[other]));
