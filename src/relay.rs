@@ -3,6 +3,8 @@
 //!
 //! It knows neither who is at the two ends nor what is called.
 
+mod batched;
+
 use std::error::Error as _;
 use std::future::pending;
 use std::io;
@@ -18,6 +20,8 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::client::conn::http2::SendRequest;
 use thiserror::Error;
 use tokio::io::{AsyncRead, BufReader};
+
+pub use batched::Batched;
 
 /// Why a body broke off. What reset a call is among the sources, and resets the call that it is
 /// handed on to in the same way.
@@ -46,10 +50,10 @@ pub const MAX_HEADER_LIST: u32 = 16 << 20;
 /// The largest frame of data (bytes).
 pub const MAX_FRAME: u32 = 64 << 10;
 /// What is read at once from a connection (bytes).
-const READ_AHEAD: usize = 64 << 10;
+const READ_AHEAD: usize = 256 << 10;
 
-/// A connection that is read in large pieces. HTTP/2 itself reads a frame's head and its data, each
-/// by a call of the system, and others send frames of at most 16 KiB.
+/// A connection that is read in large pieces, of all that a unix socket holds. HTTP/2 itself reads a
+/// frame's head and its data, each by a call of the system, and others send frames of at most 16 KiB.
 pub fn read_ahead<S: AsyncRead>(stream: S) -> BufReader<S> {
     BufReader::with_capacity(READ_AHEAD, stream)
 }

@@ -10,8 +10,9 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{debug, info};
 
+use super::scheduling::yield_to_others;
 use crate::address::{DaemonAddress, ListenAddress};
 use crate::control::Server;
 use crate::daemon::Daemon;
@@ -136,6 +137,9 @@ impl Serve {
             registry_authorities: self.registry_ca,
             ..Settings::default()
         })?;
+        if let Err(err) = yield_to_others() {
+            debug!("threads run as others do: {err}");
+        }
         tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()?

@@ -2,13 +2,15 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZero;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use thiserror::Error;
 use tokio::net::{TcpListener, lookup_host};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{LocalPoolHandle, TaskTracker};
 use tracing::{info, warn};
 
 use super::builds::Builds;
@@ -92,9 +94,13 @@ impl Server {
     pub async fn run(self, stop: CancellationToken, grace: Duration, now: CancellationToken) {
         let connections = TaskTracker::new();
         let accepting = TaskTracker::new();
+        // All tasks of a connection on one thread: what one of them wakes runs next, and no other
+        // processor is taken from the client and the daemon for that.
+        let threads = LocalPoolHandle::new(available_parallelism().map_or(1, NonZero::get));
         for listener in self.listeners {
             let connection = self.connection.clone();
             let (connections, stop) = (connections.clone(), stop.clone());
+            let threads = threads.clone();
             accepting.spawn(async move {
                 loop {
                     let accepted = tokio::select! {
@@ -103,7 +109,12 @@ impl Server {
                     };
                     match accepted {
                         Ok(stream) => {
-                            connections.spawn(serve(stream, connection.clone(), stop.clone()));
+                            let tracked = connections.token();
+                            let served = serve(stream, connection.clone(), stop.clone());
+                            threads.spawn_pinned(|| async move {
+                                served.await;
+                                drop(tracked);
+                            });
                         }
                         Err(err) => {
                             // Out of file descriptors, most likely: some may be free again in a
