@@ -45,6 +45,8 @@ lint: ## formatting, clippy, documentation: no warning passes
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --lib --no-default-features
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
+	@# Its own lock file goes with every change of ours.
+	@$(CARGO) tree --locked --manifest-path fuzz/Cargo.toml >/dev/null
 	@# The pure core has no runtime and no network.
 	@tree=$$($(CARGO) tree --locked --no-default-features --edges normal --prefix none) && \
 		! printf '%s\n' "$$tree" | grep -E '^(tokio|tonic|hyper|h2|http|tower|mio|socket2)'

@@ -42,10 +42,14 @@ fn refusal(args: &[String]) -> String {
 fn start(dir: &TempDir, buildkitd: &str, args: &[String]) -> Daemon {
     let mut command = serve(args);
     command.arg(format!("--buildkitd={buildkitd}"));
-    let mut daemon = Daemon::spawn("inlay", command, &dir.path().join("log"));
-    let listening = args.iter().filter(|arg| arg.starts_with("--addr=")).count();
+    let log = dir.path().join("log");
+    // One that ran there before has told of its sockets in the same log.
+    let before = fs::read_to_string(&log).unwrap_or_default();
+    let mut daemon = Daemon::spawn("inlay", command, &log);
+    let sockets = args.iter().filter(|arg| arg.starts_with("--addr=")).count();
     daemon.wait_until(SOON, |daemon| {
-        (daemon.log().matches("listening").count() >= listening).then_some(())
+        let listening = daemon.log()[before.len()..].matches("listening").count();
+        (listening >= sockets).then_some(())
     });
     daemon
 }
