@@ -1,5 +1,5 @@
 //! Cold builds with inline cache: by BuildKit itself, and through inlay. Alternating runs on one
-//! daemon, which is wiped before each; the medians, their difference and their ratio are printed.
+//! daemon, which is wiped before each; the medians, their difference and the ratio are printed.
 //!
 //! `cargo bench --bench cold_builds`, or with `-- N` for N runs of each.
 
@@ -10,7 +10,7 @@ mod alternating;
 
 use std::time::Instant;
 
-use alternating::{Who, medians, millis};
+use alternating::by_turns;
 use support::{Buildctl, Buildkitd, Inlay, Project, Registry, STAGES, inline_records};
 
 /// 500 MB of layers that do not compress.
@@ -42,12 +42,9 @@ fn compare(name: &str, project: &Project, runs: usize) {
     let registry = Registry::start();
     let mut buildkitd = Buildkitd::start();
     let inlay = Inlay::start(&buildkitd, &[]);
-    let (plain, through) = medians(runs, |who, _| {
+    let addresses = [buildkitd.addr(), inlay.addr()];
+    let [plain, through] = by_turns(addresses.each_ref(), runs, |address, _| {
         buildkitd.wipe();
-        let address = match who {
-            Who::BuildKit => buildkitd.addr(),
-            Who::Inlay => inlay.addr(),
-        };
         let build = Buildctl::new(address)
             .project(project)
             .push(&registry.image("bench:cold"))
@@ -60,9 +57,9 @@ fn compare(name: &str, project: &Project, runs: usize) {
     });
     println!(
         "{name:<24} {:>7.0} ms {:>7.0} ms {:>7.0} ms {:>7.3}",
-        millis(plain),
-        millis(through),
-        millis(through) - millis(plain),
-        through.as_secs_f64() / plain.as_secs_f64(),
+        plain.millis(),
+        through.millis(),
+        through.millis() - plain.millis(),
+        through.ratio_to(&plain),
     );
 }

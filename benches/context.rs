@@ -1,9 +1,10 @@
 //! Build contexts: straight to the daemon, and through inlay, which passes the session that carries
 //! them or, for a build that imports, ends it; and through a pipe that does nothing but copy bytes,
-//! which is what any process in between costs. Alternating runs on one daemon, which is wiped before
-//! each; the medians and their ratio are printed, and what memory and processor time inlay took.
+//! which is what any process in between costs. By turns on one daemon, which is wiped before each;
+//! the medians are printed, the ratio of the throughputs, and what memory and processor time inlay
+//! took.
 //!
-//! `cargo bench --bench context`, or with `-- N` for N runs of each.
+//! `cargo bench --bench context`, or with `-- N` for N rounds. It wants 3 GiB in `$TMPDIR`.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -18,63 +19,46 @@ use std::path::Path;
 use std::thread;
 use std::time::Instant;
 
-use alternating::{Who, medians, millis};
+use alternating::by_turns;
 use inlay::proto::pb;
 use inlay::record::Digest;
 use prost::Message as _;
 use support::{Buildctl, Buildkitd, Inlay, Project};
 
 fn main() {
-    let runs = std::env::args().skip(1).find_map(|arg| arg.parse().ok());
+    let rounds = std::env::args().skip(1).find_map(|arg| arg.parse().ok());
+    let rounds = rounds.unwrap_or(9);
     println!(
-        "{:<24} {:>10} {:>10} {:>7} {:>16} {:>12}",
-        "context", "direct", "through", "ratio", "processor time", "peak memory"
+        "{:<24} {:>10} {:>7} {:>16} {:>12}",
+        "context", "time", "ratio", "processor time", "peak memory"
     );
     let large = Project::new();
     fill(&large, "large", 1 << 30);
-    compare(
-        "one file of 1 GiB",
-        &large,
-        Through::Passed,
-        runs.unwrap_or(9),
-    );
-    compare(
-        "- an import as well",
-        &large,
-        Through::Ended,
-        runs.unwrap_or(9),
-    );
-    compare("- by a bare pipe", &large, Through::Pipe, runs.unwrap_or(9));
+    let ways = [Way::Direct, Way::Passed, Way::Ended, Way::Piped];
+    compare("one file of 1 GiB", &large, ways, rounds);
     drop(large);
     let many = Project::new();
     for number in 0..5000 {
         fill(&many, &number.to_string(), 4 << 10);
     }
-    compare(
-        "5000 files of 4 KiB",
-        &many,
-        Through::Passed,
-        runs.unwrap_or(9),
-    );
+    let ways = [Way::Direct, Way::Passed, Way::Ended];
+    compare("5000 files of 4 KiB", &many, ways, rounds);
     drop(many);
     let small = Project::new().file("file", "text\n");
-    compare(
-        "one small file",
-        &small,
-        Through::Passed,
-        3 * runs.unwrap_or(9),
-    );
+    compare("one small file", &small, ways, 3 * rounds);
 }
 
-/// What a context passes on its way to the daemon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Through {
-    /// inlay, which needs nothing of the session.
+/// How a context gets to the daemon.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    /// With nothing in between.
+    Direct,
+    /// By inlay, which needs nothing of the session.
     Passed,
-    /// inlay, which ends the session: the build imports, though there is nothing.
+    /// By inlay, which ends the session: the build imports, though there is nothing.
     Ended,
-    /// A process that copies bytes.
-    Pipe,
+    /// By a process that copies bytes.
+    Piped,
 }
 
 /// Copies bytes between clients and a daemon, as long as this process runs.
@@ -130,41 +114,48 @@ fn context() -> Vec<u8> {
     definition.encode_to_vec()
 }
 
-fn compare(name: &str, project: &Project, through: Through, runs: usize) {
+fn compare<const N: usize>(name: &str, project: &Project, ways: [Way; N], rounds: usize) {
     let mut buildkitd = Buildkitd::start();
-    let inlay = Inlay::start(&buildkitd, &[]);
+    let [passes, ends] = [(); 2].map(|()| Inlay::start(&buildkitd, &[]));
     let dir = tempfile::tempdir().expect("a temporary directory");
     let piped = dir.path().join("pipe.sock");
     pipe(&piped, &buildkitd.addr());
     let local = format!("--local=context={}", project.path().display());
-    let (direct, between) = medians(runs, |who, _| {
+    let times = by_turns(ways, rounds, |way, _| {
         buildkitd.wipe();
-        let build = match (who, through) {
-            (Who::BuildKit, _) => Buildctl::new(buildkitd.addr()),
-            (Who::Inlay, Through::Passed) => Buildctl::new(inlay.addr()),
-            (Who::Inlay, Through::Ended) => {
-                Buildctl::new(inlay.addr()).import_cache("type=inline,ref=oci:/nowhere")
-            }
-            (Who::Inlay, Through::Pipe) => Buildctl::new(format!("unix://{}", piped.display())),
+        // What the last one wrote is not to go to the disk during this one.
+        rustix::fs::sync();
+        let build = match way {
+            Way::Direct => Buildctl::new(buildkitd.addr()),
+            Way::Passed => Buildctl::new(passes.addr()),
+            Way::Ended => Buildctl::new(ends.addr()).import_cache("type=inline,ref=oci:/nowhere"),
+            Way::Piped => Buildctl::new(format!("unix://{}", piped.display())),
         };
         let build = build.llb(context()).args([&local]);
         let started = Instant::now();
         build.run_ok();
         started.elapsed()
     });
-    print!(
-        "{name:<24} {:>7.0} ms {:>7.0} ms {:>7.3}",
-        millis(direct),
-        millis(between),
-        direct.as_secs_f64() / between.as_secs_f64(),
-    );
-    if through == Through::Pipe {
+    println!("{name}");
+    for (way, way_times) in ways.iter().zip(&times) {
+        let (label, inlay) = match way {
+            Way::Direct => ("- direct", None),
+            Way::Passed => ("- session passed", Some(&passes)),
+            Way::Ended => ("- session ended", Some(&ends)),
+            Way::Piped => ("- by a bare pipe", None),
+        };
+        print!(
+            "{label:<24} {:>7.0} ms {:>7.3}",
+            way_times.millis(),
+            times[0].ratio_to(way_times),
+        );
+        if let Some(inlay) = inlay {
+            print!(
+                " {:>7} ms a run {:>8} KiB",
+                inlay.processor_time().as_millis() / rounds as u128,
+                inlay.peak_rss() >> 10,
+            );
+        }
         println!();
-        return;
     }
-    println!(
-        " {:>7.0} ms a run {:>8} KiB",
-        millis(inlay.processor_time() / runs as u32),
-        inlay.peak_rss() >> 10,
-    );
 }

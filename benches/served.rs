@@ -12,7 +12,7 @@ mod alternating;
 
 use std::time::Instant;
 
-use alternating::{Who, medians, millis};
+use alternating::by_turns;
 use support::{Buildctl, Buildkitd, Inlay, Project, Registry};
 
 /// 1 GiB of layers that do not compress.
@@ -44,23 +44,25 @@ fn main() {
         .run_ok();
 
     let inlay = Inlay::start(&buildkitd, &[&allowed]);
-    let (buildkit, through) = medians(runs, |who, run| {
+    let ways = [
+        (
+            "buildkit",
+            buildkitd.addr(),
+            format!("type=local,src={}", cache.display()),
+        ),
+        (
+            "inlay",
+            inlay.addr(),
+            format!("type=inline,ref=oci:{}", layout.display()),
+        ),
+    ];
+    let [buildkit, through] = by_turns(ways.each_ref(), runs, |(who, address, import), run| {
         buildkitd.wipe();
-        let (address, import) = match who {
-            Who::BuildKit => (
-                buildkitd.addr(),
-                format!("type=local,src={}", cache.display()),
-            ),
-            Who::Inlay => (
-                inlay.addr(),
-                format!("type=inline,ref=oci:{}", layout.display()),
-            ),
-        };
         // A repository that has no layer yet, or none would be read.
-        let image = registry.image(&format!("served-{who:?}-{run}:1").to_lowercase());
+        let image = registry.image(&format!("served-{who}-{run}:1"));
         let build = Buildctl::new(address)
             .project(&project)
-            .import_cache(&import)
+            .import_cache(import)
             .push(&image);
         let started = Instant::now();
         let built = build.run_ok();
@@ -75,10 +77,10 @@ fn main() {
     println!(
         "{:<24} {:>7.0} ms {:>7.0} ms {:>7.3} {:>8.0} ms a run {:>8} KiB",
         "1 GiB of layers",
-        millis(buildkit),
-        millis(through),
-        buildkit.as_secs_f64() / through.as_secs_f64(),
-        millis(inlay.processor_time() / runs as u32),
+        buildkit.millis(),
+        through.millis(),
+        buildkit.ratio_to(&through),
+        inlay.processor_time().as_millis() / runs as u128,
         inlay.peak_rss() >> 10,
     );
 }

@@ -1,13 +1,14 @@
 //! Listens, accepts, and stops without breaking builds off.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream as StdTcpStream};
 use std::num::NonZero;
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::net::{TcpListener, lookup_host};
+use tokio::net::{TcpListener, TcpStream, UnixStream, lookup_host};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{LocalPoolHandle, TaskTracker};
@@ -58,6 +59,13 @@ enum Listener {
     Tcp(TcpListener),
 }
 
+/// A client's connection that no runtime waits for yet.
+#[derive(Debug)]
+enum Accepted {
+    Unix(StdUnixStream),
+    Tcp(StdTcpStream),
+}
+
 // === impl Server ===
 
 impl Server {
@@ -94,8 +102,8 @@ impl Server {
     pub async fn run(self, stop: CancellationToken, grace: Duration, now: CancellationToken) {
         let connections = TaskTracker::new();
         let accepting = TaskTracker::new();
-        // All tasks of a connection on one thread: what one of them wakes runs next, and no other
-        // processor is taken from the client and the daemon for that.
+        // All of a connection on one thread, which waits for its sockets as well: what one task
+        // wakes runs next, and no other processor is taken from the client and the daemon for that.
         let threads = LocalPoolHandle::new(available_parallelism().map_or(1, NonZero::get));
         for listener in self.listeners {
             let connection = self.connection.clone();
@@ -108,11 +116,14 @@ impl Server {
                         accepted = listener.accept() => accepted,
                     };
                     match accepted {
-                        Ok(stream) => {
+                        Ok(accepted) => {
                             let tracked = connections.token();
-                            let served = serve(stream, connection.clone(), stop.clone());
+                            let (connection, stop) = (connection.clone(), stop.clone());
                             threads.spawn_pinned(|| async move {
-                                served.await;
+                                match accepted.stream() {
+                                    Ok(stream) => serve(stream, connection, stop).await,
+                                    Err(err) => warn!("cannot wait for a connection: {err}"),
+                                }
                                 drop(tracked);
                             });
                         }
@@ -159,14 +170,29 @@ impl Listener {
         }
     }
 
-    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+    async fn accept(&self) -> io::Result<Accepted> {
         match self {
-            Self::Unix(socket) => Ok(Box::new(socket.listener.accept().await?.0)),
+            Self::Unix(socket) => {
+                let (stream, _) = socket.listener.accept().await?;
+                Ok(Accepted::Unix(stream.into_std()?))
+            }
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok(Box::new(stream))
+                Ok(Accepted::Tcp(stream.into_std()?))
             }
         }
+    }
+}
+
+// === impl Accepted ===
+
+impl Accepted {
+    /// The connection, waited for by the runtime of the thread that calls this.
+    fn stream(self) -> io::Result<Box<dyn Stream>> {
+        Ok(match self {
+            Self::Unix(stream) => Box::new(UnixStream::from_std(stream)?),
+            Self::Tcp(stream) => Box::new(TcpStream::from_std(stream)?),
+        })
     }
 }

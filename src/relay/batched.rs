@@ -2,9 +2,9 @@
 //!
 //! HTTP/2 writes and flushes each frame by itself, and gRPC's Go implementation has frames of at most
 //! 16 KiB. Each write to a socket wakes who reads it, so that a large context costs more in switches
-//! between processes than in copying. It also keeps the daemon's windows small: gRPC opens them by
-//! what arrives between a ping and its answer, and here the answer comes with the data that it was
-//! made among.
+//! between processes than in copying. It also keeps the daemon's windows small, of the connection and
+//! of the one within a session: gRPC opens them by what arrives between a ping and its answer, and
+//! here the answer comes with the data that it was made among.
 //!
 //! It knows nothing of HTTP/2, and holds nothing back by the clock: a flush is put off to the next
 //! time that its task is polled, which it asks for at once, and as long as each of these brings more.

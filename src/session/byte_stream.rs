@@ -17,9 +17,10 @@ use super::framing::{self, Decoder, FramingError, HEAD};
 use crate::relay::{Body, BodyError};
 
 /// How much is held between the stream and the body that takes it (bytes); no message has more. With
-/// its head it fills whole frames of 16 KiB, which are the largest that gRPC's Go implementation
-/// takes.
-const HELD: usize = (64 << 10) - HEAD;
+/// its head it fills a frame of 16 KiB, the largest that gRPC's Go implementation takes: a message
+/// in one frame is read where it is, and one of several is copied to a buffer that is cleared first,
+/// of 1 MiB from 32 KiB on.
+const HELD: usize = (16 << 10) - HEAD;
 
 /// How a stream ended.
 #[derive(Debug)]
