@@ -39,11 +39,12 @@ const METHODS: [&str; 2] = [
 const CONTENT: &str = "/containerd.services.content.v1.Content/";
 /// How long a session may be waited for: a client opens it beside its solve.
 const MAX_WAIT: Duration = Duration::from_secs(5);
-/// What is held back of one call within (bytes).
-const STREAM_WINDOW: u32 = 256 << 10;
-/// And of all of them: as many as clients take at a time, so that calls that nobody reads do not
-/// hold up the others.
-const CONNECTION_WINDOW: u32 = 256 * STREAM_WINDOW;
+/// What is held back of one call within (bytes): below this, a client that sends a large context waits
+/// for its window more often than for anything else.
+const STREAM_WINDOW: u32 = 1 << 20;
+/// And of all of them: of so many calls that nobody reads that a build has no more, so that they do
+/// not hold up the others.
+const CONNECTION_WINDOW: u32 = 64 * STREAM_WINDOW;
 
 /// How many calls the daemon may give up before they are looked at: a build that is canceled gives
 /// up all of its calls in a moment.
