@@ -42,8 +42,7 @@ const MAX_WAIT: Duration = Duration::from_secs(5);
 /// What is held back of one call within (bytes): below this, a client that sends a large context waits
 /// for its window more often than for anything else.
 const STREAM_WINDOW: u32 = 1 << 20;
-/// And of all of them: of so many calls that nobody reads that a build has no more, so that they do
-/// not hold up the others.
+/// And of all of them: as long as fewer than 64 calls wait for who reads them, they hold up no other.
 const CONNECTION_WINDOW: u32 = 64 * STREAM_WINDOW;
 
 /// How many calls the daemon may give up before they are looked at: a build that is canceled gives
