@@ -1,8 +1,7 @@
-//! Build contexts: straight to the daemon, and through inlay, which passes the session that carries
-//! them or, for a build that imports, ends it; and through a pipe that does nothing but copy bytes,
-//! which is what any process in between costs. By turns on one daemon, which is wiped before each;
-//! the medians are printed, the ratio of the throughputs, and what memory and processor time inlay
-//! took.
+//! Build contexts: straight to the daemon, and through inlay, which ends the session that carries
+//! them; and through a pipe that does nothing but copy bytes, which is what any process in between
+//! costs. By turns on one daemon, which is wiped before each; the medians are printed, the ratio of
+//! the throughputs, and what memory and processor time inlay took.
 //!
 //! `cargo bench --bench context`, or with `-- N` for N rounds. It wants 3 GiB in `$TMPDIR`.
 
@@ -34,18 +33,16 @@ fn main() {
     );
     let large = Project::new();
     fill(&large, "large", 1 << 30);
-    let ways = [Way::Direct, Way::Passed, Way::Ended, Way::Piped];
-    compare("one file of 1 GiB", &large, ways, rounds);
+    compare("one file of 1 GiB", &large, rounds);
     drop(large);
     let many = Project::new();
     for number in 0..5000 {
         fill(&many, &number.to_string(), 4 << 10);
     }
-    let ways = [Way::Direct, Way::Passed, Way::Ended];
-    compare("5000 files of 4 KiB", &many, ways, rounds);
+    compare("5000 files of 4 KiB", &many, rounds);
     drop(many);
     let small = Project::new().file("file", "text\n");
-    compare("one small file", &small, ways, 3 * rounds);
+    compare("one small file", &small, 3 * rounds);
 }
 
 /// How a context gets to the daemon.
@@ -53,10 +50,8 @@ fn main() {
 enum Way {
     /// With nothing in between.
     Direct,
-    /// By inlay, which needs nothing of the session.
-    Passed,
-    /// By inlay, which ends the session: the build imports, though there is nothing.
-    Ended,
+    /// By inlay.
+    Inlay,
     /// By a process that copies bytes.
     Piped,
 }
@@ -114,9 +109,10 @@ fn context() -> Vec<u8> {
     definition.encode_to_vec()
 }
 
-fn compare<const N: usize>(name: &str, project: &Project, ways: [Way; N], rounds: usize) {
+fn compare(name: &str, project: &Project, rounds: usize) {
+    let ways = [Way::Direct, Way::Inlay, Way::Piped];
     let mut buildkitd = Buildkitd::start();
-    let [passes, ends] = [(); 2].map(|()| Inlay::start(&buildkitd, &[]));
+    let inlay = Inlay::start(&buildkitd, &[]);
     let dir = tempfile::tempdir().expect("a temporary directory");
     let piped = dir.path().join("pipe.sock");
     pipe(&piped, &buildkitd.addr());
@@ -125,31 +121,29 @@ fn compare<const N: usize>(name: &str, project: &Project, ways: [Way; N], rounds
         buildkitd.wipe();
         // What the last one wrote is not to go to the disk during this one.
         rustix::fs::sync();
-        let build = match way {
-            Way::Direct => Buildctl::new(buildkitd.addr()),
-            Way::Passed => Buildctl::new(passes.addr()),
-            Way::Ended => Buildctl::new(ends.addr()).import_cache("type=inline,ref=oci:/nowhere"),
-            Way::Piped => Buildctl::new(format!("unix://{}", piped.display())),
+        let addr = match way {
+            Way::Direct => buildkitd.addr(),
+            Way::Inlay => inlay.addr(),
+            Way::Piped => format!("unix://{}", piped.display()),
         };
-        let build = build.llb(context()).args([&local]);
+        let build = Buildctl::new(addr).llb(context()).args([&local]);
         let started = Instant::now();
         build.run_ok();
         started.elapsed()
     });
     println!("{name}");
     for (way, way_times) in ways.iter().zip(&times) {
-        let (label, inlay) = match way {
-            Way::Direct => ("- direct", None),
-            Way::Passed => ("- session passed", Some(&passes)),
-            Way::Ended => ("- session ended", Some(&ends)),
-            Way::Piped => ("- by a bare pipe", None),
+        let label = match way {
+            Way::Direct => "- direct",
+            Way::Inlay => "- through inlay",
+            Way::Piped => "- through a bare pipe",
         };
         print!(
             "{label:<24} {:>7.0} ms {:>7.3}",
             way_times.millis(),
             times[0].ratio_to(way_times),
         );
-        if let Some(inlay) = inlay {
+        if matches!(way, Way::Inlay) {
             print!(
                 " {:>7} ms a run {:>8} KiB",
                 inlay.processor_time().as_millis() / rounds as u128,

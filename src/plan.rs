@@ -266,33 +266,6 @@ pub fn handed_on(message: &[u8], exports: bool, drives: bool) -> Result<Vec<u8>,
     })
 }
 
-/// The sessions that an encoded solve request names: the client's, and those that others opened for
-/// directories that several builds read.
-///
-/// # Errors
-/// Where the message is no solve request.
-pub fn sessions(message: &[u8]) -> Result<Vec<String>, WireError> {
-    const SESSION: u32 = 5;
-    const FRONTEND_ATTRS: u32 = 7;
-    const SHARED: &str = "local-sessionid:";
-    let mut sessions = Vec::new();
-    for field in wire::fields(message) {
-        let field = field?;
-        match (field.number, field.value) {
-            (SESSION, Some(id)) => sessions.push(String::from_utf8_lossy(id).into_owned()),
-            (FRONTEND_ATTRS, Some(entry)) => {
-                let (name, id) = wire::map_entry(entry)?;
-                if name.starts_with(SHARED) {
-                    sessions.push(String::from_utf8_lossy(id).into_owned());
-                }
-            }
-            _ => {}
-        }
-    }
-    sessions.retain(|id| !id.is_empty());
-    Ok(sessions)
-}
-
 fn is_true(value: &str) -> bool {
     parse_bool(value) == Some(true)
 }
@@ -336,20 +309,6 @@ mod tests {
             }),
             ..Default::default()
         }
-    }
-
-    #[test]
-    fn sessions_are_the_clients_and_the_shared_ones() {
-        let attrs = [("local-sessionid:context", "b"), ("filename", "c")];
-        let mut request = SolveRequest {
-            session: "a".to_owned(),
-            frontend_attrs: entry("", &attrs).attrs,
-            ..Default::default()
-        };
-        let named = |request: &SolveRequest| sessions(&request.encode_to_vec()).unwrap();
-        assert_eq!(named(&request), ["a", "b"]);
-        request.session.clear();
-        assert_eq!(named(&request), ["b"]);
     }
 
     const ALL: Tasks = Tasks {

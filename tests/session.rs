@@ -1,47 +1,22 @@
-//! What a client's session carries still comes and goes, both when inlay passes it as it is and when
-//! it ends it: files both ways, secrets, agents, the client's registry credentials; and nothing is
-//! left when a side goes away.
+//! What a client's session carries still comes and goes, though inlay ends it on both sides: files
+//! both ways, secrets, agents, the client's registry credentials; and nothing is left when a side
+//! goes away.
 
 mod support;
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use inlay::record::Digest;
+use serde_json::Value;
 use support::{Buildctl, Buildkitd, Inlay, Project, Registry, Stand, wait_for};
 
 /// How long anything may take that has nothing to wait for.
 const SOON: Duration = Duration::from_secs(10);
-
-/// What inlay does with a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Session {
-    /// No build needs it there.
-    Passed,
-    /// A build imports from somewhere; there is nothing, and the build goes on.
-    Ended,
-}
-
-impl Session {
-    const BOTH: [Self; 2] = [Self::Passed, Self::Ended];
-
-    /// The build with a session of this kind.
-    fn of(self, build: Buildctl) -> Buildctl {
-        match self {
-            Self::Passed => build,
-            Self::Ended => build.import_cache("type=inline,ref=oci:/nowhere"),
-        }
-    }
-
-    /// All sessions were of this kind.
-    fn check(self, inlay: &Inlay) {
-        let passed = inlay.log().contains("passes as it is");
-        assert_eq!(passed, self == Self::Passed, "{}", inlay.log());
-    }
-}
 
 /// A file of random bytes.
 fn fill(path: &Path, size: u64) {
@@ -57,55 +32,84 @@ fn digest(path: &Path) -> String {
 
 #[test]
 fn files_come_and_go_unchanged() {
-    for session in Session::BOTH {
-        let stand = Stand::start();
-        let project = Project::new()
-            .dockerfile("FROM scratch\nCOPY . /in/\n")
-            .file("empty", "")
-            .file("deep/er/file", "text\n");
-        let large = project.path().join("large");
-        fill(&large, 64 << 20);
-        let results = tempfile::tempdir().unwrap();
-        let at = |name: &str| results.path().join(name);
-        let built = session
-            .of(stand.build(&project))
-            .output(&format!("type=local,dest={}", at("local").display()))
-            .output(&format!("type=tar,dest={}", at("tar").display()))
-            .output(&format!("type=oci,dest={}", at("oci").display()))
-            .run_ok();
-        assert_eq!(built.steps_ran().len(), 1, "{built}");
-        assert_eq!(digest(&at("local/in/large")), digest(&large));
-        let text = fs::read_to_string(at("local/in/deep/er/file")).unwrap();
-        assert_eq!(text, "text\n");
-        let unpacked = Project::new();
-        let extract = |archive: &Path, into: &Path| {
-            let mut tar = Command::new("tar");
-            tar.arg("-xf").arg(archive).arg("-C").arg(into);
-            assert!(tar.status().unwrap().success());
-        };
-        extract(&at("tar"), unpacked.path());
-        assert_eq!(digest(&unpacked.path().join("in/large")), digest(&large));
-        // An image whose layer has the digest that it is named by.
-        let image = Project::new();
-        extract(&at("oci"), image.path());
-        let mut blobs = 0;
-        for blob in fs::read_dir(image.path().join("blobs/sha256")).unwrap() {
-            let blob = blob.unwrap();
-            assert_eq!(digest(&blob.path()), blob.file_name().to_str().unwrap());
-            blobs += 1;
-        }
-        assert!(blobs >= 3, "{blobs}");
-
-        // A second build sends what changed.
-        project.write("deep/er/file", "other text\n");
-        session
-            .of(stand.build(&project))
-            .output(&format!("type=local,dest={}", at("local").display()))
-            .run_ok();
-        let text = fs::read_to_string(at("local/in/deep/er/file")).unwrap();
-        assert_eq!(text, "other text\n");
-        session.check(&stand.inlay);
+    let stand = Stand::start();
+    let project = Project::new()
+        .dockerfile("FROM scratch\nCOPY . /in/\n")
+        .file("empty", "")
+        .file("deep/er/file", "text\n");
+    let large = project.path().join("large");
+    fill(&large, 64 << 20);
+    let results = tempfile::tempdir().unwrap();
+    let at = |name: &str| results.path().join(name);
+    let built = stand
+        .build(&project)
+        .output(&format!("type=local,dest={}", at("local").display()))
+        .output(&format!("type=tar,dest={}", at("tar").display()))
+        .output(&format!("type=oci,dest={}", at("oci").display()))
+        .run_ok();
+    assert_eq!(built.steps_ran().len(), 1, "{built}");
+    assert_eq!(digest(&at("local/in/large")), digest(&large));
+    let text = fs::read_to_string(at("local/in/deep/er/file")).unwrap();
+    assert_eq!(text, "text\n");
+    let unpacked = Project::new();
+    let extract = |archive: &Path, into: &Path| {
+        let mut tar = Command::new("tar");
+        tar.arg("-xf").arg(archive).arg("-C").arg(into);
+        assert!(tar.status().unwrap().success());
+    };
+    extract(&at("tar"), unpacked.path());
+    assert_eq!(digest(&unpacked.path().join("in/large")), digest(&large));
+    // An image whose layer has the digest that it is named by.
+    let image = Project::new();
+    extract(&at("oci"), image.path());
+    let mut blobs = 0;
+    for blob in fs::read_dir(image.path().join("blobs/sha256")).unwrap() {
+        let blob = blob.unwrap();
+        assert_eq!(digest(&blob.path()), blob.file_name().to_str().unwrap());
+        blobs += 1;
     }
+    assert!(blobs >= 3, "{blobs}");
+
+    // A second build sends what changed.
+    project.write("deep/er/file", "other text\n");
+    stand
+        .build(&project)
+        .output(&format!("type=local,dest={}", at("local").display()))
+        .run_ok();
+    let text = fs::read_to_string(at("local/in/deep/er/file")).unwrap();
+    assert_eq!(text, "other text\n");
+}
+
+#[test]
+fn a_context_of_a_gibibyte_passes_in_little_memory() {
+    const SIZE: u64 = 1 << 30;
+    let registry = Registry::start();
+    let stand = Stand::start();
+    let project = Project::new().dockerfile("FROM scratch\nCOPY large /\n");
+    // Sparse here, but every byte of it is sent; with something in each block of 1 MiB.
+    let large = File::create(project.path().join("large")).unwrap();
+    large.set_len(SIZE).unwrap();
+    for at in (0..SIZE).step_by(1 << 20) {
+        let bytes = Digest::of(&at.to_le_bytes()).to_string();
+        large.write_all_at(bytes.as_bytes(), at).unwrap();
+    }
+    let built = stand
+        .build(&project)
+        .push(&registry.image("demo:large"))
+        .export_cache("type=inline")
+        .run_ok();
+    assert_eq!(built.steps_ran().len(), 1, "{built}");
+    let size = |record: &Value| record["size"].as_u64().unwrap_or_default();
+    assert!(
+        stand
+            .buildkitd
+            .usage()
+            .iter()
+            .any(|record| size(record) >= SIZE)
+    );
+    let peak = stand.inlay.peak_rss();
+    eprintln!("peak memory of inlay: {} KiB", peak >> 10);
+    assert!(peak < 64 << 20, "{} KiB", peak >> 10);
 }
 
 /// An `ssh-agent` with one key.
@@ -167,81 +171,75 @@ fn add_program(project: &Project, path: &str) {
 
 #[test]
 fn a_step_speaks_to_the_users_own_agent() {
-    for session in Session::BOTH {
-        let stand = Stand::start();
-        let project = Project::new().base().dockerfile(
-            "FROM scratch\nADD rootfs.tar /\nCOPY host/ /\n\
+    let stand = Stand::start();
+    let project = Project::new().base().dockerfile(
+        "FROM scratch\nADD rootfs.tar /\nCOPY host/ /\n\
          RUN --mount=type=ssh,required=true chmod +x /usr/bin/ssh-add /lib64/* && ssh-add -l\n",
-        );
-        add_program(&project, "/usr/bin/ssh-add");
-        let dir = tempfile::tempdir().unwrap();
-        let agent = Agent::start(dir.path());
-        let built = session
-            .of(stand.build(&project))
-            .args([format!("--ssh=default={}", agent.socket.display())])
-            .run_ok();
-        assert_eq!(built.vertex("type=ssh").log, agent.fingerprint);
-        session.check(&stand.inlay);
-    }
+    );
+    add_program(&project, "/usr/bin/ssh-add");
+    let dir = tempfile::tempdir().unwrap();
+    let agent = Agent::start(dir.path());
+    let built = stand
+        .build(&project)
+        .args([format!("--ssh=default={}", agent.socket.display())])
+        .run_ok();
+    assert_eq!(built.vertex("type=ssh").log, agent.fingerprint);
+    let failed = stand.build(&project).args(["--no-cache"]).run_err();
+    assert!(failed.message().contains("no SSH key"), "{failed}");
 }
 
 #[test]
 fn a_large_secret_reaches_a_step_whole() {
-    for session in Session::BOTH {
-        let stand = Stand::start();
-        let project = Project::new().base().dockerfile(
-            "FROM scratch\nADD rootfs.tar /\n\
+    let stand = Stand::start();
+    let project = Project::new().base().dockerfile(
+        "FROM scratch\nADD rootfs.tar /\n\
          RUN --mount=type=secret,id=s,required=true sha256sum </run/secrets/s\n",
-        );
-        let dir = tempfile::tempdir().unwrap();
-        let secret = dir.path().join("secret");
-        fill(&secret, 400 << 10); // BuildKit takes no more than 500 KiB
-        let built = session
-            .of(stand.build(&project))
-            .args([format!("--secret=id=s,src={}", secret.display())])
-            .run_ok();
-        let log = &built.vertex("type=secret").log;
-        assert_eq!(
-            log.split_whitespace().next(),
-            Some(&*digest(&secret)),
-            "{built}"
-        );
-        session.check(&stand.inlay);
-    }
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("secret");
+    fill(&secret, 400 << 10); // BuildKit takes no more than 500 KiB
+    let built = stand
+        .build(&project)
+        .args([format!("--secret=id=s,src={}", secret.display())])
+        .run_ok();
+    let log = &built.vertex("type=secret").log;
+    assert_eq!(
+        log.split_whitespace().next(),
+        Some(&*digest(&secret)),
+        "{built}"
+    );
+    let failed = stand.build(&project).args(["--no-cache"]).run_err();
+    assert!(failed.message().contains("not found"), "{failed}");
 }
 
 #[test]
 fn only_the_client_has_the_registrys_password() {
-    for session in Session::BOTH {
-        let registry = Registry::start();
-        let door = registry.with_password();
-        let buildkitd = Buildkitd::start();
-        let inlay = Inlay::start(&buildkitd, &[]);
-        let project = Project::new()
-            .dockerfile("FROM scratch\nCOPY file /\n")
-            .file("file", "text\n");
-        let config = Project::new().file("config.json", door.docker_config());
-        let build = Buildctl::new(inlay.addr())
-            .project(&project)
-            .push(&door.image("demo:locked"));
-        let build = session.of(build);
-        let nobody = Project::new();
-        let config_of = |of: &Project| of.path().to_str().unwrap().to_owned();
-        let refused = build
-            .clone()
-            .env("DOCKER_CONFIG", &config_of(&nobody))
-            .run_err();
-        assert!(refused.message().contains("401 Unauthorized"), "{refused}");
-        build.env("DOCKER_CONFIG", &config_of(&config)).run_ok();
-        assert!(registry.digest("demo:locked").starts_with("sha256:"));
-        session.check(&inlay);
-    }
+    let registry = Registry::start();
+    let door = registry.with_password();
+    let buildkitd = Buildkitd::start();
+    let inlay = Inlay::start(&buildkitd, &[]);
+    let project = Project::new()
+        .dockerfile("FROM scratch\nCOPY file /\n")
+        .file("file", "text\n");
+    let config = Project::new().file("config.json", door.docker_config());
+    let build = Buildctl::new(inlay.addr())
+        .project(&project)
+        .push(&door.image("demo:locked"));
+    let nobody = Project::new();
+    let config_of = |of: &Project| of.path().to_str().unwrap().to_owned();
+    let refused = build
+        .clone()
+        .env("DOCKER_CONFIG", &config_of(&nobody))
+        .run_err();
+    assert!(refused.message().contains("401 Unauthorized"), "{refused}");
+    build.env("DOCKER_CONFIG", &config_of(&config)).run_ok();
+    assert!(registry.digest("demo:locked").starts_with("sha256:"));
 }
 
 /// A build whose context is on its way.
-fn in_the_context(stand: &Stand, session: Session, project: &Project) -> support::Running {
+fn in_the_context(stand: &Stand, project: &Project) -> support::Running {
     let begun = stand.buildkitd.log().matches("session started").count();
-    let build = session.of(stand.build(project)).spawn();
+    let build = stand.build(project).spawn();
     let begins = wait_for(3 * SOON, || {
         let log = stand.buildkitd.log();
         (log.matches("session started").count() > begun).then_some(())
@@ -268,43 +266,37 @@ fn assert_idle(stand: &Stand, sockets: usize) {
 
 #[test]
 fn a_client_killed_in_the_middle_of_its_context_leaves_nothing() {
-    for session in Session::BOTH {
-        let stand = Stand::start();
-        let project = Project::new().dockerfile("FROM scratch\nCOPY large /\n");
-        let sparse = File::create(project.path().join("large")).unwrap();
-        sparse.set_len(4 << 30).unwrap();
-        let small = Project::new()
-            .dockerfile("FROM scratch\nCOPY file /\n")
-            .file("file", "text\n");
-        session.of(stand.build(&small)).run_ok();
-        let sockets = stand.inlay.sockets();
-        let mut build = in_the_context(&stand, session, &project);
-        assert!(build.is_running());
-        build.kill();
-        assert_idle(&stand, sockets);
-        small.write("file", "other\n");
-        session.of(stand.build(&small)).run_ok();
-        session.check(&stand.inlay);
-    }
+    let stand = Stand::start();
+    let project = Project::new().dockerfile("FROM scratch\nCOPY large /\n");
+    let sparse = File::create(project.path().join("large")).unwrap();
+    sparse.set_len(4 << 30).unwrap();
+    let small = Project::new()
+        .dockerfile("FROM scratch\nCOPY file /\n")
+        .file("file", "text\n");
+    stand.build(&small).run_ok();
+    let sockets = stand.inlay.sockets();
+    let mut build = in_the_context(&stand, &project);
+    assert!(build.is_running());
+    build.kill();
+    assert_idle(&stand, sockets);
+    small.write("file", "other\n");
+    stand.build(&small).run_ok();
 }
 
 #[test]
 fn a_daemon_killed_in_the_middle_of_a_context_is_told_as_its_end() {
-    for session in Session::BOTH {
-        let mut stand = Stand::start();
-        let project = Project::new().dockerfile("FROM scratch\nCOPY large /\n");
-        let sparse = File::create(project.path().join("large")).unwrap();
-        sparse.set_len(4 << 30).unwrap();
-        let mut build = in_the_context(&stand, session, &project);
-        assert!(build.is_running());
-        stand.buildkitd.kill();
-        let ended = build.wait();
-        assert_eq!(ended.status.code(), Some(1), "{ended}");
-        let message = ended.message();
-        assert!(message.contains("Unavailable"), "{message}");
-        stand.buildkitd.restart();
-        project.write("large", "small now\n");
-        session.of(stand.build(&project)).run_ok();
-        session.check(&stand.inlay);
-    }
+    let mut stand = Stand::start();
+    let project = Project::new().dockerfile("FROM scratch\nCOPY large /\n");
+    let sparse = File::create(project.path().join("large")).unwrap();
+    sparse.set_len(4 << 30).unwrap();
+    let mut build = in_the_context(&stand, &project);
+    assert!(build.is_running());
+    stand.buildkitd.kill();
+    let ended = build.wait();
+    assert_eq!(ended.status.code(), Some(1), "{ended}");
+    let message = ended.message();
+    assert!(message.contains("Unavailable"), "{message}");
+    stand.buildkitd.restart();
+    project.write("large", "small now\n");
+    stand.build(&project).run_ok();
 }

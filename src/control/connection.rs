@@ -28,7 +28,6 @@ use crate::relay::{
     Batched, Body, CONNECTION_WINDOW, MAX_FRAME, MAX_HEADER_LIST, STREAM_WINDOW, from_incoming,
     read_ahead,
 };
-use crate::session::Needs;
 
 /// How long a client without calls may take to leave when it is told to.
 const MAX_GOODBYE: Duration = Duration::from_secs(1);
@@ -42,8 +41,6 @@ pub struct Connection {
     pub builds: Builds,
     /// Makes cache sources of images, and has the sessions of clients.
     pub importer: Importer,
-    /// In which sessions inlay has a part.
-    pub needs: Needs,
     /// What inlay takes on.
     pub tasks: Tasks,
 }

@@ -22,7 +22,6 @@ use crate::daemon::Stream;
 use crate::export::Exporter;
 use crate::import::Importer;
 use crate::plan::Tasks;
-use crate::session::Needs;
 
 /// Why an address cannot be listened on.
 #[derive(Debug, Error)]
@@ -88,7 +87,6 @@ impl Server {
             exporter,
             builds: Builds::default(),
             importer,
-            needs: Needs::default(),
             tasks,
         };
         Ok(Self {

@@ -33,11 +33,7 @@ pub async fn intercept(
     let Some(message) = call.message() else {
         return upstream.send(call.unchanged()).await;
     };
-    let decided = plan::decide(&message, connection.tasks);
-    let imports = matches!(&decided, Ok(Some(plan)) if !plan.imports.is_empty());
-    let sessions = plan::sessions(&message).unwrap_or_default();
-    let _named = connection.needs.name(sessions, imports);
-    let plan = match decided {
+    let plan = match plan::decide(&message, connection.tasks) {
         Ok(Some(plan)) => plan,
         Ok(None) => return upstream.send(call.unchanged()).await,
         Err(err) => {

@@ -1,7 +1,6 @@
 //! Clients' sessions, ended here on both sides: the daemon's calls within are answered here where
 //! inlay offers what they ask for, and go on to the client where not.
 
-use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::pin::Pin;
@@ -120,7 +119,8 @@ impl Sessions {
     /// what waits for the daemon's answer to it.
     pub fn open(&self, call: Request<Body>) -> (Request<Body>, Opening) {
         let (mut head, from_client) = call.into_parts();
-        let id = session_id(&head.headers).into_owned();
+        let id = head.headers.get(ID_HEADER).map(HeaderValue::as_bytes);
+        let id = String::from_utf8_lossy(id.unwrap_or_default()).into_owned();
         let methods = advertised(&head.headers);
         for method in METHODS {
             if !methods.contains(&method.to_lowercase()) {
@@ -151,10 +151,11 @@ impl Sessions {
     }
 }
 
-/// The id of the session that a call with these headers opens.
-pub fn session_id(headers: &HeaderMap) -> Cow<'_, str> {
-    let id = headers.get(ID_HEADER).map(HeaderValue::as_bytes);
-    String::from_utf8_lossy(id.unwrap_or_default())
+/// Whether a call with these headers may have messages that are compressed, of which a session's
+/// stream is not read here.
+pub fn is_compressed(headers: &HeaderMap) -> bool {
+    let encodings = headers.get_all("grpc-encoding");
+    encodings.iter().any(|encoding| encoding != "identity")
 }
 
 /// The methods that a session's headers name.

@@ -9,7 +9,6 @@ mod client;
 mod content;
 pub mod framing;
 pub mod messages;
-mod needs;
 mod tunnel;
 
 use std::io;
@@ -22,9 +21,8 @@ use tonic::transport::Server;
 use tracing::debug;
 
 pub use auth::{CredentialsError, Login, credentials};
-pub use client::{Calls, ClientSession, Offer, Opening, Sessions, session_id};
+pub use client::{Calls, ClientSession, Offer, Opening, Sessions, is_compressed};
 pub use content::{Blobs, Chunks, ReadError, Store, StoreError};
-pub use needs::{Naming, Needs};
 
 use crate::daemon::{Daemon, new_id};
 use crate::proto::content::content_server::ContentServer;
