@@ -4,6 +4,7 @@
 //! It knows neither who is at the two ends nor what is called.
 
 mod batched;
+mod pings;
 
 use std::error::Error as _;
 use std::future::pending;
@@ -11,6 +12,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+pub use batched::Batched;
 use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderMap, Request, Response};
@@ -18,10 +20,9 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::client::conn::http2::SendRequest;
+pub use pings::HeldPings;
 use thiserror::Error;
 use tokio::io::{AsyncRead, BufReader};
-
-pub use batched::Batched;
 
 /// Why a body broke off. What reset a call is among the sources, and resets the call that it is
 /// handed on to in the same way.
@@ -49,12 +50,25 @@ pub const CONNECTION_WINDOW: u32 = 4 << 20;
 pub const MAX_HEADER_LIST: u32 = 16 << 20;
 /// The largest frame of data (bytes).
 pub const MAX_FRAME: u32 = 64 << 10;
-/// What is read at once from a connection (bytes).
-const READ_AHEAD: usize = 256 << 10;
+/// What is read at once from a connection (bytes): no more than stays in a processor's own cache until
+/// it is written.
+const READ_AHEAD: usize = 64 << 10;
 
-/// A connection that is read in large pieces, of all that a unix socket holds. HTTP/2 itself reads a
+/// A socket that HTTP/2 is spoken over, read and written in large pieces: HTTP/2 itself reads a
 /// frame's head and its data, each by a call of the system, and others send frames of at most 16 KiB.
-pub fn read_ahead<S: AsyncRead>(stream: S) -> BufReader<S> {
+pub type Socket<S> = Batched<HeldPings<BufReader<S>>>;
+
+/// A socket on which a client was accepted.
+pub fn accepted<S: AsyncRead>(stream: S) -> Socket<S> {
+    Batched::new(HeldPings::accepted(read_ahead(stream)))
+}
+
+/// A socket that was connected to a server.
+pub fn connected<S: AsyncRead>(stream: S) -> Socket<S> {
+    Batched::new(HeldPings::connected(read_ahead(stream)))
+}
+
+fn read_ahead<S: AsyncRead>(stream: S) -> BufReader<S> {
     BufReader::with_capacity(READ_AHEAD, stream)
 }
 

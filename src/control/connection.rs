@@ -25,8 +25,7 @@ use crate::export::Exporter;
 use crate::import::Importer;
 use crate::plan::Tasks;
 use crate::relay::{
-    Batched, Body, CONNECTION_WINDOW, MAX_FRAME, MAX_HEADER_LIST, STREAM_WINDOW, from_incoming,
-    read_ahead,
+    self, Body, CONNECTION_WINDOW, MAX_FRAME, MAX_HEADER_LIST, STREAM_WINDOW, from_incoming,
 };
 
 /// How long a client without calls may take to leave when it is told to.
@@ -64,7 +63,7 @@ pub async fn serve(stream: Box<dyn Stream>, connection: Connection, stop: Cancel
             .max_frame_size(MAX_FRAME)
             .max_header_list_size(MAX_HEADER_LIST)
             .max_concurrent_streams(None)
-            .serve_connection(TokioIo::new(Batched::new(read_ahead(stream))), calls)
+            .serve_connection(TokioIo::new(relay::accepted(stream)), calls)
     );
     let mut idle = pin!(async {
         stop.cancelled().await;

@@ -11,9 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::address::DaemonAddress;
 use crate::daemon::{ConnectError, connect};
-use crate::relay::{
-    self, Batched, Body, CONNECTION_WINDOW, MAX_FRAME, MAX_HEADER_LIST, STREAM_WINDOW, read_ahead,
-};
+use crate::relay::{self, Body, CONNECTION_WINDOW, MAX_FRAME, MAX_HEADER_LIST, STREAM_WINDOW};
 
 /// Why a call got no answer from the daemon.
 #[derive(Debug, Error)]
@@ -71,7 +69,7 @@ impl Upstream {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(MAX_FRAME)
             .max_header_list_size(MAX_HEADER_LIST)
-            .handshake(TokioIo::new(Batched::new(read_ahead(stream))))
+            .handshake(TokioIo::new(relay::connected(stream)))
             .await
             .map_err(|source| ConnectError::Http {
                 address: (*self.address).clone(),

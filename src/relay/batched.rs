@@ -2,9 +2,7 @@
 //!
 //! HTTP/2 writes and flushes each frame by itself, and gRPC's Go implementation has frames of at most
 //! 16 KiB. Each write to a socket wakes who reads it, so that a large context costs more in switches
-//! between processes than in copying. It also keeps the daemon's windows small, of the connection and
-//! of the one within a session: gRPC opens them by what arrives between a ping and its answer, and
-//! here the answer comes with the data that it was made among.
+//! between processes than in copying.
 //!
 //! It knows nothing of HTTP/2, and holds nothing back by the clock: a flush is put off to the next
 //! time that its task is polled, which it asks for at once, and as long as each of these brings more.
@@ -15,8 +13,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What is written at once (bytes): about as much as a unix socket takes.
-const BATCH: usize = 192 << 10;
+/// What is written at once (bytes): what fits beside what is read ahead in a processor's own cache.
+const BATCH: usize = 64 << 10;
 
 /// A connection whose writes are batched. Who flushes it must go on to read from it and to flush it
 /// when woken, as the task of an HTTP/2 connection does.

@@ -1,6 +1,7 @@
 //! The byte stream within a session's call: what comes as messages in one body is read, and what
 //! is written goes as messages into another.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -16,11 +17,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::framing::{self, Decoder, FramingError, HEAD};
 use crate::relay::{Body, BodyError};
 
-/// How much is held between the stream and the body that takes it (bytes); no message has more. With
-/// its head it fills a frame of 16 KiB, the largest that gRPC's Go implementation takes: a message
-/// in one frame is read where it is, and one of several is copied to a buffer that is cleared first,
-/// of 1 MiB from 32 KiB on.
-const HELD: usize = (16 << 10) - HEAD;
+/// How much data a message has at most (bytes). With its head it fills a frame of 16 KiB, the largest
+/// that gRPC's Go implementation takes: a message in one frame is read where it is, and one of
+/// several is copied to a buffer that is cleared first, of 1 MiB from 32 KiB on.
+const MESSAGE: usize = (16 << 10) - HEAD;
+/// How many messages are held between the stream and the body that takes them.
+const HELD: usize = 4;
 
 /// How a stream ended.
 #[derive(Debug)]
@@ -67,8 +69,8 @@ pub struct Messages {
 
 #[derive(Debug, Default)]
 struct Held {
-    /// Room for a message's head, and then its data; or nothing.
-    message: BytesMut,
+    /// Each is room for a message's head, and then its data. The last may get more.
+    messages: VecDeque<BytesMut>,
     /// What follows; after it nothing is written.
     end: Option<Result<Option<HeaderMap>, BodyError>>,
     /// Who takes, if there was nothing to take.
@@ -227,21 +229,21 @@ impl Writer {
         if held.end.is_some() || self.dropped.is_cancelled() {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        if held.message.is_empty() {
-            held.message.reserve(HEAD + HELD);
-            held.message.resize(HEAD, 0);
-        }
-        let mut room = HEAD + HELD - held.message.len();
-        if room == 0 {
-            held.writer = Some(context.waker().clone());
-            return Poll::Pending;
-        }
         let mut written = 0;
         for part in parts {
-            let length = part.len().min(room);
-            held.message.extend_from_slice(&part[..length]);
-            room -= length;
-            written += length;
+            let mut part = &part[..];
+            while !part.is_empty()
+                && let Some(message) = held.with_room()
+            {
+                let length = part.len().min(HEAD + MESSAGE - message.len());
+                message.extend_from_slice(&part[..length]);
+                part = &part[length..];
+                written += length;
+            }
+        }
+        if written == 0 && parts.iter().any(|part| !part.is_empty()) {
+            held.writer = Some(context.waker().clone());
+            return Poll::Pending;
         }
         wake(&mut held.taker);
         Poll::Ready(Ok(written))
@@ -280,6 +282,24 @@ impl AsyncWrite for Writer {
     }
 }
 
+// === impl Held ===
+
+impl Held {
+    /// The message that has room for more data, if any may be held.
+    fn with_room(&mut self) -> Option<&mut BytesMut> {
+        let is_full = |message: &BytesMut| message.len() == HEAD + MESSAGE;
+        if self.messages.back().is_none_or(is_full) {
+            if self.messages.len() == HELD {
+                return None;
+            }
+            let mut message = BytesMut::with_capacity(HEAD + MESSAGE);
+            message.resize(HEAD, 0);
+            self.messages.push_back(message);
+        }
+        self.messages.back_mut()
+    }
+}
+
 // === impl Messages ===
 
 impl HttpBody for Messages {
@@ -291,8 +311,7 @@ impl HttpBody for Messages {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let mut held = lock(&self.held);
-        if !held.message.is_empty() {
-            let mut message = std::mem::take(&mut held.message);
+        if let Some(mut message) = held.messages.pop_front() {
             let head = framing::head(message.len() - HEAD);
             message[..HEAD].copy_from_slice(&head);
             wake(&mut held.writer);

@@ -24,7 +24,7 @@ use tracing::debug;
 use super::byte_stream::{Duplex, End, Reader, Writer, messages};
 use super::content::{Content, STORE_HEADER, Store};
 use crate::proto::content::content_server::ContentServer;
-use crate::relay::{self, Batched, Body, BodyError, MAX_FRAME, MAX_HEADER_LIST, from_incoming};
+use crate::relay::{self, Body, BodyError, HeldPings, MAX_FRAME, MAX_HEADER_LIST, from_incoming};
 
 pub(super) const ID_HEADER: &str = "x-docker-expose-session-uuid";
 /// Once for each method that the session has.
@@ -343,7 +343,7 @@ impl Opening {
                     .max_header_list_size(MAX_HEADER_LIST)
                     .max_concurrent_streams(None)
                     .max_pending_accept_reset_streams(MAX_EARLY_RESETS)
-                    .serve_connection(TokioIo::new(Batched::new(with_daemon)), calls);
+                    .serve_connection(TokioIo::new(HeldPings::accepted(with_daemon)), calls);
                 tokio::select! {
                     result = connection => result,
                     result = daemon => {

@@ -1,0 +1,419 @@
+//! Pings that are held for a moment before HTTP/2 sees, and answers, them.
+//!
+//! gRPC's Go implementation measures with them how much a connection has in flight, and sends the
+//! next one with what arrives after an answer. The answer to a process beside it comes at once: then
+//! it pings for each 100 KiB, with a write and two switches each time, and takes the little that
+//! arrived meanwhile for all that the connection can hold, which keeps its windows small.
+//!
+//! It knows of HTTP/2 where a frame begins and which is a ping; all else passes as it comes.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+/// How long a ping is held: about as long as a local socket takes for as much as a window holds.
+/// Who waits for the answer waits for seconds.
+const HELD: Duration = Duration::from_millis(5);
+
+/// What a client's connection begins with, before any frame (bytes; RFC 9113, section 3.4).
+const PREFACE: usize = 24;
+/// The head of a frame (bytes; section 4.1).
+const HEAD: usize = 9;
+/// A whole ping (bytes; section 6.7).
+const PING: usize = HEAD + 8;
+
+/// A connection from which pings are read later than they come, one at a time: another one, or one
+/// that comes in pieces, is read at once.
+#[derive(Debug)]
+pub struct HeldPings<S> {
+    inner: S,
+    place: Place,
+    ping: Option<Ping>,
+}
+
+/// How far into a frame it is read.
+#[derive(Debug, Default)]
+struct Place {
+    head: [u8; HEAD],
+    /// How much of the head is read; none while there is a payload.
+    of_head: usize,
+    /// How much of the payload is not read yet.
+    payload: usize,
+}
+
+#[derive(Debug)]
+enum Ping {
+    Held {
+        frame: [u8; PING],
+        until: Pin<Box<Sleep>>,
+    },
+    /// It is to be read before the next frame.
+    Due { frame: [u8; PING], read: usize },
+}
+
+// === impl HeldPings ===
+
+impl<S> HeldPings<S> {
+    /// A connection that was made: it is the client's, and the server begins with a frame.
+    pub fn connected(inner: S) -> Self {
+        Self {
+            inner,
+            place: Place::default(),
+            ping: None,
+        }
+    }
+
+    /// A connection that was accepted: it begins with the client's preface.
+    pub fn accepted(inner: S) -> Self {
+        let place = Place {
+            payload: PREFACE,
+            ..Place::default()
+        };
+        Self {
+            place,
+            ..Self::connected(inner)
+        }
+    }
+
+    /// Reads of a ping that is due, where a frame may begin; `false` where none is.
+    fn read_due(&mut self, into: &mut ReadBuf<'_>) -> bool {
+        let Some(Ping::Due { frame, read }) = &mut self.ping else {
+            return false;
+        };
+        if self.place.to_frame() > 0 {
+            return false;
+        }
+        let length = into.remaining().min(PING - *read);
+        into.put_slice(&frame[*read..*read + length]);
+        *read += length;
+        if *read == PING {
+            self.ping = None;
+        }
+        true
+    }
+
+    /// Takes a ping out of what was read from `from` on, if there is one and none is held.
+    fn hold(&mut self, context: &mut Context<'_>, into: &mut ReadBuf<'_>, mut from: usize) {
+        while let Some(at) = self.place.next_ping(&into.filled()[from..]) {
+            let (at, end) = (from + at, into.filled().len());
+            from = at + PING;
+            if self.ping.is_some() {
+                continue;
+            }
+            let mut frame = [0; PING];
+            frame.copy_from_slice(&into.filled()[at..from]);
+            let mut until = Box::pin(sleep(HELD));
+            // It has just begun; this has it wake the task.
+            let _ = until.as_mut().poll(context);
+            self.ping = Some(Ping::Held { frame, until });
+            into.filled_mut().copy_within(from..end, at);
+            into.set_filled(end - PING);
+            from = at;
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for HeldPings<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if let Some(Ping::Held { frame, until }) = &mut this.ping
+            && until.as_mut().poll(context).is_ready()
+        {
+            let (frame, read) = (*frame, 0);
+            this.ping = Some(Ping::Due { frame, read });
+        }
+        if this.read_due(into) {
+            return Poll::Ready(Ok(()));
+        }
+        if matches!(this.ping, Some(Ping::Due { .. })) {
+            // No further than where it can be read.
+            let room = into.remaining().min(this.place.to_frame());
+            let mut piece = ReadBuf::new(into.initialize_unfilled_to(room));
+            ready!(Pin::new(&mut this.inner).poll_read(context, &mut piece))?;
+            let length = piece.filled().len();
+            this.place.pass(piece.filled());
+            into.advance(length);
+            return Poll::Ready(Ok(()));
+        }
+        let before = into.filled().len();
+        loop {
+            ready!(Pin::new(&mut this.inner).poll_read(context, into))?;
+            let ended = into.filled().len() == before;
+            this.hold(context, into, before);
+            // Nothing read would mean the end.
+            if ended || into.filled().len() > before {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for HeldPings<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(context, data)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(context, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    /// The least that is to be read before a frame may begin (bytes).
+    fn to_frame(&self) -> usize {
+        match self.of_head {
+            0 => self.payload,
+            read => HEAD - read,
+        }
+    }
+
+    /// Reads on.
+    fn pass(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let length = if self.payload > 0 {
+                let length = bytes.len().min(self.payload);
+                self.payload -= length;
+                length
+            } else {
+                let length = bytes.len().min(HEAD - self.of_head);
+                self.head[self.of_head..][..length].copy_from_slice(&bytes[..length]);
+                self.of_head += length;
+                if self.of_head == HEAD {
+                    let [high, middle, low, ..] = self.head;
+                    self.payload = u32::from_be_bytes([0, high, middle, low]) as usize;
+                    self.of_head = 0;
+                }
+                length
+            };
+            bytes = &bytes[length..];
+        }
+    }
+
+    /// Reads on to the end of the next whole ping in `bytes`, and tells where it begins; or, without
+    /// one, to their end.
+    fn next_ping(&mut self, bytes: &[u8]) -> Option<usize> {
+        let mut at = 0;
+        while at < bytes.len() {
+            let rest = &bytes[at..];
+            if self.to_frame() == 0 && is_ping(rest) {
+                return Some(at);
+            }
+            let length = match self.to_frame() {
+                0 => HEAD,
+                length => length,
+            };
+            let length = length.min(rest.len());
+            self.pass(&rest[..length]);
+            at += length;
+        }
+        None
+    }
+}
+
+/// Whether a frame is a whole ping, and no answer to one.
+fn is_ping(frame: &[u8]) -> bool {
+    const TYPE: u8 = 6;
+    const ACK: u8 = 1;
+    frame.len() >= PING && frame[..4] == [0, 0, 8, TYPE] && frame[4] & ACK == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+    use tokio::time::{Instant, advance, timeout};
+
+    use super::*;
+
+    const ROOM: usize = 1 << 20;
+    /// A SETTINGS frame without any.
+    const SETTINGS: [u8; HEAD] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+
+    fn ping(number: u8) -> Vec<u8> {
+        [[0, 0, 8, 6, 0, 0, 0, 0, 0].as_slice(), &[number; 8]].concat()
+    }
+
+    fn pong(number: u8) -> Vec<u8> {
+        [[0, 0, 8, 6, 1, 0, 0, 0, 0].as_slice(), &[number; 8]].concat()
+    }
+
+    /// A DATA frame of stream 1, whose payload looks like a ping.
+    fn data(length: usize) -> Vec<u8> {
+        let mut frame = (length as u32).to_be_bytes()[1..].to_vec();
+        frame.extend([0, 0, 0, 0, 0, 1]);
+        frame.extend(ping(0).iter().cycle().take(length));
+        frame
+    }
+
+    fn connection() -> (HeldPings<DuplexStream>, DuplexStream) {
+        let (near, far) = duplex(ROOM);
+        (HeldPings::connected(near), far)
+    }
+
+    /// What can be read at this moment.
+    async fn here(near: &mut HeldPings<DuplexStream>) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(ROOM);
+        let at_once = near.read_buf(&mut bytes);
+        let _ = timeout(Duration::ZERO, at_once).await;
+        bytes
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ping_is_held_and_what_comes_with_it_is_not() {
+        let (mut near, mut far) = connection();
+        far.write_all(&[data(100), ping(1), SETTINGS.into()].concat())
+            .await
+            .expect("room");
+        assert_eq!(here(&mut near).await, [data(100), SETTINGS.into()].concat());
+        far.write_all(&data(7)).await.expect("room");
+        assert_eq!(here(&mut near).await, data(7));
+        advance(HELD).await;
+        assert_eq!(here(&mut near).await, ping(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ping_alone_is_no_end_and_wakes_who_reads() {
+        let (mut near, mut far) = connection();
+        far.write_all(&ping(1)).await.expect("room");
+        let started = Instant::now();
+        let mut bytes = [0; PING];
+        near.read_exact(&mut bytes).await.expect("the ping");
+        assert_eq!(bytes.as_slice(), ping(1));
+        assert!(started.elapsed() >= HELD);
+        drop(far);
+        assert_eq!(near.read(&mut bytes).await.expect("an end"), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_one_is_held_and_no_answer() {
+        let (mut near, mut far) = connection();
+        let frames = [pong(1), ping(2), ping(3), ping(4)].concat();
+        far.write_all(&frames).await.expect("room");
+        let read = [pong(1), ping(3), ping(4)].concat();
+        assert_eq!(here(&mut near).await, read);
+        advance(HELD).await;
+        assert_eq!(here(&mut near).await, ping(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ping_that_is_due_waits_for_the_end_of_a_frame() {
+        let (mut near, mut far) = connection();
+        let frame = data(1000);
+        far.write_all(&[&ping(1), &frame[..500]].concat())
+            .await
+            .expect("room");
+        assert_eq!(here(&mut near).await, frame[..500]);
+        advance(HELD).await;
+        far.write_all(&[&frame[500..], &SETTINGS].concat())
+            .await
+            .expect("room");
+        assert_eq!(here(&mut near).await, frame[500..]);
+        assert_eq!(here(&mut near).await, ping(1));
+        assert_eq!(here(&mut near).await, SETTINGS);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_preface_of_a_client_is_no_frame() {
+        let (near, mut far) = duplex(ROOM);
+        let mut near = HeldPings::accepted(near);
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        far.write_all(&[preface.clone(), ping(1), SETTINGS.into()].concat())
+            .await
+            .expect("room");
+        assert_eq!(here(&mut near).await, [preface, SETTINGS.into()].concat());
+    }
+
+    /// The frames of a stream that is whole.
+    fn frames(mut bytes: &[u8]) -> Vec<&[u8]> {
+        let mut frames = Vec::new();
+        while !bytes.is_empty() {
+            let length = u32::from_be_bytes([0, bytes[0], bytes[1], bytes[2]]) as usize;
+            let (frame, rest) = bytes.split_at(HEAD + length);
+            frames.push(frame);
+            bytes = rest;
+        }
+        frames
+    }
+
+    proptest! {
+        /// However it is cut: all frames are read whole, those that are no pings in their order.
+        #[test]
+        fn no_frame_is_lost_or_torn(
+            kinds in vec(0..5_usize, 1..40),
+            writes in vec(1..60_usize, 1..20),
+            reads in vec(1..60_usize, 1..20),
+        ) {
+            let sent: Vec<Vec<u8>> = kinds.iter().enumerate().map(|(at, kind)| match kind {
+                0 | 1 => ping(at as u8),
+                2 => pong(at as u8),
+                3 => SETTINGS.into(),
+                _ => data(3 * at),
+            }).collect();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .start_paused(true)
+                .build()
+                .expect("a runtime");
+            let bytes = sent.concat();
+            let read = runtime.block_on(async {
+                let (mut near, mut far) = connection();
+                let (mut left, mut read) = (bytes.as_slice(), Vec::new());
+                let mut sizes = writes.iter().cycle().zip(reads.iter().cycle());
+                while read.len() < bytes.len() {
+                    let Some((write, take)) = sizes.next() else { break };
+                    let (piece, rest) = left.split_at(left.len().min(*write));
+                    far.write_all(piece).await.expect("room");
+                    left = rest;
+                    let mut buffer = vec![0; *take];
+                    if let Ok(length) = timeout(HELD / 2, near.read(&mut buffer)).await {
+                        read.extend_from_slice(&buffer[..length.expect("no error")]);
+                    }
+                }
+                read
+            });
+            let (mut pings, mut others) = (Vec::new(), Vec::new());
+            for frame in frames(&read) {
+                if is_ping(frame) { pings.push(frame) } else { others.push(frame) }
+            }
+            let (mut sent_pings, mut sent_others) = (Vec::new(), Vec::new());
+            for frame in &sent {
+                if is_ping(frame) { sent_pings.push(&frame[..]) } else { sent_others.push(&frame[..]) }
+            }
+            pings.sort_unstable();
+            sent_pings.sort_unstable();
+            prop_assert_eq!(pings, sent_pings);
+            prop_assert_eq!(others, sent_others);
+        }
+    }
+}
