@@ -149,7 +149,7 @@ fn a_client_killed_in_a_step_leaves_nothing_behind() {
     let setup = Setup::start();
     let project = project();
     setup.assert_works(&project);
-    let sockets = setup.inlay.sockets();
+    let sockets = setup.inlay.idle_sockets();
     let executed = setup.buildkitd.executed().len();
     project.write(
         "Dockerfile",
@@ -177,7 +177,7 @@ fn a_client_killed_in_the_side_solve_leaves_nothing_behind() {
     let setup = Setup::start();
     let project = project();
     setup.assert_works(&project);
-    let sockets = setup.inlay.sockets();
+    let sockets = setup.inlay.idle_sockets();
     let canceled = |setup: &Setup| {
         let log = setup.buildkitd.log();
         log.lines()

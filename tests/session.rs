@@ -250,17 +250,6 @@ fn in_the_context(stand: &Stand, project: &Project) -> support::Running {
     build
 }
 
-/// The sockets of inlay when nothing runs: those of a client that just left take a moment to close.
-fn idle_sockets(stand: &Stand) -> usize {
-    let settled = wait_for(SOON, || {
-        let sockets = stand.inlay.sockets();
-        std::thread::sleep(Duration::from_millis(500));
-        let settled = stand.buildkitd.sessions() == 0 && stand.inlay.sockets() == sockets;
-        settled.then_some(sockets)
-    });
-    settled.expect("no session, and sockets that stay")
-}
-
 /// Nothing is left of a session.
 fn assert_idle(stand: &Stand, sockets: usize) {
     let idle = wait_for(SOON, || {
@@ -285,7 +274,7 @@ fn a_client_killed_in_the_middle_of_its_context_leaves_nothing() {
         .dockerfile("FROM scratch\nCOPY file /\n")
         .file("file", "text\n");
     stand.build(&small).run_ok();
-    let sockets = idle_sockets(&stand);
+    let sockets = stand.inlay.idle_sockets();
     let mut build = in_the_context(&stand, &project);
     assert!(build.is_running());
     build.kill();

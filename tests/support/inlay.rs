@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitStatus};
+use std::thread::sleep;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -100,6 +101,18 @@ impl Inlay {
         targets
             .filter(|target| target.to_string_lossy().starts_with("socket:"))
             .count()
+    }
+
+    /// How many of them stay when nothing runs: those of a client that just left take a moment to
+    /// close.
+    pub fn idle_sockets(&self) -> usize {
+        loop {
+            let sockets = self.sockets();
+            sleep(Duration::from_millis(500));
+            if self.sockets() == sockets {
+                return sockets;
+            }
+        }
     }
 
     /// SIGTERM; gives how it ended.
