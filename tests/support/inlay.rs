@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::{Buildkitd, Daemon};
+use super::{Buildkitd, Daemon, wait_for};
 
 /// An `inlay serve` in front of a daemon.
 #[derive(Debug)]
@@ -106,13 +106,12 @@ impl Inlay {
     /// How many of them stay when nothing runs: those of a client that just left take a moment to
     /// close.
     pub fn idle_sockets(&self) -> usize {
-        loop {
+        let settled = wait_for(Duration::from_secs(30), || {
             let sockets = self.sockets();
             sleep(Duration::from_millis(500));
-            if self.sockets() == sockets {
-                return sockets;
-            }
-        }
+            (self.sockets() == sockets).then_some(sockets)
+        });
+        settled.expect("sockets that stay")
     }
 
     /// SIGTERM; gives how it ended.
