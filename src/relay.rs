@@ -12,7 +12,6 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-pub use batched::Batched;
 use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderMap, Request, Response};
@@ -20,9 +19,11 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::client::conn::http2::SendRequest;
-pub use pings::HeldPings;
 use thiserror::Error;
 use tokio::io::{AsyncRead, BufReader};
+
+pub use batched::Batched;
+pub use pings::HeldPings;
 
 /// Why a body broke off. What reset a call is among the sources, and resets the call that it is
 /// handed on to in the same way.

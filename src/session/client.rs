@@ -15,13 +15,14 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::join;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tonic::Status;
 use tower::Service as _;
 use tracing::debug;
 
-use super::byte_stream::{Duplex, End, Reader, Writer, messages};
+use super::byte_stream::{End, Reader, Writer, messages};
 use super::content::{Content, STORE_HEADER, Store};
 use crate::proto::content::content_server::ContentServer;
 use crate::relay::{self, Body, BodyError, HeldPings, MAX_FRAME, MAX_HEADER_LIST, from_incoming};
@@ -304,14 +305,8 @@ impl Opening {
             to_daemon,
         } = self;
         let from_client = Reader::new(from_client);
-        let with_client = Duplex {
-            reader: from_client.clone(),
-            writer: to_client.clone(),
-        };
-        let with_daemon = Duplex {
-            reader: from_daemon.clone(),
-            writer: to_daemon.clone(),
-        };
+        let with_client = join(from_client.clone(), to_client.clone());
+        let with_daemon = join(HeldPings::accepted(from_daemon.clone()), to_daemon.clone());
         let client = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
@@ -343,7 +338,7 @@ impl Opening {
                     .max_header_list_size(MAX_HEADER_LIST)
                     .max_concurrent_streams(None)
                     .max_pending_accept_reset_streams(MAX_EARLY_RESETS)
-                    .serve_connection(TokioIo::new(HeldPings::accepted(with_daemon)), calls);
+                    .serve_connection(TokioIo::new(with_daemon), calls);
                 tokio::select! {
                     result = connection => result,
                     result = daemon => {

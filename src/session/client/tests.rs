@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use http_body_util::{Empty, Full, StreamBody};
 use hyper::body::Frame;
+use tokio::io::Join;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -43,8 +44,8 @@ struct Ends {
     sessions: Sessions,
     /// As the daemon gets it.
     headers: HeaderMap,
-    with_daemon: Duplex,
-    with_client: Duplex,
+    with_daemon: Join<Reader, Writer>,
+    with_client: Join<Reader, Writer>,
 }
 
 fn body(messages: Messages) -> Body {
@@ -71,14 +72,8 @@ fn ends(methods: &[&'static str]) -> Ends {
     Ends {
         sessions,
         headers: head.headers,
-        with_daemon: Duplex {
-            reader: Reader::new(to_daemon),
-            writer: of_daemon,
-        },
-        with_client: Duplex {
-            reader: Reader::new(answer.into_body()),
-            writer: of_client,
-        },
+        with_daemon: join(Reader::new(to_daemon), of_daemon),
+        with_client: join(Reader::new(answer.into_body()), of_client),
     }
 }
 
@@ -91,12 +86,12 @@ impl Stand {
     {
         let ends = ends(methods);
         let (of_daemon, to_daemon) = (
-            ends.with_daemon.writer.clone(),
-            ends.with_daemon.reader.clone(),
+            ends.with_daemon.writer().clone(),
+            ends.with_daemon.reader().clone(),
         );
         let (of_client, to_client) = (
-            ends.with_client.writer.clone(),
-            ends.with_client.reader.clone(),
+            ends.with_client.writer().clone(),
+            ends.with_client.reader().clone(),
         );
         let tool = hyper::service::service_fn(tool);
         tokio::spawn(async move {
@@ -538,10 +533,10 @@ async fn the_ends_of_clients_and_daemons_pass() {
     // The client's call is gone: its bodies are dropped, and so the daemon's stream is.
     let ends = ends(&[]);
     drop(ends.with_client);
-    let closed = ends.with_daemon.writer.closed();
-    timeout(SOON, closed).await.unwrap();
+    let (reader, writer) = ends.with_daemon.into_inner();
+    timeout(SOON, writer.closed()).await.unwrap();
     // Its other half ends, too: as that of the client did, or with the call, whichever is seen first.
-    let end = timeout(SOON, ends.with_daemon.reader.drain()).await;
+    let end = timeout(SOON, reader.drain()).await;
     end.expect("it does not stay open");
 }
 
