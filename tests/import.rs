@@ -328,6 +328,7 @@ fn an_image_without_a_history_harms_nobody() {
     let mut stand = Stand::start();
     let project = project();
     stand.push(&stand.build(&project), "demo:1", "");
+    let ran = stand.buildkitd.executed().len();
     let whole = stand.registry.config("demo:1", None);
     let mut config: Value = serde_json::from_slice(&whole).unwrap();
     config.as_object_mut().unwrap().remove("history").unwrap();
@@ -344,6 +345,25 @@ fn an_image_without_a_history_harms_nobody() {
         .import_cache(&stand.import("demo:bare"));
     let built = build.push(&stand.registry.image("demo:2")).run_ok();
     assert_imported(&built, &stand.registry.image("demo:bare"));
+
+    // Nor does it get at the daemon behind the back of one that is sound: Go takes the last of two
+    // names that differ in case.
+    let sound = stand.registry.manifest("demo:1").to_string();
+    let bare: Value = serde_json::from_str(&manifest).unwrap();
+    let both = sound.strip_suffix('}').unwrap();
+    let both = format!("{both},\"Config\":{}}}", bare["config"]);
+    assert!(stand.registry.tag("demo:both", both.as_bytes()));
+    stand.buildkitd.wipe();
+    let build = stand
+        .build(&project)
+        .import_cache(&stand.import("demo:both"));
+    let built = build.run_ok();
+    let warnings = built.warnings.join("\n");
+    assert!(
+        warnings.contains("demo:both") && warnings.contains("which BuildKit reads as"),
+        "{built}"
+    );
+    assert_eq!(stand.buildkitd.executed().len(), 2 * ran, "{built}");
 }
 
 /// Of an index, only what the build is for is read.

@@ -97,7 +97,7 @@ impl Image {
             let found = paths(records, "", &|at, _| at.ends_with(name));
             found[numbers.below(found.len())].clone()
         };
-        let what = match numbers.below(14) {
+        let what = match numbers.below(15) {
             0 => {
                 let done = flip(&mut image.records, numbers);
                 text = Some(BASE64_STANDARD.encode(&image.records));
@@ -191,6 +191,13 @@ impl Image {
                     .unwrap()
                     .remove(layer);
                 format!("layer {layer} is dropped")
+            }
+            13 => {
+                // Go reads that as `layers`, and of two it takes the last.
+                let mut others = image.manifest["layers"].clone();
+                others.as_array_mut().unwrap().reverse();
+                image.manifest["layer\u{17f}"] = others;
+                "the layers are twice there, and otherwise".to_owned()
             }
             _ => {
                 lies = true;

@@ -652,6 +652,35 @@ fn a_registry_that_lies_gets_an_error() {
     assert!(root(&unknown, "app").contains("no login that is known"));
 }
 
+/// A registry that gets images from another one may say first that it has no such blob, and have it
+/// once it is read.
+#[test]
+fn a_blob_is_missing_if_it_cannot_be_read_either() {
+    let reader = Reader::new(Settings::default());
+    let layer = |digit: &str| {
+        let digest = format!("sha256:{}", digit.repeat(64));
+        let digest: oci_spec::image::Digest = digest.parse().unwrap();
+        Descriptor::new("application/octet-stream".into(), 10, digest)
+    };
+    let registry = registry_that("{}", |asked| {
+        let is_read = asked.line.starts_with("GET ");
+        if is_read && asked.line.contains("1111") {
+            assert_eq!(asked.headers["range"], "bytes=0-0");
+            answer(
+                "206 Partial Content",
+                "Content-Range: bytes 0-0/10\r\n",
+                "0",
+            )
+        } else {
+            "404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned()
+        }
+    });
+    let source = reader.open(&format!("{}/app", registry.host())).unwrap();
+    reader.wait(source.look(&layer("1"))).unwrap();
+    let refusal = reader.wait(source.look(&layer("2"))).unwrap_err();
+    assert!(matches!(refusal, SourceError::Missing(_)), "{refusal}");
+}
+
 #[test]
 fn who_falls_silent_is_not_waited_for() {
     let dir = tempfile::tempdir().unwrap();

@@ -10,6 +10,7 @@ use serde::de::IgnoredAny;
 use thiserror::Error;
 
 use super::default::Platform;
+use super::spelling;
 
 /// The media type of the config of a cache that is exported by itself, of BuildKit's `type=registry`
 /// and `type=local`.
@@ -27,7 +28,7 @@ pub enum Document {
 /// Why a document is refused.
 #[derive(Debug, Error)]
 pub enum ManifestError {
-    /// It is not JSON, or not of the form.
+    /// It is not JSON, not of the form, or has a name that BuildKit reads as another one.
     #[error("it is no {what}: {source}")]
     Json {
         /// What it seemed to be.
@@ -58,6 +59,7 @@ impl Document {
             layers: Option<IgnoredAny>,
         }
         let json = |what| move |source| ManifestError::Json { what, source };
+        spelling::check(document, &spelling::MANIFEST).map_err(json("manifest or index"))?;
         let shape: Shape = serde_json::from_slice(document).map_err(json("manifest or index"))?;
         let is_manifest = shape.config.is_some() || shape.layers.is_some();
         match (shape.manifests.is_some(), is_manifest) {
@@ -92,46 +94,69 @@ pub fn for_platform<'a>(index: &'a ImageIndex, wanted: &Platform) -> Option<&'a 
         let Some(platform) = manifest.platform().as_ref() else {
             return false;
         };
-        let architecture = platform.architecture().to_string();
         let variant = platform.variant().as_deref().unwrap_or_default();
         is_image
             && platform.os().to_string() == wanted.os
-            && architecture == wanted.architecture
-            && usual(&architecture, variant) == usual(&architecture, &wanted.variant)
+            && usual(&platform.architecture().to_string(), variant)
+                == usual(&wanted.architecture, &wanted.variant)
     })
 }
 
-/// A variant, or the one that an architecture has if none is said.
-fn usual<'a>(architecture: &str, variant: &'a str) -> &'a str {
-    match (architecture, variant) {
-        ("arm64", "") => "v8",
-        ("arm", "") => "v7",
-        ("amd64", "") => "v1",
-        _ => variant,
-    }
-}
-
-/// Reads a platform as BuildKit's clients write it: `linux/arm64`, `linux/arm/v7`.
+/// Reads a platform as BuildKit's clients write it: `linux/arm64`, `linux/arm/v7`, `arm64`. `linux` is
+/// the daemon's own, and none that is said.
 pub fn platform(text: &str) -> Option<Platform> {
-    let mut parts = text.trim().split('/');
-    let (os, architecture) = (parts.next()?, parts.next()?);
+    let text = text.trim().to_ascii_lowercase();
+    let mut parts = text.split('/');
+    let first = parts.next()?;
+    let (os, architecture) = match parts.next() {
+        Some(architecture) => (first, architecture),
+        // Of Linux, as all that inlay runs on.
+        None => ("linux", first),
+    };
+    let is_one_part = !text.contains('/');
     let variant = parts.next().unwrap_or_default();
     // An operating system may have its version with it: `windows(10.0.17763)/amd64`.
     let os = os.split_once('(').map_or(os, |(os, _)| os);
-    let is_one = !os.is_empty() && !architecture.is_empty() && parts.next().is_none();
-    let (architecture, variant) = match (architecture, variant) {
-        ("x86_64" | "x86-64", variant) => ("amd64", variant),
-        ("aarch64", variant) => ("arm64", variant),
-        ("armhf", _) => ("arm", "v7"),
-        ("armel", _) => ("arm", "v6"),
-        other => other,
-    };
+    let (architecture, variant) = usual(architecture, variant);
+    let is_one = !os.is_empty()
+        && !architecture.is_empty()
+        && parts.next().is_none()
+        && (!is_one_part || ARCHITECTURES.contains(&&*architecture));
     is_one.then(|| Platform {
         os: os.to_owned(),
-        architecture: architecture.to_owned(),
-        variant: variant.to_owned(),
+        architecture,
+        variant,
         ..Default::default()
     })
+}
+
+/// The architectures that may be named without a system, by Go's names.
+const ARCHITECTURES: [&str; 14] = [
+    "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64",
+    "ppc64le", "riscv64", "s390x", "wasm",
+];
+
+/// An architecture and its variant by their usual names, where they have several (as `normalizeArch`
+/// of containerd's `platforms` v1.0 has them).
+fn usual(architecture: &str, variant: &str) -> (String, String) {
+    let (architecture, variant) = (
+        architecture.to_ascii_lowercase(),
+        variant.to_ascii_lowercase(),
+    );
+    let (architecture, variant) = match (&*architecture, &*variant) {
+        ("i386", _) => ("386", ""),
+        ("x86_64" | "x86-64" | "amd64", "v1") => ("amd64", ""),
+        ("x86_64" | "x86-64", variant) => ("amd64", variant),
+        ("aarch64" | "arm64", "8" | "v8" | "v8.0") => ("arm64", ""),
+        ("aarch64" | "arm64", "9" | "9.0" | "v9.0") => ("arm64", "v9"),
+        ("aarch64", variant) => ("arm64", variant),
+        ("armhf", _) | ("arm", "" | "7") => ("arm", "v7"),
+        ("armel", _) | ("arm", "6") => ("arm", "v6"),
+        ("arm", "5") => ("arm", "v5"),
+        ("arm", "8") => ("arm", "v8"),
+        other => other,
+    };
+    (architecture.to_owned(), variant.to_owned())
 }
 
 #[cfg(test)]
@@ -178,6 +203,9 @@ mod tests {
             Document::read(both.as_bytes()),
             Err(ManifestError::Ambiguous)
         ));
+        let two = format!(r#"{{"config":{CONFIG},"layers":[],"Config":{CONFIG}}}"#);
+        let refusal = Document::read(two.as_bytes()).unwrap_err().to_string();
+        assert!(refusal.contains(r#""Config", which BuildKit reads as "config""#));
         assert!(matches!(Document::read(b"{}"), Err(ManifestError::Neither)));
         assert!(matches!(
             Document::read(b"[1"),
@@ -216,6 +244,8 @@ mod tests {
         let at = |n: usize| Some(format!("sha256:{n:064}"));
         assert_eq!(chosen(&all, "linux/amd64"), at(3));
         assert_eq!(chosen(&all, "linux/arm64"), at(2));
+        assert_eq!(chosen(&all, "arm64"), at(2));
+        assert_eq!(chosen(&all, "linux/arm/6"), at(1));
         assert_eq!(chosen(&all, "linux/arm/v6"), at(1));
         assert_eq!(chosen(&all, "linux/arm"), None);
         assert_eq!(chosen(&all, "windows/amd64"), None);
@@ -223,10 +253,25 @@ mod tests {
 
     #[test]
     fn platforms_are_read_as_clients_write_them() {
-        assert_eq!(platform("linux/x86_64").unwrap().architecture, "amd64");
-        assert_eq!(platform("windows(10.0.1)/amd64").unwrap().os, "windows");
-        assert_eq!(platform("linux/arm/v7").unwrap().variant, "v7");
-        for text in ["linux", "", "/amd64", "linux/arm/v7/x"] {
+        for (text, os, architecture, variant) in [
+            ("linux/x86_64", "linux", "amd64", ""),
+            ("windows(10.0.1)/amd64", "windows", "amd64", ""),
+            ("linux/arm/v7", "linux", "arm", "v7"),
+            ("linux/arm/7", "linux", "arm", "v7"),
+            ("linux/arm", "linux", "arm", "v7"),
+            ("linux/armel", "linux", "arm", "v6"),
+            ("linux/arm64/8", "linux", "arm64", ""),
+            ("Linux/AMD64", "linux", "amd64", ""),
+            ("linux/i386", "linux", "386", ""),
+            ("linux/amd64/v3", "linux", "amd64", "v3"),
+            (" aarch64 ", "linux", "arm64", ""),
+            ("riscv64", "linux", "riscv64", ""),
+        ] {
+            let read = platform(text).unwrap();
+            let read = (&*read.os, &*read.architecture, &*read.variant);
+            assert_eq!(read, (os, architecture, variant), "{text}");
+        }
+        for text in ["linux", "", "/amd64", "linux/", "linux/arm/v7/x"] {
             assert!(platform(text).is_none(), "{text}");
         }
     }

@@ -7,3 +7,5 @@ pub mod config;
 pub mod default;
 #[cfg(feature = "server")]
 pub mod manifest;
+#[cfg(feature = "server")]
+pub mod spelling;

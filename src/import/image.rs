@@ -4,31 +4,38 @@
 //! is to import can be written anew from it, so that it reads nothing that was not looked at. It
 //! knows no source of images, and no build.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use oci_spec::image::{Descriptor, ImageManifest};
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::image::config::{self, ConfigError};
+use crate::image::spelling;
 use crate::record::{Contradiction, Digest, DigestError, Limits, ParseError, RecordSet, base64};
 
 /// A layer that is not compressed, by its media types: its blob's digest is its diff ID.
-const UNCOMPRESSED: [&str; 3] = [
+const UNCOMPRESSED: [&str; 4] = [
     "application/vnd.oci.image.layer.v1.tar",
     "application/vnd.oci.image.layer.nondistributable.v1.tar",
     "application/vnd.docker.image.rootfs.diff.tar",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar",
 ];
 /// A layer that is compressed, by its media types.
-const COMPRESSED: [&str; 6] = [
+const COMPRESSED: [&str; 7] = [
     "application/vnd.oci.image.layer.v1.tar+gzip",
     "application/vnd.oci.image.layer.v1.tar+zstd",
     "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
     "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
     "application/vnd.docker.image.rootfs.diff.tar.gzip",
     "application/vnd.docker.image.rootfs.diff.tar.zstd",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
 ];
+/// The longest document of a cache that BuildKit imports (bytes; v0.34.2, `readBlob` there).
+pub const MAX_DOCUMENT: usize = 1 << 20;
+/// How many layers the results of all records may have together. BuildKit makes a list of its own for
+/// each result, even where they lie on one another, of some 600 bytes a layer.
+const MAX_STACKED: usize = 1 << 18;
 /// The annotation with a layer's diff ID.
 const DIFF_ID: &str = "containerd.io/uncompressed";
 /// What a config is in manifests that are written here.
@@ -42,7 +49,7 @@ pub enum ImageError {
     /// Its config cannot be read.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Its config does not say what layers it has.
+    /// Its config does not say what layers it has, or does not say it to all that read it.
     #[error("the image config: {0}")]
     Rootfs(serde_json::Error),
     /// Manifest and config are not of one image.
@@ -85,14 +92,6 @@ pub enum ImageError {
     /// The records cannot all be true.
     #[error("its records contradict each other: {0}")]
     Contradiction(#[from] Contradiction),
-    /// A name in the config is read by BuildKit as another one.
-    #[error("the image config has {name:?}, which BuildKit reads as {known:?}")]
-    Name {
-        /// As it stands there.
-        name: String,
-        /// What it is read as.
-        known: &'static str,
-    },
     /// What the records end in is not the image.
     #[error("its last record has {found} of {layers} layers")]
     End {
@@ -101,6 +100,9 @@ pub enum ImageError {
         /// How many the image has.
         layers: usize,
     },
+    /// BuildKit would need much memory for what the records name.
+    #[error("its records have results of {0} layers together, more than {MAX_STACKED}")]
+    Stacked(usize),
     /// BuildKit would make a loop of the records.
     #[error("of its records BuildKit would make a loop, and not survive it")]
     Loop,
@@ -130,23 +132,17 @@ struct History {
     created_by: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     empty_layer: Option<bool>,
-    #[serde(flatten, skip_serializing)]
-    more: BTreeMap<String, IgnoredAny>,
 }
 
 #[derive(Deserialize)]
 struct Config {
     rootfs: Rootfs,
     history: Option<Vec<History>>,
-    #[serde(flatten)]
-    more: BTreeMap<String, IgnoredAny>,
 }
 
 #[derive(Deserialize)]
 struct Rootfs {
     diff_ids: Option<Vec<String>>,
-    #[serde(flatten)]
-    more: BTreeMap<String, IgnoredAny>,
 }
 
 // === impl CachedImage ===
@@ -172,13 +168,9 @@ impl CachedImage {
         let Some(records) = cache else {
             return Ok(None);
         };
-        let Config {
-            rootfs,
-            history,
-            more,
-        } = serde_json::from_slice(config).map_err(ImageError::Rootfs)?;
-        unambiguous(&more, &["rootfs", "history", config::CACHE_KEY])?;
-        unambiguous(&rootfs.more, &["diff_ids"])?;
+        spelling::check(config, &spelling::CONFIG).map_err(ImageError::Rootfs)?;
+        let Config { rootfs, history } =
+            serde_json::from_slice(config).map_err(ImageError::Rootfs)?;
         let layers = manifest.layers().clone();
         let diff_ids = diff_ids(&layers, &rootfs.diff_ids.unwrap_or_default())?;
         let blobs = layers.iter().enumerate();
@@ -194,15 +186,17 @@ impl CachedImage {
                 layers: layers.len(),
             });
         }
+        let results = set.records().iter().flat_map(|record| &record.results);
+        let stacked = results.map(|result| result.len()).sum();
+        if stacked > MAX_STACKED {
+            return Err(ImageError::Stacked(stacked));
+        }
         if !set.survives_merging() {
             return Err(ImageError::Loop);
         }
         let known: HashMap<_, _> = blobs.iter().zip(&diff_ids).collect();
         set.set_diff_ids(|blob| known.get(blob).map(|id| (*id).clone()));
         let mut history = history.unwrap_or_default();
-        for entry in &history {
-            unambiguous(&entry.more, &["created", "created_by", "empty_layer"])?;
-        }
         let of_layers = history.iter().filter(|of| of.empty_layer != Some(true));
         let has_history = of_layers.count() == layers.len();
         if !has_history {
@@ -215,7 +209,7 @@ impl CachedImage {
             diff_ids,
             records,
             set,
-            is_importable: is_current && has_history,
+            is_importable: is_current && has_history && config.len() <= MAX_DOCUMENT,
         }))
     }
 
@@ -245,7 +239,7 @@ impl CachedImage {
     }
 
     /// Whether BuildKit can import its cache as the image stands. It does not look under the key that
-    /// was proposed first, and of an image whose history has fewer entries than the image has layers
+    /// was proposed first, reads no config of more than [`MAX_DOCUMENT`], and of an image whose history has fewer entries than the image has layers
     /// it panics (v0.34.2, `parseCreatedLayerInfo` in `cache/remotecache/import.go`).
     pub fn is_importable(&self) -> bool {
         self.is_importable
@@ -339,32 +333,6 @@ pub fn documents(images: &[CachedImage]) -> Vec<Vec<u8>> {
         }));
     }
     documents
-}
-
-/// That none of these names is read as a known one. Go folds the case of letters, and of two that
-/// are one then it takes the last.
-fn unambiguous(
-    names: &BTreeMap<String, IgnoredAny>,
-    known: &[&'static str],
-) -> Result<(), ImageError> {
-    let fold = |c: char| match c {
-        '\u{17f}' => 's',
-        '\u{212a}' => 'k',
-        c => c.to_ascii_lowercase(),
-    };
-    for name in names.keys() {
-        let folded: String = name.chars().map(fold).collect();
-        let read_as = known
-            .iter()
-            .find(|known| **known == folded && *known != name);
-        if let Some(known) = read_as {
-            return Err(ImageError::Name {
-                name: name.clone(),
-                known,
-            });
-        }
-    }
-    Ok(())
 }
 
 /// The records of a cache under the proposed key: an array of them, or a whole cache config, whose
@@ -485,17 +453,53 @@ mod tests {
         assert_eq!(again.encoded(), cache());
     }
 
+    fn refused_by_name(more: &str) -> bool {
+        let refusal = read(&config(more)).unwrap_err().to_string();
+        refusal.contains("which BuildKit reads as")
+    }
+
     #[test]
     fn names_that_go_reads_as_others_are_refused() {
         let cache = cache();
         for name in ["Moby.buildkit.cache.v0", "moby.build\u{212a}it.cache.v0"] {
             let more = format!(r#","{}":"{cache}","{name}":"{cache}""#, config::CACHE_KEY);
-            assert!(matches!(read(&config(&more)), Err(ImageError::Name { .. })));
+            assert!(refused_by_name(&more));
         }
         for more in [r#","Rootfs":{}"#, r#","history":[{"Empty_layer":true}]"#] {
             let more = format!(r#","{}":"{cache}"{more}"#, config::CACHE_KEY);
-            assert!(matches!(read(&config(&more)), Err(ImageError::Name { .. })));
+            assert!(refused_by_name(&more));
         }
+    }
+
+    /// Each result on its own is small, and BuildKit makes a list of each.
+    #[test]
+    fn results_are_counted_even_where_they_lie_on_one_another() {
+        let layers = 1024;
+        let mut manifest: serde_json::Value = serde_json::from_str(MANIFEST).unwrap();
+        let layer = manifest["layers"][0].clone();
+        manifest["layers"] = vec![layer; layers].into();
+        let manifest = serde_json::from_value(manifest).unwrap();
+        let id = Digest::of(b"layer").to_string();
+        let records = |count: usize| {
+            let records = (0..count).map(|number| {
+                let digest = Digest::of(&number.to_be_bytes());
+                format!(
+                    r#"{{"digest":"{digest}","layers":[{{"layer":{}}}]}}"#,
+                    layers - 1
+                )
+            });
+            let records = records.collect::<Vec<_>>().join(",");
+            let cache = base64::encode(format!("[{records}]").as_bytes());
+            let ids = vec![&id; layers];
+            format!(
+                r#"{{"rootfs":{{"diff_ids":{ids:?}}},"{}":"{cache}"}}"#,
+                config::CACHE_KEY
+            )
+        };
+        let read = |count| CachedImage::read(String::new(), &manifest, records(count).as_bytes());
+        let most = MAX_STACKED / layers;
+        assert!(read(most).is_ok());
+        assert!(matches!(read(most + 1), Err(ImageError::Stacked(_))));
     }
 
     #[test]

@@ -27,7 +27,7 @@ use tracing::{debug, info, warn};
 
 use self::credentials::OfSession;
 use self::entries::{Entry, Verdict};
-use self::image::CachedImage;
+use self::image::{CachedImage, MAX_DOCUMENT};
 use self::reading::{Found, ReadingError};
 use self::store::ImportStore;
 use crate::daemon::{Daemon, new_id};
@@ -326,6 +326,9 @@ impl Imports {
         let mut documents = HashMap::new();
         let mut root = String::new();
         for document in image::documents(images) {
+            if document.len() > MAX_DOCUMENT {
+                return Err(Refusal::Document(document.len()));
+            }
             root = Digest::of(&document).to_string();
             documents.insert(root.clone(), Bytes::from(document));
         }
@@ -372,6 +375,10 @@ enum Refusal {
     CacheExport,
     #[error("it has no inline cache")]
     NoCache,
+    #[error(
+        "its cache makes a document of {0} bytes, and BuildKit imports none above {MAX_DOCUMENT}"
+    )]
+    Document(usize),
     #[error("the build has no session over which inlay could serve it")]
     NoSession,
     #[error("a build may have {MAX_IMPORTS} imports")]
@@ -386,7 +393,7 @@ impl Refusal {
         match self {
             Self::Location(_) | Self::Patience(_) | Self::NoSession | Self::TooMany => true,
             Self::Reading(err) => err.is_of_source(),
-            Self::CacheExport | Self::NoCache => false,
+            Self::CacheExport | Self::NoCache | Self::Document(_) => false,
         }
     }
 

@@ -10,14 +10,14 @@ use thiserror::Error;
 use tokio::task::spawn_blocking;
 use tracing::debug;
 
-use super::image::{CachedImage, ImageError};
+use super::image::{CachedImage, ImageError, MAX_DOCUMENT};
 use crate::image::config;
 use crate::image::default::Platform;
 use crate::image::manifest::{self, Document, ManifestError};
 use crate::source::{Source, SourceError, fetch};
 
 /// The largest manifest or index: BuildKit imports no larger one.
-const MAX_MANIFEST: u64 = 1 << 20;
+const MAX_MANIFEST: u64 = MAX_DOCUMENT as u64;
 /// How many layers are looked for at a time.
 const LOOKS: usize = 8;
 

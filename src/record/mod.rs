@@ -28,3 +28,5 @@ pub use inline::{DecodeError, InlineCache, InlineRecord, InlineResult};
 pub use limits::Limits;
 pub use select::{Named, SelectError, select, select_expecting};
 pub use set::{Layer, LayerChain, Link, ParseError, Record, RecordSet};
+#[cfg(feature = "server")]
+pub(crate) use wire::is_same_to_go;

@@ -126,13 +126,13 @@ impl Name {
 
 /// Whether Go takes `text` for a field's name: the case is no matter, and two letters beyond ASCII
 /// have an ASCII one as their other case.
-fn is_same_to_go(name: &str, text: &str) -> bool {
-    let folded = text.chars().map(|c| match c {
+pub(crate) fn is_same_to_go(name: &str, text: &str) -> bool {
+    let fold = |c: char| match c {
         '\u{17f}' => 's',
         '\u{212a}' => 'k',
         c => c.to_ascii_lowercase(),
-    });
-    folded.eq(name.chars())
+    };
+    text.chars().map(fold).eq(name.chars().map(fold))
 }
 
 /// A JSON object whose absent fields are zero.

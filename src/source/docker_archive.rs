@@ -23,7 +23,7 @@ use super::{ByteStream, MAX_JSON, Source, SourceError, hashed, sha256, within};
 const BLOBS: &str = "blobs/sha256/";
 /// How many layers an image may have. Linux stacks fewer.
 const MAX_LAYERS: usize = 1024;
-/// How large a layer may be that has to be hashed for its digest. A build waits for that.
+/// How much may have to be hashed for the digests of layers, of one image. A build waits for that.
 const MAX_HASHED: u64 = 4 << 30;
 /// How much of a file is hashed at once.
 const CHUNK: u64 = 1 << 20;
@@ -94,6 +94,7 @@ impl DockerArchive {
         }
         let mut blobs = HashMap::from([(config_digest.clone(), config_file)]);
         let mut descriptors = Vec::new();
+        let mut hashes = Hashes::default();
         for (name, diff_id) in layers.iter().zip(rootfs.diff_ids) {
             let file = file(name)?;
             let media_type = compression(&file)?;
@@ -102,7 +103,7 @@ impl DockerArchive {
                     .parse()
                     .map_err(|err| malformed(format!("{name}: {err}")))?,
                 None if media_type == MediaType::ImageLayer => diff_id,
-                None => hash(&file)?,
+                None => hashes.of(name, &file)?,
             };
             descriptors.push(Descriptor::new(media_type, file.size(), digest.clone()));
             blobs.insert(digest, file);
@@ -172,13 +173,32 @@ fn compression(file: &Extent) -> Result<MediaType, SourceError> {
     })
 }
 
-fn hash(file: &Extent) -> Result<Digest, SourceError> {
-    if file.size() > MAX_HASHED {
-        return Err(SourceError::TooLarge {
-            what: file.what().to_owned(),
-            limit: MAX_HASHED,
-        });
+/// The digests of files that had to be read for them.
+#[derive(Default)]
+struct Hashes<'a> {
+    by_name: HashMap<&'a str, Digest>,
+    bytes: u64,
+}
+
+impl<'a> Hashes<'a> {
+    fn of(&mut self, name: &'a str, file: &Extent) -> Result<Digest, SourceError> {
+        if let Some(known) = self.by_name.get(name) {
+            return Ok(known.clone());
+        }
+        self.bytes = self.bytes.saturating_add(file.size());
+        if self.bytes > MAX_HASHED {
+            return Err(SourceError::TooLarge {
+                what: file.what().to_owned(),
+                limit: MAX_HASHED,
+            });
+        }
+        let digest = hash(file)?;
+        self.by_name.insert(name, digest.clone());
+        Ok(digest)
     }
+}
+
+fn hash(file: &Extent) -> Result<Digest, SourceError> {
     let mut hasher = Sha256::new();
     let mut at = 0;
     while at < file.size() {

@@ -89,15 +89,11 @@ pub fn reference(name: &str) -> Result<Reference, LocationError> {
         reference: name.to_owned(),
         reason,
     };
-    // The parser does not know IPv6 hosts: give it the rest, on a host of its own.
-    let Some((host, rest)) = name.strip_prefix('[').and_then(|rest| {
-        let end = rest.find('/')?;
-        Some((&name[..=end], &rest[end..]))
-    }) else {
+    let Some((host, rest)) = unknown_host(name) else {
         return name.parse().map_err(|err| wrong(format!("{err}")));
     };
-    if !is_ipv6(host) {
-        return Err(wrong(format!("{host} is no IPv6 address")));
+    if !is_ipv6(host) && !is_label(host) {
+        return Err(wrong(format!("{host} is no host and no IPv6 address")));
     }
     let parsed: Reference = format!("localhost{rest}")
         .parse()
@@ -113,6 +109,22 @@ pub fn reference(name: &str) -> Result<Reference, LocationError> {
             Reference::with_tag(host, repository, tag)
         }
     })
+}
+
+/// The host that the parser does not take for one, and the rest: an IPv6 address, or a single word
+/// with capitals, which no repository has.
+fn unknown_host(name: &str) -> Option<(&str, &str)> {
+    let (host, _) = name.split_once('/')?;
+    let is_known = host.contains(['.', ':']) || !host.contains(|c: char| c.is_ascii_uppercase());
+    (host.starts_with('[') || !is_known).then(|| name.split_at(host.len()))
+}
+
+/// A single word of a host's name.
+fn is_label(host: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_alphanumeric();
+    host.starts_with(is_word)
+        && host.ends_with(is_word)
+        && host.chars().all(|c| is_word(c) || c == '-')
 }
 
 /// `[ADDRESS]` or `[ADDRESS]:PORT`.
@@ -232,6 +244,8 @@ mod tests {
             ("registry.example/a/b:1", "registry.example/a/b:1"),
             ("[::1]:5000/app:1", "[::1]:5000/app:1"),
             ("docker://[::1]/app", "[::1]/app:latest"),
+            ("MyHost/app:1", "MyHost/app:1"),
+            ("MyHost:5000/app", "MyHost:5000/app:latest"),
             // A name like a transport, made plain.
             ("docker://oci:1", "docker.io/library/oci:1"),
         ] {
@@ -282,6 +296,7 @@ mod tests {
             ("docker:app", "docker://NAME"),
             ("docker://", "is no image name"),
             ("[::g]/app", "no IPv6 address"),
+            ("My_Host/app", "no host"),
             ("[::1]", "is no image name"),
             ("containerd:", "it is empty"),
             ("oci:images/app", "an absolute path"),

@@ -448,7 +448,18 @@ impl Source for Registry {
         let digest = descriptor.digest();
         let what = self.blob(digest);
         let path = format!("blobs/{digest}");
-        let response = self.ask(Method::HEAD, &path, None, &what).await?;
+        let response = match self.ask(Method::HEAD, &path, None, &what).await {
+            // One that stands for another registry may not have the blob yet, and get it once it is
+            // read.
+            Err(SourceError::Missing(_)) => {
+                let start = 0..1;
+                return self
+                    .ask(Method::GET, &path, Some(&start), &what)
+                    .await
+                    .map(drop);
+            }
+            looked => looked?,
+        };
         let length = response.headers().get(CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
         has_size(descriptor, length)
