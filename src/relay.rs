@@ -40,17 +40,21 @@ pub enum BodyError {
 /// A body on its way, in either direction.
 pub type Body = UnsyncBoxBody<Bytes, BodyError>;
 
-/// What HTTP/2 holds back of one call, and of all calls of a connection, until it is taken (bytes).
-/// It bounds the memory that a slow reader costs, and is above what a fast local socket has in
-/// flight.
+/// What HTTP/2 holds back of one call until it is taken (bytes). It bounds the memory that a slow reader
+/// costs, and is above what a fast local socket has in flight: below this, a client that sends a large
+/// context waits for its window more often than for anything else.
 pub const STREAM_WINDOW: u32 = 1 << 20;
-/// See [`STREAM_WINDOW`].
-pub const CONNECTION_WINDOW: u32 = 4 << 20;
+/// And of all calls of a connection: as long as fewer than 64 wait for who reads them, they hold up no
+/// other. Of frames that hold a few bytes each, as steps of a build and terminals make them, h2 bears
+/// half as many bytes before it takes them for an attack.
+pub const CONNECTION_WINDOW: u32 = 64 * STREAM_WINDOW;
 /// The largest header list: that of gRPC's Go implementation, since errors carry whole sources in
-/// trailers.
+/// trailers. h2 takes as many frames of headers as make up this length if all are of the largest size
+/// that it was told of: no larger one than gRPC's 16 KiB, or the last of its frames are too many.
 pub const MAX_HEADER_LIST: u32 = 16 << 20;
-/// The largest frame of data (bytes).
-pub const MAX_FRAME: u32 = 64 << 10;
+/// How many calls may be given up before they are looked at: a build that is canceled gives up all of
+/// its calls in a moment.
+pub const MAX_EARLY_RESETS: usize = 1024;
 /// What is read at once from a connection (bytes): no more than stays in a processor's own cache until
 /// it is written.
 const READ_AHEAD: usize = 64 << 10;

@@ -191,10 +191,10 @@ fn a_failing_step_fails_in_the_same_words() {
     let mut buildkitd = Buildkitd::start();
     let inlay = Inlay::start(&buildkitd, &[]);
     let project = project();
-    project.write(
-        "Dockerfile",
-        "FROM scratch\nADD rootfs.tar /\nRUN echo before; exit 7\n",
-    );
+    // The error carries all of it.
+    let mut dockerfile = "FROM scratch\nADD rootfs.tar /\nRUN echo before; exit 7\n".to_owned();
+    dockerfile.push_str(&"# A comment of fifty bytes, with the end of the line\n".repeat(500));
+    project.write("Dockerfile", &dockerfile);
     let solves = [
         Direct::frontend("", &project),
         Direct::definition("", &project).command("echo before; exit 7"),

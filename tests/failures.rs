@@ -122,25 +122,25 @@ fn failed_steps(output: &BuildOutput) -> Vec<(&str, &str, &str)> {
 fn a_failing_step_is_told_as_without_inlay_and_runs_once() {
     let mut setup = Setup::start();
     let project = project();
-    project.write(
-        "Dockerfile",
-        "FROM scratch\nADD rootfs.tar /\nRUN echo before; exit 7\n",
-    );
-    let through = setup.build(&project).run_err();
-    assert_eq!(
-        setup.buildkitd.executed().len(),
-        1,
-        "{:?}",
-        setup.buildkitd.executed()
-    );
-    setup.buildkitd.wipe();
-    let plain = setup.build(&project).addr(setup.buildkitd.addr()).run_err();
-    assert!(plain.message().contains("exit code: 7"), "{plain}");
-    assert_eq!(through.message(), plain.message());
-    assert_eq!(through.status.code(), plain.status.code());
-    assert_eq!(failed_steps(&through), failed_steps(&plain));
-    assert_eq!(failed_steps(&plain).len(), 1, "{plain}");
-    assert_eq!(through.warnings, plain.warnings);
+    // The error carries the whole Dockerfile.
+    for (builds, lines) in [(1, 0), (3, 500), (5, 100_000)] {
+        let mut dockerfile = "FROM scratch\nADD rootfs.tar /\nRUN echo before; exit 7\n".to_owned();
+        dockerfile
+            .push_str(&"# A comment of fifty bytes, with the end of the line\n".repeat(lines));
+        project.write("Dockerfile", &dockerfile);
+        let through = setup.build(&project).run_err();
+        let executed = setup.buildkitd.executed();
+        assert_eq!(executed.len(), builds, "{executed:?}");
+        setup.buildkitd.wipe();
+        let plain = setup.build(&project).addr(setup.buildkitd.addr()).run_err();
+        setup.buildkitd.wipe();
+        assert!(plain.message().contains("exit code: 7"), "{plain}");
+        assert_eq!(through.message(), plain.message());
+        assert_eq!(through.status.code(), plain.status.code());
+        assert_eq!(failed_steps(&through), failed_steps(&plain));
+        assert_eq!(failed_steps(&plain).len(), 1, "{plain}");
+        assert_eq!(through.warnings, plain.warnings);
+    }
     setup.assert_works(&project);
 }
 

@@ -25,7 +25,7 @@ use crate::export::Exporter;
 use crate::import::Importer;
 use crate::plan::Tasks;
 use crate::relay::{
-    self, Body, CONNECTION_WINDOW, MAX_FRAME, MAX_HEADER_LIST, STREAM_WINDOW, from_incoming,
+    self, Body, CONNECTION_WINDOW, MAX_EARLY_RESETS, MAX_HEADER_LIST, STREAM_WINDOW, from_incoming,
 };
 
 /// How long a client without calls may take to leave when it is told to.
@@ -60,9 +60,9 @@ pub async fn serve(stream: Box<dyn Stream>, connection: Connection, stop: Cancel
             .auto_date_header(false) // the daemon's headers, and no others
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_frame_size(MAX_FRAME)
             .max_header_list_size(MAX_HEADER_LIST)
             .max_concurrent_streams(None)
+            .max_pending_accept_reset_streams(MAX_EARLY_RESETS)
             .serve_connection(TokioIo::new(relay::accepted(stream)), calls)
     );
     let mut idle = pin!(async {

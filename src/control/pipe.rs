@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::address::DaemonAddress;
 use crate::daemon::{ConnectError, connect};
-use crate::relay::{self, Body, CONNECTION_WINDOW, MAX_FRAME, MAX_HEADER_LIST, STREAM_WINDOW};
+use crate::relay::{self, Body, CONNECTION_WINDOW, MAX_HEADER_LIST, STREAM_WINDOW};
 
 /// Why a call got no answer from the daemon.
 #[derive(Debug, Error)]
@@ -67,7 +67,6 @@ impl Upstream {
         let (requests, connection) = http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_frame_size(MAX_FRAME)
             .max_header_list_size(MAX_HEADER_LIST)
             .handshake(TokioIo::new(relay::connected(stream)))
             .await

@@ -21,6 +21,7 @@ use crate::address::DaemonAddress;
 use crate::proto::control::control_client::ControlClient;
 use crate::proto::control::{CacheOptions, CacheOptionsEntry, SolveRequest};
 use crate::proto::gateway::llb_bridge_client::LlbBridgeClient;
+use crate::relay::MAX_HEADER_LIST;
 
 /// What a message from the daemon may have at most: the limit of BuildKit's own clients.
 const MAX_MESSAGE: usize = 16 << 20;
@@ -58,9 +59,11 @@ impl Daemon {
                 async move { connect(&address).await.map(TokioIo::new) }
             })
         };
-        // The connector does not look at the name.
-        let channel =
-            Endpoint::from_static("http://localhost").connect_with_connector_lazy(connector);
+        // The connector does not look at the name. An error whose headers do not fit comes without
+        // a word of what it is.
+        let channel = Endpoint::from_static("http://localhost")
+            .http2_max_header_list_size(MAX_HEADER_LIST)
+            .connect_with_connector_lazy(connector);
         Self {
             address,
             channel,

@@ -25,7 +25,10 @@ use tracing::debug;
 use super::byte_stream::{End, Reader, Writer, messages};
 use super::content::{Content, STORE_HEADER, Store};
 use crate::proto::content::content_server::ContentServer;
-use crate::relay::{self, Body, BodyError, HeldPings, MAX_FRAME, MAX_HEADER_LIST, from_incoming};
+use crate::relay::{
+    self, Body, BodyError, CONNECTION_WINDOW, HeldPings, MAX_EARLY_RESETS, MAX_HEADER_LIST,
+    STREAM_WINDOW, from_incoming,
+};
 
 pub(super) const ID_HEADER: &str = "x-docker-expose-session-uuid";
 /// Once for each method that the session has.
@@ -39,15 +42,6 @@ const METHODS: [&str; 2] = [
 const CONTENT: &str = "/containerd.services.content.v1.Content/";
 /// How long a session may be waited for: a client opens it beside its solve.
 const MAX_WAIT: Duration = Duration::from_secs(5);
-/// What is held back of one call within (bytes): below this, a client that sends a large context waits
-/// for its window more often than for anything else.
-const STREAM_WINDOW: u32 = 1 << 20;
-/// And of all of them: as long as fewer than 64 calls wait for who reads them, they hold up no other.
-const CONNECTION_WINDOW: u32 = 64 * STREAM_WINDOW;
-
-/// How many calls the daemon may give up before they are looked at: a build that is canceled gives
-/// up all of its calls in a moment.
-const MAX_EARLY_RESETS: usize = 1024;
 
 /// The sessions of clients in flight, by their ids.
 #[derive(Debug, Clone, Default)]
@@ -311,7 +305,6 @@ impl Opening {
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_frame_size(MAX_FRAME)
             .max_header_list_size(MAX_HEADER_LIST)
             .handshake(TokioIo::new(with_client))
             .await;
@@ -334,7 +327,6 @@ impl Opening {
                     .auto_date_header(false) // the client's headers, and no others
                     .initial_stream_window_size(STREAM_WINDOW)
                     .initial_connection_window_size(CONNECTION_WINDOW)
-                    .max_frame_size(MAX_FRAME)
                     .max_header_list_size(MAX_HEADER_LIST)
                     .max_concurrent_streams(None)
                     .max_pending_accept_reset_streams(MAX_EARLY_RESETS)
