@@ -325,3 +325,61 @@ fn a_build_that_asks_for_no_inline_cache_is_untouched() {
         "BuildKit's own"
     );
 }
+
+/// A server that ends each connection as soon as it has answered one call.
+async fn answer_and_leave(listener: tokio::net::UnixListener) {
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        tokio::spawn(async move {
+            let answered = std::sync::Arc::new(tokio::sync::Notify::new());
+            let notify = std::sync::Arc::clone(&answered);
+            let service = hyper::service::service_fn(move |_| {
+                notify.notify_one();
+                async {
+                    let message = Health { status: 1 }.encode_to_vec();
+                    let mut data = vec![0, 0, 0, 0, message.len() as u8];
+                    data.extend(message);
+                    let mut trailers = http::HeaderMap::new();
+                    trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+                    let frames = [
+                        hyper::body::Frame::data(Bytes::from(data)),
+                        hyper::body::Frame::trailers(trailers),
+                    ];
+                    let frames = frames.map(Ok::<_, std::convert::Infallible>);
+                    let body = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
+                    http::Response::builder()
+                        .header("content-type", "application/grpc")
+                        .body(body)
+                }
+            });
+            let executor = hyper_util::rt::TokioExecutor::new();
+            let mut served = std::pin::pin!(
+                hyper::server::conn::http2::Builder::new(executor)
+                    .serve_connection(TokioIo::new(stream), service)
+            );
+            tokio::select! {
+                _ = served.as_mut() => return,
+                () = answered.notified() => served.as_mut().graceful_shutdown(),
+            }
+            let _ = served.await;
+        });
+    }
+}
+
+#[test]
+fn what_a_daemon_answers_last_reaches_the_client() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("buildkitd.sock");
+    block_on(async {
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        tokio::spawn(answer_and_leave(listener));
+        let addr = format!("unix://{}", socket.display());
+        let inlay = tokio::task::spawn_blocking(move || Inlay::in_front_of(&addr, &[]));
+        let inlay = inlay.await.unwrap();
+        for round in 0..50 {
+            let answer = call(connect(&inlay.addr()).await, "/any.Service/Method").await;
+            let answer = answer.unwrap_or_else(|err| panic!("round {round}: {err}"));
+            assert_eq!(answer.get_ref().status, 1);
+        }
+    });
+}

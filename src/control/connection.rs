@@ -12,7 +12,7 @@ use hyper::server::conn::http2;
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tracing::debug;
@@ -30,6 +30,8 @@ use crate::relay::{
 
 /// How long a client without calls may take to leave when it is told to.
 const MAX_GOODBYE: Duration = Duration::from_secs(1);
+/// How long what the daemon said last may take to the client: it is in this process already.
+const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// What all connections share.
 #[derive(Debug, Clone)]
@@ -78,8 +80,12 @@ pub async fn serve(stream: Box<dyn Stream>, connection: Connection, stop: Cancel
                 }
                 return;
             }
-            // As if there were nothing between: the client sees its connection break.
-            () = upstream.lost() => return,
+            // As if there were nothing between: the client sees what was said before, and its connection
+            // break.
+            () = upstream.lost() => {
+                let _ = timeout(LAST_WORDS, served).await;
+                return;
+            }
             () = idle.as_mut(), if !stopping => {
                 stopping = true;
                 served.as_mut().graceful_shutdown();
