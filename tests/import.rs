@@ -572,3 +572,31 @@ fn for_a_client_without_a_gateway() {
         assert_eq!(stand.buildkitd.executed().len(), ran);
     }
 }
+
+/// Two builds in one session, each with its import: what is offered for one is in nobody's way.
+#[test]
+fn for_builds_that_share_a_session() {
+    let mut stand = Stand::start();
+    stand.inlay = Inlay::start(&stand.buildkitd, &["--registry-imports=inlay"]);
+    let project = Project::new().base().file("file", "some text\n");
+    let name = stand.registry.image("demo:1");
+    Direct::definition(stand.inlay.addr(), &project)
+        .command("head -c 16 /dev/urandom >/random")
+        .push(&name)
+        .export_cache("type=inline")
+        .run_ok();
+    let ran = stand.buildkitd.executed().len();
+    assert_eq!(ran, 1);
+    stand.buildkitd.wipe();
+    let built = Direct::twice(stand.inlay.addr(), &project)
+        .command("head -c 16 /dev/urandom >/random")
+        .import_cache(&format!("type=inline,ref={name}"))
+        .push(&stand.registry.image("demo:2"))
+        .run_ok();
+    assert_imported(&built, &name);
+    assert_eq!(stand.buildkitd.executed().len(), ran, "{built}");
+    assert_eq!(
+        stand.registry.layers("demo:1", None),
+        stand.registry.layers("demo:2", None)
+    );
+}

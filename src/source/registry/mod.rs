@@ -5,6 +5,7 @@
 //! protocol is two kinds of GET, and a HEAD.
 
 mod login;
+mod rests;
 
 use std::error::Error as _;
 use std::net::IpAddr;
@@ -27,6 +28,7 @@ use super::{
     ByteStream, Credentials, Source, SourceError, exactly, has_size, sha256, verify, within,
 };
 use login::Challenge;
+use rests::Rests;
 
 /// What a manifest may be.
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
@@ -66,6 +68,8 @@ pub struct Registry {
     credentials: Arc<dyn Credentials>,
     /// What a request carries, once the registry has wanted it.
     authorization: Mutex<Option<Authorization>>,
+    /// Of blobs that come whole.
+    rests: Rests,
 }
 
 /// What a request carries to be let in.
@@ -252,6 +256,7 @@ impl Registry {
             base,
             credentials,
             authorization: Mutex::default(),
+            rests: Rests::default(),
             reference,
         })
     }
@@ -395,20 +400,28 @@ impl Source for Registry {
             return Ok(stream::empty().boxed());
         }
         let digest = descriptor.digest();
+        let what = self.blob(digest);
+        let length = range.end - range.start;
+        let part = |from, all| {
+            let part = self
+                .rests
+                .part(digest, descriptor.size(), range.clone(), from, all);
+            exactly(length, what.clone(), part)
+        };
+        if let Some(rest) = self.rests.take(digest, range.start).await {
+            return Ok(part(range.start, rest));
+        }
         let kind = match descriptor.media_type() {
             MediaType::ImageIndex | MediaType::ImageManifest => "manifests",
             MediaType::Other(kind) if MANIFESTS.split(", ").any(|one| one == kind) => "manifests",
             _ => "blobs",
         };
-        let what = self.blob(digest);
         let partial = (range != (0..descriptor.size())).then_some(&range);
         let response = self
             .ask(Method::GET, &format!("{kind}/{digest}"), partial, &what)
             .await?;
-        let length = range.end - range.start;
-        // Who does not know ranges sends all.
-        let mut skip = range.start;
-        if response.status() == StatusCode::PARTIAL_CONTENT {
+        let is_partial = response.status() == StatusCode::PARTIAL_CONTENT;
+        if is_partial {
             let got = response.headers().get(CONTENT_RANGE);
             let got = got.and_then(|got| got.to_str().ok()).unwrap_or_default();
             let wanted = format!("bytes {}-{}/", range.start, range.end - 1);
@@ -418,9 +431,7 @@ impl Source for Registry {
                     reason: format!("{} sends {got:?} for {wanted:?}", self.host),
                 });
             }
-            skip = 0;
         }
-        let all = response.status() != StatusCode::PARTIAL_CONTENT;
         let called = what.clone();
         let chunks = response
             .bytes_stream()
@@ -428,20 +439,11 @@ impl Source for Registry {
                 what: called.clone(),
                 reason: causes(&err),
             });
-        if !all {
-            return Ok(exactly(length, what, chunks.boxed()));
-        }
-        let mut left = length;
-        let part = chunks.try_filter_map(move |mut chunk| {
-            let skipped = skip.min(chunk.len() as u64);
-            skip -= skipped;
-            // Both within the chunk's length.
-            let mut chunk = chunk.split_off(skipped as usize);
-            chunk.truncate(left.min(chunk.len() as u64) as usize);
-            left -= chunk.len() as u64;
-            std::future::ready(Ok((!chunk.is_empty()).then_some(chunk)))
-        });
-        Ok(exactly(length, what, part.boxed()))
+        Ok(match is_partial {
+            true => exactly(length, what, chunks.boxed()),
+            // Who does not know ranges sends all.
+            false => part(0, chunks.boxed()),
+        })
     }
 
     async fn look(&self, descriptor: &Descriptor) -> Result<(), SourceError> {
