@@ -1,10 +1,10 @@
 //! The JSON of a cache config and of inline records: fields, defaults and counts.
 //!
 //! The format is BuildKit's (`cache/remotecache/v1/types`), read as Go reads it: unknown fields
-//! are skipped, the case of a field's name is no matter, an absent field and `null` are both the
-//! zero value, and of a field that comes twice the last counts. Some of Go's liberties are not
-//! taken: text must be Unicode, `-0` is no integer, and a list that comes twice is not read into
-//! what the first left behind. Numbers are not yet checked against anything here; that is
+//! are skipped, the case of a field's name is no matter, and an absent field and `null` are both
+//! the zero value. Some of Go's liberties are not taken: text must be Unicode, `-0` is no integer,
+//! and no field may come twice. Go reads the second list into what the first left behind, so that
+//! links could hide there from who checks them. Numbers are not yet checked against anything here; that is
 //! [`set`](super::set)'s part. What is done here is to count, so that an oversized array is
 //! refused before it is held.
 //!
@@ -84,7 +84,7 @@ pub(super) fn records<'a>(json: &'a [u8], limits: &Limits) -> Result<Vec<Record<
 // === the fields of each object ===
 
 /// The name of a field, as far as it is one of ours.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Name {
     Layers,
     Records,
@@ -410,7 +410,15 @@ impl<'de, T: Fields<'de>> Visitor<'de> for Object<'_, T> {
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<T, M::Error> {
         let mut object = T::default();
+        let mut seen = 0_u16;
         while let Some(name) = map.next_key::<Name>()? {
+            let bit = 1 << name as u16;
+            if name != Name::Other && seen & bit != 0 {
+                let named = Name::ALL.iter().find(|(_, known)| *known == name);
+                let text = named.map_or("", |(text, _)| text);
+                return Err(M::Error::custom(format_args!("{text:?} comes twice")));
+            }
+            seen |= bit;
             if !object.read(name, &mut map, self.budget)? {
                 map.next_value::<IgnoredAny>()?;
             }

@@ -26,6 +26,8 @@ pub enum Difference {
     MinusZero,
     /// Go puts U+FFFD for what is not Unicode, and we refuse.
     NotUnicode,
+    /// Of a field that comes twice the last counts for Go, or a mix of both, and we refuse.
+    Twice,
 }
 
 impl Difference {
@@ -63,6 +65,7 @@ impl Difference {
                     ParseError::Json(_) => match case.textual? {
                         Textual::MinusZero => Some(Self::MinusZero),
                         Textual::NotUnicode => Some(Self::NotUnicode),
+                        Textual::Twice => Some(Self::Twice),
                         _ => None,
                     },
                     _ => None,

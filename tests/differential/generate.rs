@@ -17,7 +17,7 @@ pub enum Textual {
     MinusZero,
     /// Text that is not UTF-8, or half a surrogate pair, for which Go reads U+FFFD.
     NotUnicode,
-    /// A field twice, of which the second counts.
+    /// A field twice, of which the second counts for Go.
     Twice,
     /// A field's name that is ours but for the case of a letter, which is no matter.
     Case,

@@ -110,15 +110,27 @@ fn the_edges_are_where_we_say() {
         (
             twice(r#""records":null"#),
             true,
-            true,
-            "a list twice: the last counts",
+            false,
+            "a list twice: the last counts for Go",
         ),
         (
             // Go reads into the record that was there, which so keeps its digest.
             twice(r#""records":[{}]"#),
             true,
             false,
-            "a list twice: Go reads a mix of both, we the last",
+            "a list twice: Go reads a mix of both",
+        ),
+        (
+            // The second record is linked to itself by Go's reading, and by that of the last alone to
+            // the first.
+            format!(
+                r#"{{"records":[{{{}}},{{{},"inputs":[[{{"link":1}}]],"inputs":[[{{}}]]}}]}}"#,
+                digest(1),
+                digest(2)
+            ),
+            false,
+            false,
+            "a loop in what the first of two lists left behind",
         ),
     ] {
         let shown: String = text.chars().take(80).collect();

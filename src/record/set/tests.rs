@@ -386,6 +386,28 @@ fn the_case_of_a_fields_name_is_no_matter() {
     assert_eq!(error, "record 0: the digest is absent");
 }
 
+/// Go reads the second list into what the first left behind, so that a link that is left out there is
+/// the first one's.
+#[test]
+fn a_field_that_comes_twice_is_refused() {
+    for (twice, name) in [
+        (r#""inputs":[[{"link":1}]],"inputs":[[{}]]"#, "inputs"),
+        (r#""inputs":[[{"link":0}]],"Inputs":[[{}]]"#, "inputs"),
+        (r#""inputs":[[{"link":1,"link":null}]]"#, "link"),
+        (r#""layers":null,"layers":[]"#, "layers"),
+    ] {
+        let text = format!(r#"{{"records":[{{"digest":@1}},{{"digest":@2,{twice}}}]}}"#);
+        let error = parse(&text).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("{name:?} comes twice")),
+            "{text}: {error}"
+        );
+    }
+    // What is read by nobody may.
+    let text = r#"{"x":1,"x":2,"records":[{"digest":@1,"y":[],"y":{}}]}"#;
+    assert_eq!(parse(text).unwrap().records().len(), 1);
+}
+
 /// A root, a record that is made of it, and what an export of these has beside them; settled.
 fn settled(finals: &[&str]) -> RecordSet {
     let finals = finals.join(",");
