@@ -18,7 +18,9 @@ use http::{HeaderMap, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
-use hyper::client::conn::http2::SendRequest;
+use hyper::client::conn::http2::{self as client_http2, SendRequest};
+use hyper::server::conn::http2 as server_http2;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use thiserror::Error;
 use tokio::io::{AsyncRead, BufReader};
 
@@ -43,18 +45,18 @@ pub type Body = UnsyncBoxBody<Bytes, BodyError>;
 /// What HTTP/2 holds back of one call until it is taken (bytes). It bounds the memory that a slow reader
 /// costs, and is above what a fast local socket has in flight: below this, a client that sends a large
 /// context waits for its window more often than for anything else.
-pub const STREAM_WINDOW: u32 = 1 << 20;
+const STREAM_WINDOW: u32 = 1 << 20;
 /// And of all calls of a connection: as long as fewer than 64 wait for who reads them, they hold up no
 /// other. Of frames that hold a few bytes each, as steps of a build and terminals make them, h2 bears
 /// half as many bytes before it takes them for an attack.
-pub const CONNECTION_WINDOW: u32 = 64 * STREAM_WINDOW;
+const CONNECTION_WINDOW: u32 = 64 * STREAM_WINDOW;
 /// The largest header list: that of gRPC's Go implementation, since errors carry whole sources in
 /// trailers. h2 takes as many frames of headers as make up this length if all are of the largest size
 /// that it was told of: no larger one than gRPC's 16 KiB, or the last of its frames are too many.
 pub const MAX_HEADER_LIST: u32 = 16 << 20;
 /// How many calls may be given up before they are looked at: a build that is canceled gives up all of
 /// its calls in a moment.
-pub const MAX_EARLY_RESETS: usize = 1024;
+const MAX_EARLY_RESETS: usize = 1024;
 /// What is read at once from a connection (bytes): no more than stays in a processor's own cache until
 /// it is written.
 const READ_AHEAD: usize = 64 << 10;
@@ -75,6 +77,31 @@ pub fn connected<S: AsyncRead>(stream: S) -> Socket<S> {
 
 fn read_ahead<S: AsyncRead>(stream: S) -> BufReader<S> {
     BufReader::with_capacity(READ_AHEAD, stream)
+}
+
+/// HTTP/2 as a client speaks it to a server whose calls are handed on.
+pub fn client() -> client_http2::Builder<TokioExecutor> {
+    let mut client = client_http2::Builder::new(TokioExecutor::new());
+    client
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(MAX_HEADER_LIST);
+    client
+}
+
+/// HTTP/2 as a server speaks it to a client whose calls are handed on.
+pub fn server() -> server_http2::Builder<TokioExecutor> {
+    let mut server = server_http2::Builder::new(TokioExecutor::new());
+    server
+        .timer(TokioTimer::new())
+        .auto_date_header(false) // the headers of who answers, and no others
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .max_concurrent_streams(None)
+        .max_pending_accept_reset_streams(MAX_EARLY_RESETS);
+    server
 }
 
 /// Hands a call on and returns its answer, whose body is still on its way. Where the connection

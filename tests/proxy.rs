@@ -4,17 +4,23 @@
 mod support;
 
 use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response};
+use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use inlay::proto::control::control_client::ControlClient;
 use inlay::proto::control::{BytesMessage, SolveRequest};
 use inlay::proto::pb;
+use inlay::relay;
 use prost::Message as _;
 use serde_json::Value;
 use support::{Buildctl, Buildkitd, INLINE_CACHE_KEY, Inlay, Project, Registry};
-use tokio::net::UnixStream;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::{Channel, Endpoint};
@@ -327,36 +333,26 @@ fn a_build_that_asks_for_no_inline_cache_is_untouched() {
 }
 
 /// A server that ends each connection as soon as it has answered one call.
-async fn answer_and_leave(listener: tokio::net::UnixListener) {
+async fn answer_and_leave(listener: UnixListener) {
     loop {
         let (stream, _) = listener.accept().await.unwrap();
         tokio::spawn(async move {
-            let answered = std::sync::Arc::new(tokio::sync::Notify::new());
-            let notify = std::sync::Arc::clone(&answered);
-            let service = hyper::service::service_fn(move |_| {
+            let answered = Arc::new(Notify::new());
+            let notify = Arc::clone(&answered);
+            let service = service_fn(move |_| {
                 notify.notify_one();
                 async {
                     let message = Health { status: 1 }.encode_to_vec();
                     let mut data = vec![0, 0, 0, 0, message.len() as u8];
                     data.extend(message);
-                    let mut trailers = http::HeaderMap::new();
-                    trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
-                    let frames = [
-                        hyper::body::Frame::data(Bytes::from(data)),
-                        hyper::body::Frame::trailers(trailers),
-                    ];
-                    let frames = frames.map(Ok::<_, std::convert::Infallible>);
-                    let body = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
-                    http::Response::builder()
+                    let mut trailers = HeaderMap::new();
+                    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+                    Response::builder()
                         .header("content-type", "application/grpc")
-                        .body(body)
+                        .body(relay::from_parts(data.into(), Some(trailers)))
                 }
             });
-            let executor = hyper_util::rt::TokioExecutor::new();
-            let mut served = std::pin::pin!(
-                hyper::server::conn::http2::Builder::new(executor)
-                    .serve_connection(TokioIo::new(stream), service)
-            );
+            let mut served = pin!(relay::server().serve_connection(TokioIo::new(stream), service));
             tokio::select! {
                 _ = served.as_mut() => return,
                 () = answered.notified() => served.as_mut().graceful_shutdown(),
@@ -371,7 +367,7 @@ fn what_a_daemon_answers_last_reaches_the_client() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("buildkitd.sock");
     block_on(async {
-        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let listener = UnixListener::bind(&socket).unwrap();
         tokio::spawn(answer_and_leave(listener));
         let addr = format!("unix://{}", socket.display());
         let inlay = tokio::task::spawn_blocking(move || Inlay::in_front_of(&addr, &[]));

@@ -8,9 +8,8 @@ use std::time::Duration;
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use hyper::server::conn::http2;
 use hyper::service::Service;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -24,9 +23,7 @@ use crate::daemon::Stream;
 use crate::export::Exporter;
 use crate::import::Importer;
 use crate::plan::Tasks;
-use crate::relay::{
-    self, Body, CONNECTION_WINDOW, MAX_EARLY_RESETS, MAX_HEADER_LIST, STREAM_WINDOW, from_incoming,
-};
+use crate::relay::{self, Body, from_incoming};
 
 /// How long a client without calls may take to leave when it is told to.
 const MAX_GOODBYE: Duration = Duration::from_secs(1);
@@ -56,17 +53,8 @@ pub async fn serve(stream: Box<dyn Stream>, connection: Connection, stop: Cancel
         upstream: Arc::clone(&upstream),
         in_flight: Arc::clone(&in_flight),
     };
-    let mut served = pin!(
-        http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .auto_date_header(false) // the daemon's headers, and no others
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_header_list_size(MAX_HEADER_LIST)
-            .max_concurrent_streams(None)
-            .max_pending_accept_reset_streams(MAX_EARLY_RESETS)
-            .serve_connection(TokioIo::new(relay::accepted(stream)), calls)
-    );
+    let mut served =
+        pin!(relay::server().serve_connection(TokioIo::new(relay::accepted(stream)), calls));
     let mut idle = pin!(async {
         stop.cancelled().await;
         in_flight.none().await;

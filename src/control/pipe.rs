@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use http::{Request, Response};
-use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::address::DaemonAddress;
 use crate::daemon::{ConnectError, connect};
-use crate::relay::{self, Body, CONNECTION_WINDOW, MAX_HEADER_LIST, STREAM_WINDOW};
+use crate::relay::{self, Body};
 
 /// Why a call got no answer from the daemon.
 #[derive(Debug, Error)]
@@ -64,10 +64,7 @@ impl Upstream {
             return Ok(requests.clone());
         }
         let stream = connect(&self.address).await?;
-        let (requests, connection) = http2::Builder::new(TokioExecutor::new())
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_header_list_size(MAX_HEADER_LIST)
+        let (requests, connection) = relay::client()
             .handshake(TokioIo::new(relay::connected(stream)))
             .await
             .map_err(|source| ConnectError::Http {

@@ -14,7 +14,7 @@ use http::{HeaderMap, Request, Response, Uri};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http2::SendRequest;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::join;
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -25,10 +25,7 @@ use tracing::debug;
 use super::byte_stream::{End, Reader, Writer, messages};
 use super::content::{Content, STORE_HEADER, Store};
 use crate::proto::content::content_server::ContentServer;
-use crate::relay::{
-    self, Body, BodyError, CONNECTION_WINDOW, HeldPings, MAX_EARLY_RESETS, MAX_HEADER_LIST,
-    STREAM_WINDOW, from_incoming,
-};
+use crate::relay::{self, Body, BodyError, HeldPings, from_incoming};
 
 pub(super) const ID_HEADER: &str = "x-docker-expose-session-uuid";
 /// Once for each method that the session has.
@@ -301,13 +298,7 @@ impl Opening {
         let from_client = Reader::new(from_client);
         let with_client = join(from_client.clone(), to_client.clone());
         let with_daemon = join(HeldPings::accepted(from_daemon.clone()), to_daemon.clone());
-        let client = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_header_list_size(MAX_HEADER_LIST)
-            .handshake(TokioIo::new(with_client))
-            .await;
+        let client = relay::client().handshake(TokioIo::new(with_client)).await;
         let ended_by_client = match client {
             Err(err) => Err(err),
             Ok((requests, connection)) => {
@@ -322,15 +313,7 @@ impl Opening {
                     let session = Arc::clone(&session);
                     async move { session.answer(call.map(from_incoming)).await }
                 });
-                let daemon = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-                    .timer(TokioTimer::new())
-                    .auto_date_header(false) // the client's headers, and no others
-                    .initial_stream_window_size(STREAM_WINDOW)
-                    .initial_connection_window_size(CONNECTION_WINDOW)
-                    .max_header_list_size(MAX_HEADER_LIST)
-                    .max_concurrent_streams(None)
-                    .max_pending_accept_reset_streams(MAX_EARLY_RESETS)
-                    .serve_connection(TokioIo::new(with_daemon), calls);
+                let daemon = relay::server().serve_connection(TokioIo::new(with_daemon), calls);
                 tokio::select! {
                     result = connection => result,
                     result = daemon => {

@@ -21,6 +21,7 @@ use crate::proto::content as api;
 use crate::proto::content::content_client::ContentClient;
 use crate::session::byte_stream::Messages;
 use crate::session::{Blobs, Login, credentials};
+use hyper_util::rt::TokioExecutor;
 
 /// How long anything may take that has nothing to wait for.
 const SOON: Duration = Duration::from_secs(10);
