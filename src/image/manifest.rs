@@ -87,6 +87,7 @@ impl Document {
 /// Of an index the manifest for a platform: the first one with its system, architecture and
 /// variant. Where a variant is not said it is the usual one.
 pub fn for_platform<'a>(index: &'a ImageIndex, wanted: &Platform) -> Option<&'a Descriptor> {
+    let kind = usual(&wanted.architecture, &wanted.variant);
     index.manifests().iter().find(|manifest| {
         let is_image = matches!(manifest.media_type(), MediaType::ImageManifest)
             || manifest.media_type().as_ref()
@@ -97,33 +98,30 @@ pub fn for_platform<'a>(index: &'a ImageIndex, wanted: &Platform) -> Option<&'a 
         let variant = platform.variant().as_deref().unwrap_or_default();
         is_image
             && platform.os().to_string() == wanted.os
-            && usual(&platform.architecture().to_string(), variant)
-                == usual(&wanted.architecture, &wanted.variant)
+            && usual(&platform.architecture().to_string(), variant) == kind
     })
 }
 
 /// Reads a platform as BuildKit's clients write it: `linux/arm64`, `linux/arm/v7`, `arm64`. `linux` is
 /// the daemon's own, and none that is said.
 pub fn platform(text: &str) -> Option<Platform> {
-    let text = text.trim().to_ascii_lowercase();
-    let mut parts = text.split('/');
-    let first = parts.next()?;
-    let (os, architecture) = match parts.next() {
-        Some(architecture) => (first, architecture),
+    let parts: Vec<&str> = text.trim().split('/').collect();
+    let (os, architecture, variant) = match parts[..] {
         // Of Linux, as all that inlay runs on.
-        None => ("linux", first),
+        [architecture] => ("linux", architecture, ""),
+        [os, architecture] => (os, architecture, ""),
+        [os, architecture, variant] => (os, architecture, variant),
+        _ => return None,
     };
-    let is_one_part = !text.contains('/');
-    let variant = parts.next().unwrap_or_default();
     // An operating system may have its version with it: `windows(10.0.17763)/amd64`.
     let os = os.split_once('(').map_or(os, |(os, _)| os);
     let (architecture, variant) = usual(architecture, variant);
-    let is_one = !os.is_empty()
-        && !architecture.is_empty()
-        && parts.next().is_none()
-        && (!is_one_part || ARCHITECTURES.contains(&&*architecture));
+    let is_one = match parts.len() {
+        1 => ARCHITECTURES.contains(&&*architecture),
+        _ => !os.is_empty() && !architecture.is_empty(),
+    };
     is_one.then(|| Platform {
-        os: os.to_owned(),
+        os: os.to_ascii_lowercase(),
         architecture,
         variant,
         ..Default::default()

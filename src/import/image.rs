@@ -31,7 +31,8 @@ const COMPRESSED: [&str; 7] = [
     "application/vnd.docker.image.rootfs.diff.tar.zstd",
     "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
 ];
-/// The longest document of a cache that BuildKit imports (bytes; v0.34.2, `readBlob` there).
+/// The longest document of a cache that BuildKit imports (bytes; v0.34.2, `readBlob` in
+/// `cache/remotecache/import.go`).
 pub const MAX_DOCUMENT: usize = 1 << 20;
 /// How many layers the results of all records may have together. BuildKit makes a list of its own for
 /// each result, even where they lie on one another, of some 600 bytes a layer.

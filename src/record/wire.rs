@@ -4,8 +4,8 @@
 //! are skipped, the case of a field's name is no matter, and an absent field and `null` are both
 //! the zero value. Some of Go's liberties are not taken: text must be Unicode, `-0` is no integer,
 //! and no field may come twice. Go reads the second list into what the first left behind, so that
-//! links could hide there from who checks them. Numbers are not yet checked against anything here; that is
-//! [`set`](super::set)'s part. What is done here is to count, so that an oversized array is
+//! links could hide there from who checks them. Numbers are not yet checked against anything here;
+//! that is [`set`](super::set)'s part. What is done here is to count, so that an oversized array is
 //! refused before it is held.
 //!
 //! Text is borrowed from the JSON: most of a cache is digests, which the set has its own form of.
