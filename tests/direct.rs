@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 use support::{
-    BuildOutput, Buildctl, Buildkitd, Direct, INLINE_CACHE_KEY, Inlay, Project, Registry,
+    BuildOutput, Buildctl, Buildkitd, Direct, INLINE_CACHE_KEY, Inlay, Project, Registry, failing,
     inline_records,
 };
 
@@ -192,9 +192,7 @@ fn a_failing_step_fails_in_the_same_words() {
     let inlay = Inlay::start(&buildkitd, &[]);
     let project = project();
     // The error carries all of it.
-    let mut dockerfile = "FROM scratch\nADD rootfs.tar /\nRUN echo before; exit 7\n".to_owned();
-    dockerfile.push_str(&"# A comment of fifty bytes, with the end of the line\n".repeat(500));
-    project.write("Dockerfile", &dockerfile);
+    project.write("Dockerfile", failing(500));
     let solves = [
         Direct::frontend("", &project),
         Direct::definition("", &project).command("echo before; exit 7"),
@@ -212,18 +210,9 @@ fn a_failing_step_fails_in_the_same_words() {
         assert!(plain.message().contains(">>> "), "{plain}");
         assert_eq!(plain.message(), through.message());
         assert_eq!(plain.status, through.status);
-        assert_eq!(failed_steps(&plain), failed_steps(&through));
+        assert_eq!(plain.steps_failed(), through.steps_failed());
         assert_eq!(buildkitd.executed().len(), executed + 2, "each ran it once");
     }
-}
-
-/// Of each step that failed: its name, its error and its output.
-fn failed_steps(output: &BuildOutput) -> Vec<(&str, &str, &str)> {
-    let steps = output.vertices.iter().filter_map(|vertex| {
-        let error = vertex.error.as_deref()?;
-        Some((&*vertex.name, error, &*vertex.log))
-    });
-    steps.collect()
 }
 
 #[test]

@@ -6,8 +6,8 @@ mod support;
 use std::time::Duration;
 
 use support::{
-    BuildOutput, Buildctl, Buildkitd, Buildx, Direct, DockerEngine, ImageStore, Inlay, Project,
-    Registry, Running, inline_records, wait_for,
+    Buildctl, Buildkitd, Buildx, Direct, DockerEngine, ImageStore, Inlay, Project, Registry,
+    Running, failing, inline_records, wait_for,
 };
 
 /// How long anything may take that has nothing to wait for.
@@ -109,25 +109,13 @@ impl Setup {
     }
 }
 
-/// Of each step that failed: its name, its error and its output.
-fn failed_steps(output: &BuildOutput) -> Vec<(&str, &str, &str)> {
-    let steps = output.vertices.iter().filter_map(|vertex| {
-        let error = vertex.error.as_deref()?;
-        Some((&*vertex.name, error, &*vertex.log))
-    });
-    steps.collect()
-}
-
 #[test]
 fn a_failing_step_is_told_as_without_inlay_and_runs_once() {
     let mut setup = Setup::start();
     let project = project();
     // The error carries the whole Dockerfile.
     for (builds, lines) in [(1, 0), (3, 500), (5, 100_000)] {
-        let mut dockerfile = "FROM scratch\nADD rootfs.tar /\nRUN echo before; exit 7\n".to_owned();
-        dockerfile
-            .push_str(&"# A comment of fifty bytes, with the end of the line\n".repeat(lines));
-        project.write("Dockerfile", &dockerfile);
+        project.write("Dockerfile", failing(lines));
         let through = setup.build(&project).run_err();
         let executed = setup.buildkitd.executed();
         assert_eq!(executed.len(), builds, "{executed:?}");
@@ -137,8 +125,8 @@ fn a_failing_step_is_told_as_without_inlay_and_runs_once() {
         assert!(plain.message().contains("exit code: 7"), "{plain}");
         assert_eq!(through.message(), plain.message());
         assert_eq!(through.status.code(), plain.status.code());
-        assert_eq!(failed_steps(&through), failed_steps(&plain));
-        assert_eq!(failed_steps(&plain).len(), 1, "{plain}");
+        assert_eq!(through.steps_failed(), plain.steps_failed());
+        assert_eq!(plain.steps_failed().len(), 1, "{plain}");
         assert_eq!(through.warnings, plain.warnings);
     }
     setup.assert_works(&project);

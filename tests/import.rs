@@ -579,9 +579,10 @@ fn for_builds_that_share_a_session() {
     let mut stand = Stand::start();
     stand.inlay = Inlay::start(&stand.buildkitd, &["--registry-imports=inlay"]);
     let project = Project::new().base().file("file", "some text\n");
+    let command = "head -c 16 /dev/urandom >/random";
     let name = stand.registry.image("demo:1");
     Direct::definition(stand.inlay.addr(), &project)
-        .command("head -c 16 /dev/urandom >/random")
+        .command(command)
         .push(&name)
         .export_cache("type=inline")
         .run_ok();
@@ -589,7 +590,7 @@ fn for_builds_that_share_a_session() {
     assert_eq!(ran, 1);
     stand.buildkitd.wipe();
     let built = Direct::twice(stand.inlay.addr(), &project)
-        .command("head -c 16 /dev/urandom >/random")
+        .command(command)
         .import_cache(&format!("type=inline,ref={name}"))
         .push(&stand.registry.image("demo:2"))
         .run_ok();

@@ -798,12 +798,6 @@ fn spoil_text(chance: &mut Chance, kind: Textual, mut config: Value) -> (Vec<u8>
     let (parent, key) = at.rsplit_once('/').unwrap();
     let object = config.pointer_mut(parent).unwrap().as_object_mut().unwrap();
     let value = object.remove(key).unwrap();
-    // Go leaves what it had at a `null`; that is no field that comes twice with a value.
-    if kind == Textual::Twice && value.is_null() {
-        object.insert(key.to_owned(), value);
-        let text = serde_json::to_vec(&config).unwrap();
-        return (text.clone(), text);
-    }
     let mut replacement = wrong.to_vec();
     if matches!(kind, Textual::Twice | Textual::Case) {
         serde_json::to_writer(&mut replacement, &value).unwrap();

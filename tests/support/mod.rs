@@ -52,7 +52,7 @@ pub use inlay::Inlay;
 pub use layout::Layout;
 pub use output::{BuildOutput, Vertex};
 pub use peers::Peers;
-pub use project::{Project, STAGES};
+pub use project::{Project, STAGES, failing};
 pub use records::{INLINE_CACHE_KEY, inline_records};
 pub use registry::{Door, Registry, Request};
 pub use scripted::{Asked, Scripted};

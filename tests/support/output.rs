@@ -133,6 +133,15 @@ impl BuildOutput {
         self.steps(|vertex| vertex.cached)
     }
 
+    /// Of each step that failed: its name, its error and its output.
+    pub fn steps_failed(&self) -> Vec<(&str, &str, &str)> {
+        let steps = self.vertices.iter().filter_map(|vertex| {
+            let error = vertex.error.as_deref()?;
+            Some((&*vertex.name, error, &*vertex.log))
+        });
+        steps.collect()
+    }
+
     /// The vertex whose name contains `part`; panics unless there is exactly one.
     pub fn vertex(&self, part: &str) -> &Vertex {
         let found: Vec<_> = self

@@ -7,6 +7,13 @@ use tempfile::TempDir;
 
 use super::Peers;
 
+/// A step on [`Project::base`] that fails, and `comments` lines of 53 bytes behind it.
+pub fn failing(comments: usize) -> String {
+    let comment = "# A comment of fifty bytes, with the end of the line\n";
+    let step = "FROM scratch\nADD rootfs.tar /\nRUN echo before; exit 7\n";
+    step.to_owned() + &comment.repeat(comments)
+}
+
 /// Two stages on [`Project::base`] and a file `source.txt`; the same bytes whenever it is built.
 pub const STAGES: &str = "\
 FROM scratch AS base
