@@ -1,6 +1,8 @@
 //! What must hold of every record set and every image config, over generated ones.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+use std::collections::HashMap;
+
 use inlay::{
     image::config::{CACHE_KEY, DEFAULT_LIMIT, cache_of, embed, strip},
     record::{Digest, InlineCache, InlineResult, Limits, Link, RecordSet, SelectError, select},
@@ -211,17 +213,14 @@ fn outcome(set: &RecordSet) -> Result<(Vec<u8>, usize), &'static str> {
     }
 }
 
-/// The blobs of the image, as one final record names them.
+/// The blobs of the image that is selected: of those that hold the same, one.
 fn image(set: &RecordSet) -> Vec<Digest> {
-    let result = set
-        .finals()
-        .into_iter()
-        .find_map(|r| set.records()[r].results.first())
-        .unwrap();
-    result
-        .iter()
-        .map(|&l| set.layers()[l].blob.clone())
-        .collect()
+    let layers = set.layers().iter();
+    let blobs: HashMap<_, _> = layers
+        .map(|layer| (layer.diff_id.as_ref().unwrap_or(&layer.blob), &layer.blob))
+        .collect();
+    let names = set.image().unwrap();
+    names.iter().map(|name| blobs[name].clone()).collect()
 }
 
 proptest! {
