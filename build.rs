@@ -8,12 +8,13 @@ use std::path::Path;
 use prost::Message as _;
 
 const PROTO: &str = "proto";
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "github.com/moby/buildkit/api/services/control/control.proto",
     "github.com/moby/buildkit/frontend/gateway/pb/gateway.proto",
     "github.com/moby/buildkit/session/auth/auth.proto",
     "github.com/containerd/containerd/api/services/content/v1/content.proto",
     "github.com/containerd/containerd/api/services/images/v1/images.proto",
+    "google/rpc/status.proto",
 ];
 
 fn main() -> Result<()> {

@@ -25,7 +25,7 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use inlay::record::{Limits, Record, RecordSet, select};
+use inlay::cache::record::{Limits, Record, RecordSet, select};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 

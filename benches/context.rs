@@ -19,8 +19,8 @@ use std::thread;
 use std::time::Instant;
 
 use alternating::by_turns;
-use inlay::proto::pb;
-use inlay::record::Digest;
+use inlay::cache::record::Digest;
+use inlay::protocol::proto::pb;
 use prost::Message as _;
 use support::{Buildctl, Buildkitd, Inlay, Project};
 

@@ -9,7 +9,7 @@ mod generate;
 use std::{hint::black_box, time::Duration};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use inlay::record::{Limits, RecordSet, select};
+use inlay::cache::record::{Limits, RecordSet, select};
 
 fn steps(criterion: &mut Criterion) {
     for records in [200, 1_000, 5_000, 20_000] {

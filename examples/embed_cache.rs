@@ -10,8 +10,8 @@ use std::error::Error;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 
-use inlay::image::config::{self, DEFAULT_LIMIT};
-use inlay::record::{Limits, RecordSet, select};
+use inlay::cache::image::config::{self, DEFAULT_LIMIT};
+use inlay::cache::record::{Limits, RecordSet, select};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let export = env::args_os()

@@ -8,8 +8,8 @@
 use std::error::Error;
 use std::io::{self, Read as _};
 
-use inlay::image::config::{self, DEFAULT_LIMIT};
-use inlay::record::{Limits, RecordSet};
+use inlay::cache::image::config::{self, DEFAULT_LIMIT};
+use inlay::cache::record::{Limits, RecordSet};
 use serde::Deserialize;
 
 #[derive(Deserialize)]

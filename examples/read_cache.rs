@@ -7,7 +7,7 @@
 use std::error::Error;
 use std::io::{self, Read as _, Write as _};
 
-use inlay::image::config::{self, DEFAULT_LIMIT};
+use inlay::cache::image::config::{self, DEFAULT_LIMIT};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut image = Vec::new();

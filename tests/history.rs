@@ -4,7 +4,7 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use inlay::image::config::{DEFAULT_LIMIT, strip};
+use inlay::cache::image::config::{DEFAULT_LIMIT, strip};
 use support::{Project, Stand, assert_one, inline_records};
 
 const VARIANTS: usize = 12;

@@ -7,7 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use allocation_counter::{AllocationInfo, measure};
-use inlay::record::{Limits, RecordSet, SelectError, select};
+use inlay::cache::record::{Limits, RecordSet, SelectError, select};
 
 /// How many times larger the larger of two caches is.
 const TIMES: u64 = 8;

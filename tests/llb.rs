@@ -1,4 +1,4 @@
-//! What `inlay::llb` computes, against definitions and cache exports recorded from BuildKit v0.34.2
+//! What `inlay::cache::llb` computes, against definitions and cache exports recorded from BuildKit v0.34.2
 //! and v0.13.2 (`tests/llb/*.json`: the operations of a definition in base64, and the records of
 //! the exports made of it, a link as `[selector, record]`).
 #![allow(clippy::unwrap_used)] // the helpers of tests may panic
@@ -10,11 +10,11 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use inlay::{
-    llb::{
+    cache::llb::{
         Assumptions, Evidence, Graph, Limits, Lineage, Link, Records,
         digest::{self, Dialect},
     },
-    proto::pb::{self, op::Op},
+    protocol::proto::pb::{self, op::Op},
 };
 use prost::Message as _;
 use serde::Deserialize;

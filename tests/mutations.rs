@@ -11,8 +11,8 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use inlay::image::config::{self, DEFAULT_LIMIT};
-use inlay::record::Digest;
+use inlay::cache::image::config::{self, DEFAULT_LIMIT};
+use inlay::cache::record::Digest;
 use serde_json::{Value, json};
 use support::{Inlay, Project, STAGES, Stand};
 

@@ -2,7 +2,7 @@
 
 mod support;
 
-use inlay::image::config::{DEFAULT_LIMIT, strip};
+use inlay::cache::image::config::{DEFAULT_LIMIT, strip};
 use support::{Buildctl, Inlay, Project, Stand, inline_records};
 
 const STAGES: &str = "\

@@ -12,10 +12,10 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use inlay::proto::control::control_client::ControlClient;
-use inlay::proto::control::{BytesMessage, SolveRequest};
-use inlay::proto::pb;
-use inlay::relay;
+use inlay::protocol::proto::control::control_client::ControlClient;
+use inlay::protocol::proto::control::{BytesMessage, SolveRequest};
+use inlay::protocol::proto::pb;
+use inlay::transport::http2;
 use prost::Message as _;
 use serde_json::Value;
 use support::{Buildctl, Buildkitd, INLINE_CACHE_KEY, Inlay, Project, Registry};
@@ -149,7 +149,7 @@ fn failing_definition() -> pb::Definition {
     .encode_to_vec();
     let end = pb::Op {
         inputs: vec![pb::Input {
-            digest: inlay::record::Digest::of(&op).to_string(),
+            digest: inlay::cache::record::Digest::of(&op).to_string(),
             index: 0,
         }],
         ..Default::default()
@@ -349,10 +349,10 @@ async fn answer_and_leave(listener: UnixListener) {
                     trailers.insert("grpc-status", HeaderValue::from_static("0"));
                     Response::builder()
                         .header("content-type", "application/grpc")
-                        .body(relay::from_parts(data.into(), Some(trailers)))
+                        .body(http2::from_parts(data.into(), Some(trailers)))
                 }
             });
-            let mut served = pin!(relay::server().serve_connection(TokioIo::new(stream), service));
+            let mut served = pin!(http2::server().serve_connection(TokioIo::new(stream), service));
             tokio::select! {
                 _ = served.as_mut() => return,
                 () = answered.notified() => served.as_mut().graceful_shutdown(),

@@ -4,8 +4,10 @@
 use std::collections::HashMap;
 
 use inlay::{
-    image::config::{CACHE_KEY, DEFAULT_LIMIT, cache_of, embed, strip},
-    record::{Digest, InlineCache, InlineResult, Limits, Link, RecordSet, SelectError, select},
+    cache::image::config::{CACHE_KEY, DEFAULT_LIMIT, cache_of, embed, strip},
+    cache::record::{
+        Digest, InlineCache, InlineResult, Limits, Link, RecordSet, SelectError, select,
+    },
 };
 use proptest::{collection::vec, prelude::*, sample::Index};
 use serde_json::{Value, json};

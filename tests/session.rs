@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use inlay::record::Digest;
+use inlay::cache::record::Digest;
 use serde_json::Value;
 use support::{Buildctl, Buildkitd, Inlay, Project, Registry, Stand, wait_for};
 

@@ -14,9 +14,9 @@ use std::fs;
 use std::path::Path;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use inlay::llb::digest::{Dialect, edge_digest, input_keys, manifest_root};
-use inlay::llb::{Edge, Graph, Limits};
-use inlay::proto::pb;
+use inlay::cache::llb::digest::{Dialect, edge_digest, input_keys, manifest_root};
+use inlay::cache::llb::{Edge, Graph, Limits};
+use inlay::protocol::proto::pb;
 use prost::Message as _;
 use serde::Deserialize;
 use world::{Key, Layer, Record, Selector, World, hash, platform};

@@ -1,7 +1,7 @@
 //! A cache config from anywhere: read, select, write, and read what was written.
 #![no_main]
 
-use inlay::record::{InlineCache, Limits, RecordSet, select};
+use inlay::cache::record::{InlineCache, Limits, RecordSet, select};
 use libfuzzer_sys::{Corpus, fuzz_target};
 
 fuzz_target!(|config: &[u8]| -> Corpus {

@@ -3,7 +3,7 @@
 #![no_main]
 
 use bytes::{Buf as _, Bytes};
-use inlay::proto::control::BytesMessage;
+use inlay::protocol::proto::control::BytesMessage;
 use inlay::session::framing::{Decoder, FramingError, head};
 use libfuzzer_sys::fuzz_target;
 use prost::Message as _;

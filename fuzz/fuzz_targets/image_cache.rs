@@ -3,10 +3,10 @@
 
 use std::collections::HashSet;
 
-use inlay::image_cache::ImageCache;
-use inlay::llb::{Graph, Limits};
-use inlay::recall::Recall;
-use inlay::record::{self, Contents, InlineCache, InlineResult, RecordSet, select};
+use inlay::cache::embed::ImageCache;
+use inlay::cache::llb::{Graph, Limits};
+use inlay::build::export::recall::Recall;
+use inlay::cache::record::{self, Contents, InlineCache, InlineResult, RecordSet, select};
 use libfuzzer_sys::{Corpus, fuzz_target};
 use world::{Export, Key, Order, World, platform};
 

@@ -1,7 +1,7 @@
 //! Somebody's image config: what is embedded is found, and stripping leaves no trace of it.
 #![no_main]
 
-use inlay::image::config::{cache_of, embed, strip};
+use inlay::cache::image::config::{cache_of, embed, strip};
 use libfuzzer_sys::fuzz_target;
 
 const LIMIT: usize = 1 << 20;

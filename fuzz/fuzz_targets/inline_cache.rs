@@ -2,7 +2,7 @@
 //! first byte says of how many.
 #![no_main]
 
-use inlay::record::{Digest, InlineCache, InlineResult, Limits, RecordSet, select};
+use inlay::cache::record::{Digest, InlineCache, InlineResult, Limits, RecordSet, select};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use inlay::proto::control::BytesMessage;
+use inlay::protocol::proto::control::BytesMessage;
 use inlay::session::messages::{MAX_MESSAGE, receive, send};
 use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};

@@ -5,13 +5,13 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use inlay::import::RegistryImports;
-use inlay::import::entries::{Verdict, in_gateway_solve};
-use inlay::plan::{Tasks, decide, handed_on};
-use inlay::proto::control::SolveRequest;
-use inlay::proto::{gateway, pb};
-use inlay::result::{images, with_metadata};
-use inlay::wire::{Edit, Field, WireError, fields, map_entry, rewrite};
+use inlay::build::import::RegistryImports;
+use inlay::protocol::imports::{Verdict, in_gateway_solve};
+use inlay::protocol::solve::{Tasks, decide, handed_on};
+use inlay::protocol::proto::control::SolveRequest;
+use inlay::protocol::proto::{gateway, pb};
+use inlay::protocol::result::{images, with_metadata};
+use inlay::protocol::wire::{Edit, Field, WireError, fields, map_entry, rewrite};
 use libfuzzer_sys::{Corpus, fuzz_target};
 use prost::Message;
 
@@ -77,7 +77,7 @@ fn edits_leave_the_rest(which: u8, value: &[u8], message: &[u8], fields: &[Field
     assert_eq!(edited(Some(number), &Edit::Drop), rest);
 
     let replaced = edited(Some(number), &Edit::Replace(value.to_vec()));
-    let read: Result<Vec<_>, _> = inlay::wire::fields(&replaced).collect();
+    let read: Result<Vec<_>, _> = inlay::protocol::wire::fields(&replaced).collect();
     let read = read.expect("a message still");
     assert_eq!(read.len(), fields.len());
     for (before, after) in fields.iter().zip(read) {

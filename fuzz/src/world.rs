@@ -7,11 +7,11 @@
 
 use std::collections::HashMap;
 
-use inlay::exported::Exported;
-use inlay::llb::digest::{Dialect, content_root, edge_digest, input_keys, manifest_root};
-use inlay::llb::{Edge, Graph, Limits, Vertex};
-use inlay::proto::pb;
-use inlay::record;
+use inlay::cache::export::Exported;
+use inlay::cache::llb::digest::{Dialect, content_root, edge_digest, input_keys, manifest_root};
+use inlay::cache::llb::{Edge, Graph, Limits, Vertex};
+use inlay::protocol::proto::pb;
+use inlay::cache::record;
 use prost::Message as _;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};

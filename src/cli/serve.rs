@@ -4,7 +4,6 @@ use std::env;
 use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -13,13 +12,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::scheduling::yield_to_others;
-use crate::address::{DaemonAddress, ListenAddress};
-use crate::control::Server;
+use crate::build::{Policy, RegistryImports, Router, Shared};
 use crate::daemon::Daemon;
-use crate::export::Exporter;
-use crate::import::{Importer, RegistryImports};
-use crate::plan::Tasks;
-use crate::session::Sessions;
+use crate::daemon::address::{DaemonAddress, ListenAddress};
+use crate::proxy::Server;
 use crate::source::{Access, Settings};
 
 /// Where BuildKit's tools, too, look for the daemon's address.
@@ -125,10 +121,6 @@ impl Serve {
                 None => usual_daemon()?,
             },
         };
-        let tasks = Tasks {
-            export: matches!(self.inline_export, WhenInline::OnRequest),
-            registry: self.registry_imports.into(),
-        };
         let access = Access::new(Settings {
             allow_paths: self.allow_path,
             containerd_address: self.containerd_address,
@@ -137,6 +129,12 @@ impl Serve {
             registry_authorities: self.registry_ca,
             ..Settings::default()
         })?;
+        let policy = Policy {
+            exports: matches!(self.inline_export, WhenInline::OnRequest),
+            export_timeout: Duration::from_secs(self.export_timeout),
+            registry_imports: self.registry_imports.into(),
+            access,
+        };
         if let Err(err) = yield_to_others() {
             debug!("threads run as others do: {err}");
         }
@@ -145,22 +143,13 @@ impl Serve {
             .build()?
             .block_on(async {
                 let (stop, now) = stop_on_signals()?;
-                info!(buildkitd = %daemon, "in front of");
+                info!(buildkitd = %daemon, "proxying to");
+                let server = Server::bind(&self.addr).await?;
                 let daemon = Daemon::new(daemon);
-                let importer = Importer {
-                    daemon: daemon.clone(),
-                    sessions: Sessions::default(),
-                    access: Arc::new(access),
-                    registry: tasks.registry,
-                };
-                let exporter = Exporter {
-                    daemon,
-                    recall: Arc::default(),
-                    patience: Duration::from_secs(self.export_timeout),
-                };
-                let server = Server::bind(&self.addr, exporter, importer, tasks).await?;
+                let address = daemon.address();
+                let router = Router::new(Shared::new(daemon, policy));
                 let grace = Duration::from_secs(self.grace);
-                server.run(stop, grace, now).await;
+                server.run(router, address, stop, grace, now).await;
                 info!("stopped");
                 Ok(())
             })

@@ -10,7 +10,7 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::address::DaemonAddress;
+use crate::daemon::address::DaemonAddress;
 
 /// Why a daemon cannot be reached.
 #[derive(Debug, Error)]

@@ -1,7 +1,10 @@
 //! The daemon behind inlay: connections to it and inlay's own calls; nothing of what is asked.
 
+pub mod address;
 mod connect;
+pub mod notice;
 mod platform;
+pub mod progress;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,11 +20,11 @@ use tower::service_fn;
 
 pub use connect::{ConnectError, Stream, connect};
 
-use crate::address::DaemonAddress;
-use crate::proto::control::control_client::ControlClient;
-use crate::proto::control::{CacheOptions, CacheOptionsEntry, SolveRequest};
-use crate::proto::gateway::llb_bridge_client::LlbBridgeClient;
-use crate::relay::MAX_HEADER_LIST;
+use crate::daemon::address::DaemonAddress;
+use crate::protocol::proto::control::control_client::ControlClient;
+use crate::protocol::proto::control::{CacheOptions, CacheOptionsEntry, SolveRequest};
+use crate::protocol::proto::gateway::llb_bridge_client::LlbBridgeClient;
+use crate::transport::http2::MAX_HEADER_LIST;
 
 /// What a message from the daemon may have at most: the limit of BuildKit's own clients.
 const MAX_MESSAGE: usize = 16 << 20;

@@ -3,9 +3,9 @@
 use tonic::Status;
 
 use super::Daemon;
-use crate::image::default::Platform;
-use crate::proto::control::ListWorkersRequest;
-use crate::proto::pb;
+use crate::cache::image::normalized;
+use crate::protocol::proto::control::ListWorkersRequest;
+use crate::protocol::proto::pb;
 
 impl Daemon {
     /// The platform that the daemon builds for unless it is told otherwise.
@@ -23,40 +23,19 @@ impl Daemon {
     }
 }
 
-impl From<pb::Platform> for Platform {
-    fn from(platform: pb::Platform) -> Self {
-        let pb::Platform {
-            architecture,
-            os,
-            variant,
-            os_version,
-            os_features,
-        } = platform;
-        Self {
-            architecture,
-            os,
-            variant,
-            os_version,
-            os_features,
-        }
-    }
-}
-
 /// Of a worker's platforms the one of the machine, if that is known: the first one listed is that
 /// unless the worker is told otherwise. `machine` is an architecture in Rust's terms.
 fn own_platform(platforms: Vec<pb::Platform>, machine: Option<&str>) -> Option<pb::Platform> {
-    // As Go calls them.
+    // Go has names of its own for some; the others differ by what containerd normalizes.
     let machine = machine.map(|machine| match machine {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "386",
-        "powerpc64" => "ppc64le",
-        "loongarch64" => "loong64",
-        other => other,
+        "x86" => "386".to_owned(),
+        "powerpc64" => "ppc64le".to_owned(),
+        "loongarch64" => "loong64".to_owned(),
+        other => normalized(other, "").0,
     });
     let of_machine = platforms
         .iter()
-        .find(|platform| Some(platform.architecture.as_str()) == machine);
+        .find(|platform| Some(&platform.architecture) == machine.as_ref());
     of_machine.or(platforms.first()).cloned()
 }
 

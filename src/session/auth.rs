@@ -9,8 +9,8 @@ use tokio::time::timeout;
 use tonic::{Code, Status};
 
 use super::ClientSession;
-use crate::proto::auth::CredentialsRequest;
-use crate::proto::auth::auth_client::AuthClient;
+use crate::protocol::proto::auth::CredentialsRequest;
+use crate::protocol::proto::auth::auth_client::AuthClient;
 
 const METHOD: &str = "/moby.filesync.v1.Auth/Credentials";
 /// How long a client may take: it may have to ask a helper, which may ask a person.

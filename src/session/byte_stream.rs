@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::framing::{self, Decoder, FramingError, HEAD};
-use crate::relay::{Body, BodyError};
+use crate::transport::http2::{Body, BodyError};
 
 /// How much data a message has at most (bytes). With its head it fills a frame of 16 KiB, the largest
 /// that gRPC's Go implementation takes: a message in one frame is read where it is, and one of

@@ -24,8 +24,9 @@ use tracing::debug;
 
 use super::byte_stream::{End, Reader, Writer, messages};
 use super::content::{Content, STORE_HEADER, Store};
-use crate::proto::content::content_server::ContentServer;
-use crate::relay::{self, Body, BodyError, HeldPings, from_incoming};
+use crate::protocol::proto::content::content_server::ContentServer;
+use crate::transport::HeldPings;
+use crate::transport::http2::{self, Body, BodyError, from_incoming};
 
 pub(super) const ID_HEADER: &str = "x-docker-expose-session-uuid";
 /// Once for each method that the session has.
@@ -211,7 +212,7 @@ impl ClientSession {
     /// Answers a call of the daemon's.
     async fn answer(&self, call: Request<Body>) -> Result<Response<Body>, hyper::Error> {
         let Some(store) = self.offered(&call) else {
-            return relay::send(&mut self.requests.clone(), call).await;
+            return http2::send(&mut self.requests.clone(), call).await;
         };
         let mut service = ContentServer::new(Content::of_store(store));
         let Ok(response) = service.call(call).await;
@@ -298,7 +299,7 @@ impl Opening {
         let from_client = Reader::new(from_client);
         let with_client = join(from_client.clone(), to_client.clone());
         let with_daemon = join(HeldPings::accepted(from_daemon.clone()), to_daemon.clone());
-        let client = relay::client().handshake(TokioIo::new(with_client)).await;
+        let client = http2::client().handshake(TokioIo::new(with_client)).await;
         let ended_by_client = match client {
             Err(err) => Err(err),
             Ok((requests, connection)) => {
@@ -313,7 +314,7 @@ impl Opening {
                     let session = Arc::clone(&session);
                     async move { session.answer(call.map(from_incoming)).await }
                 });
-                let daemon = relay::server().serve_connection(TokioIo::new(with_daemon), calls);
+                let daemon = http2::server().serve_connection(TokioIo::new(with_daemon), calls);
                 tokio::select! {
                     result = connection => result,
                     result = daemon => {

@@ -16,10 +16,10 @@ use futures_util::{Stream, StreamExt as _, stream};
 use thiserror::Error;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::proto::content as api;
-use crate::proto::content::WriteAction;
-use crate::proto::content::content_server::Content as Service;
-use crate::record::Digest;
+use crate::cache::record::Digest;
+use crate::protocol::proto::content as api;
+use crate::protocol::proto::content::WriteAction;
+use crate::protocol::proto::content::content_server::Content as Service;
 
 /// The header by which a caller names one of a session's stores.
 pub const STORE_HEADER: &str = "buildkit-attachable-store-id";

@@ -279,7 +279,7 @@ mod tests {
             let message = [&head(length)[..], &data].concat();
             assert_eq!(decode(&message, 4096), Ok(data), "{length}");
             // And prost reads it.
-            let read: crate::proto::control::BytesMessage =
+            let read: crate::protocol::proto::control::BytesMessage =
                 prost::Message::decode(&message[PREFIX..]).unwrap();
             assert_eq!(read.data.len(), length);
         }

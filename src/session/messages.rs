@@ -9,7 +9,7 @@ use futures_util::{Stream, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc::Sender;
 
-use crate::proto::control::BytesMessage;
+use crate::protocol::proto::control::BytesMessage;
 
 /// The most that one message carries, in bytes.
 pub const MAX_MESSAGE: usize = 32 << 10;

@@ -25,7 +25,7 @@ pub use client::{Calls, ClientSession, Offer, Opening, Sessions, is_compressed};
 pub use content::{Blobs, Chunks, ReadError, Store, StoreError};
 
 use crate::daemon::{Daemon, new_id};
-use crate::proto::content::content_server::ContentServer;
+use crate::protocol::proto::content::content_server::ContentServer;
 
 /// Why a session cannot be held.
 #[derive(Debug, Error)]

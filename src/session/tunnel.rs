@@ -11,7 +11,7 @@ use tonic::{Request, Status};
 use super::client::{ID_HEADER, METHOD_HEADER};
 use super::messages::{self, MAX_MESSAGE};
 use crate::daemon::Daemon;
-use crate::proto::control::BytesMessage;
+use crate::protocol::proto::control::BytesMessage;
 
 /// How much of the stream is held between the two connections (bytes).
 const BUFFER: usize = 2 * MAX_MESSAGE;

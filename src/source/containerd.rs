@@ -17,10 +17,10 @@ use tower::service_fn;
 
 use super::location::reference;
 use super::{ByteStream, Source, SourceError, exactly, fetch, has_size, within};
-use crate::proto::content::content_client::ContentClient;
-use crate::proto::content::{InfoRequest, ReadContentRequest};
-use crate::proto::images::GetImageRequest;
-use crate::proto::images::images_client::ImagesClient;
+use crate::protocol::proto::content::content_client::ContentClient;
+use crate::protocol::proto::content::{InfoRequest, ReadContentRequest};
+use crate::protocol::proto::images::GetImageRequest;
+use crate::protocol::proto::images::images_client::ImagesClient;
 
 /// The header with the namespace, in which images have their names.
 const NAMESPACE: &str = "containerd-namespace";

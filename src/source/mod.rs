@@ -24,7 +24,7 @@ use oci_spec::image::{Descriptor, Digest, DigestAlgorithm};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-use crate::record;
+use crate::cache::record;
 
 pub use access::{Access, Settings};
 pub use location::Location;

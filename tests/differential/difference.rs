@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use inlay::record::{DigestError, Link, ParseError, RecordSet};
+use inlay::cache::record::{DigestError, Link, ParseError, RecordSet};
 use serde_json::Value;
 
 use crate::{

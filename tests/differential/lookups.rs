@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use inlay::record::{Link, RecordSet};
+use inlay::cache::record::{Link, RecordSet};
 use serde_json::Value;
 
 use crate::{

@@ -32,7 +32,9 @@ use std::{
 
 use difference::Difference;
 use generate::{Case, Chance};
-use inlay::record::{InlineCache, InlineResult, Limits, Link, RecordSet, SelectError, select};
+use inlay::cache::record::{
+    InlineCache, InlineResult, Limits, Link, RecordSet, SelectError, select,
+};
 use lookups::Lookups;
 use oracle::{Answer, Oracle};
 use reading::{held, reading, without_empty};

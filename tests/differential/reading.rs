@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, mem};
 
-use inlay::record::{InlineCache, InlineResult, Link, RecordSet};
+use inlay::cache::record::{InlineCache, InlineResult, Link, RecordSet};
 
 use crate::oracle::{Read, Source};
 

@@ -226,7 +226,7 @@ impl Registry {
             .send_empty();
         let started = started.expect("the registry starts an upload");
         let place = started.headers()["location"].to_str().expect("a URL");
-        let digest = inlay::record::Digest::of(blob);
+        let digest = inlay::cache::record::Digest::of(blob);
         let mark = if place.contains('?') { '&' } else { '?' };
         let put = ureq::put(format!("{place}{mark}digest={digest}"));
         put.header("user-agent", "test").send(blob).is_ok()

@@ -15,10 +15,10 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::proto::auth::auth_server::{Auth, AuthServer};
-use crate::proto::auth::{CredentialsRequest, CredentialsResponse};
-use crate::proto::content as api;
-use crate::proto::content::content_client::ContentClient;
+use crate::protocol::proto::auth::auth_server::{Auth, AuthServer};
+use crate::protocol::proto::auth::{CredentialsRequest, CredentialsResponse};
+use crate::protocol::proto::content as api;
+use crate::protocol::proto::content::content_client::ContentClient;
 use crate::session::byte_stream::Messages;
 use crate::session::{Blobs, Login, credentials};
 use hyper_util::rt::TokioExecutor;

@@ -14,6 +14,7 @@ import (
 	gateway "github.com/moby/buildkit/frontend/gateway/pb"
 	"github.com/moby/buildkit/session/auth"
 	"github.com/moby/buildkit/solver/pb"
+	status "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -30,6 +31,7 @@ func main() {
 		content.File_services_content_v1_content_proto,
 		images.File_services_images_v1_images_proto,
 		descriptor.File_types_descriptor_proto,
+		status.File_google_rpc_status_proto,
 	}
 	set := &descriptorpb.FileDescriptorSet{}
 	for _, file := range files {

@@ -1,0 +1,145 @@
+//! `Control.Solve`: a build begins.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use http::{Request, Response};
+use tracing::{Instrument as _, debug, info, info_span};
+
+use super::import::Imports;
+use super::registry::Registry;
+use super::shared::Shared;
+use super::{Build, Embedding, drive, report};
+use crate::cache::image::Platform;
+use crate::protocol::solve::{self, Direct, Plan};
+use crate::protocol::wire::WireError;
+use crate::proxy::unary::{Call, refusal};
+use crate::proxy::{Upstream, UpstreamError};
+use crate::transport::http2::Body;
+
+/// The method's path.
+pub const PATH: &str = "/moby.buildkit.v1.Control/Solve";
+
+/// Forwards a solve without what inlay does in the daemon's place. The build is registered until
+/// the solve ends.
+pub async fn begin(
+    shared: &Arc<Shared>,
+    builds: &Registry,
+    upstream: &Upstream,
+    call: Call,
+    message: &[u8],
+) -> Result<Response<Body>, UpstreamError> {
+    let plan = match Plan::read(message) {
+        Ok(plan) => shared.policy.restrict(plan),
+        Err(err) => {
+            // The daemon has the last word on what it can read.
+            debug!("a solve request passes unread: {err}");
+            None
+        }
+    };
+    let Some(plan) = plan else {
+        return upstream.send(call.unchanged()).await;
+    };
+    // A header ties a build's calls to it. Where none can hold its ref, there are no calls.
+    if let Err(status) = shared.daemon.gateway(&plan.build) {
+        info!("the build is left to the daemon: {}", status.message());
+        return upstream.send(call.unchanged()).await;
+    }
+    let span = info_span!("build", build = %plan.build);
+    let begun = async {
+        let (build, direct) = Build::begin(shared, plan).await;
+        match build.solve_request(message, direct.is_some()) {
+            Ok(request) => {
+                solve(builds, upstream, call.with_message(&request), build, direct).await
+            }
+            Err(err) => {
+                debug!("a solve request passes unread: {err}");
+                upstream.send(call.unchanged()).await
+            }
+        }
+    };
+    begun.instrument(span).await
+}
+
+/// Forwards the request of a build, and drives the build if the client does not.
+async fn solve(
+    builds: &Registry,
+    upstream: &Upstream,
+    request: Request<Body>,
+    build: Build,
+    direct: Option<Direct>,
+) -> Result<Response<Body>, UpstreamError> {
+    let registration = builds.register(build);
+    let build = registration.build();
+    let driven = async {
+        match direct {
+            Some(direct) => drive::drive(build, direct).await,
+            None => {
+                // By the time the client's own gateway asks for them, they may be there.
+                build.imports.outcomes().await;
+                pending().await
+            }
+        }
+    };
+    let response = tokio::select! {
+        response = upstream.send(request) => response,
+        // The solve ends by what the driver returned; the driver itself ends before it only if it
+        // cannot return.
+        status = driven => Ok(refusal(status)),
+    };
+    report::log_moved(build);
+    response
+}
+
+// === impl Build ===
+
+impl Build {
+    /// Begins a build by its plan, and returns with it what inlay is to drive: a client's own
+    /// frontend or definition, if the daemon alone would not do the same.
+    async fn begin(shared: &Arc<Shared>, mut plan: Plan) -> (Self, Option<Direct>) {
+        let embedding = embedding(shared, &plan).await;
+        let platforms = plan.platforms.iter();
+        let platforms = platforms.filter_map(|name| Platform::parse(name));
+        let imports = Imports::new(
+            Arc::clone(shared),
+            std::mem::take(&mut plan.imports),
+            plan.session.clone(),
+            platforms.collect(),
+        );
+        let is_driven = matches!(embedding, Embedding::Inlay) || !imports.is_empty();
+        let direct = plan.direct.take().filter(|_| is_driven);
+        let build = Self {
+            shared: Arc::clone(shared),
+            plan,
+            embedding,
+            imports,
+            told: AtomicBool::new(false),
+            sources_changed: AtomicBool::new(false),
+        };
+        (build, direct)
+    }
+
+    /// The solve request to forward: without `inline` among its cache exports if inlay embeds the
+    /// cache, and without what is solved if inlay drives the build.
+    fn solve_request(&self, message: &[u8], is_driven: bool) -> Result<Vec<u8>, WireError> {
+        let embeds = matches!(self.embedding, Embedding::Inlay);
+        solve::forwarded(message, embeds, is_driven)
+    }
+}
+
+/// Who embeds the inline cache of a build.
+async fn embedding(shared: &Shared, plan: &Plan) -> Embedding {
+    if plan.inline.is_none() {
+        return Embedding::None;
+    }
+    let exports = shared.daemon.exports_to_sessions().await;
+    if exports.unwrap_or(true) {
+        info!("inline cache comes from inlay");
+        return Embedding::Inlay;
+    }
+    let reason = "this daemon cannot export cache to a session \
+                  (Docker Engine needs its containerd image store for that)";
+    info!("inline cache is left to the daemon: {reason}");
+    Embedding::LeftToDaemon(reason.to_owned())
+}

@@ -1,0 +1,210 @@
+//! The export: a build's result in, the same result with a cache in its image configs out.
+//!
+//! Top to bottom: evaluate the result's refs in the client's own build, have the daemon export
+//! their cache to a session of inlay's, make the record set of each image, embed it. It knows the
+//! order of things, and leaves the record set, configs, sessions and messages to their modules.
+
+pub mod recall;
+mod side_solve;
+
+use std::collections::HashMap;
+use std::error::Error as _;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use prost::Message as _;
+use thiserror::Error;
+use tonic::{Code, Status};
+use tracing::{debug, info};
+
+use self::side_solve::{Made, Side};
+
+use super::import::Imports;
+use super::shared::Shared;
+use crate::cache::embed::ImageCacheError;
+use crate::cache::export::ExportedError;
+use crate::cache::image::config::{self, ConfigError};
+use crate::cache::image::default::default_config;
+use crate::cache::record::Limits;
+use crate::daemon::Daemon;
+use crate::daemon::progress;
+use crate::protocol::proto::gateway::{EvaluateRequest, Result as BuildResult};
+use crate::protocol::result::{self, Image, ResultError};
+use crate::protocol::solve::{Inline, Plan};
+use crate::session::{Blobs, Session, SessionError};
+
+/// How many blobs an export writes for one image: a cache config and its manifest, and some room.
+const MAX_BLOBS: usize = 8;
+/// How large a result may be with its cache: buildkitd takes messages of 16 MiB, and there is more
+/// in one.
+const MAX_RESULT: usize = (16 << 20) - (4 << 10);
+
+/// What becomes of a result.
+#[derive(Debug)]
+pub enum Conclusion {
+    /// It goes on as it is.
+    Unchanged,
+    /// It goes on like this, an encoded `Result`.
+    Cached(Vec<u8>),
+    /// The build ends with an error, since the user wants no image without its cache.
+    Failed(Status),
+}
+
+/// Why a result gets no cache.
+#[derive(Debug, Error)]
+pub enum ExportError {
+    /// The build itself fails.
+    #[error("the build failed: {}", .0.message())]
+    Build(Status),
+    /// Whether the build fails cannot be told.
+    #[error("evaluating the result: {}", .0.message())]
+    Evaluate(Status),
+    /// What was solved is not what the definitions say.
+    #[error("its frontend replaces sources by a policy of its own")]
+    SourcesChanged,
+    /// The result cannot be read.
+    #[error(transparent)]
+    Result(#[from] ResultError),
+    /// There is no session to export to.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The daemon takes too long.
+    #[error("the daemon did not export the cache within {} s", .0.as_secs())]
+    TimedOut(Duration),
+    /// The daemon does not export the cache.
+    #[error("exporting the cache: {}", .0.message())]
+    Solve(Status),
+    /// The daemon exports no cache of steps. It finds steps that an earlier build in the same session
+    /// had by keys that are that session's alone.
+    #[error("the daemon has no keys of its steps that mean anything to another build")]
+    NoRecords,
+    /// The daemon does not say what platform it has.
+    #[error("asking for the daemon's platform: {}", .0.message())]
+    Workers(Status),
+    /// What the daemon exported cannot be read.
+    #[error(transparent)]
+    Exported(#[from] ExportedError),
+    /// No cache can be made of it.
+    #[error(transparent)]
+    ImageCache(#[from] ImageCacheError),
+    /// The daemon would not take the result.
+    #[error("with it the build's result has {0} bytes, and the daemon takes {MAX_RESULT}")]
+    TooLarge(usize),
+    /// The image config cannot hold it.
+    #[error("image config: {0}")]
+    Config(#[from] ConfigError),
+}
+
+/// Gives a build's result its cache if that can be had, and tells the user if it cannot.
+/// `sources_changed`: the result's definitions are not what was solved.
+pub async fn conclude(
+    shared: &Shared,
+    plan: &Plan,
+    imports: &Imports,
+    sources_changed: bool,
+    result: &[u8],
+) -> Conclusion {
+    let Some(inline) = &plan.inline else {
+        return Conclusion::Unchanged;
+    };
+    match with_cache(shared, plan, inline, imports, sources_changed, result).await {
+        Ok(cached) => Conclusion::Cached(cached),
+        Err(ExportError::Build(status)) => {
+            // The daemon meets the same error in a moment, and tells the user in its own words.
+            info!("the build failed: {}", status.message());
+            Conclusion::Unchanged
+        }
+        Err(err) if inline.required => {
+            Conclusion::Failed(Status::unknown(format!("inlay: inline cache: {err}")))
+        }
+        Err(err) => {
+            let text = format!("built without inline cache: {err}");
+            warn_user(&shared.daemon, &plan.build, result, &text).await;
+            Conclusion::Unchanged
+        }
+    }
+}
+
+/// Says something in the progress output of a build's user: as a warning of the step that made
+/// the result, and as a step by itself.
+pub async fn warn_user(daemon: &Daemon, build: &str, result: &[u8], text: &str) {
+    let vertex = BuildResult::decode(result)
+        .ok()
+        .and_then(|result| result::images(&result).ok()?.first()?.vertex());
+    progress::warn(daemon, build, text, vertex).await;
+}
+
+async fn with_cache(
+    shared: &Shared,
+    plan: &Plan,
+    inline: &Inline,
+    imports: &Imports,
+    sources_changed: bool,
+    result: &[u8],
+) -> Result<Vec<u8>, ExportError> {
+    let daemon = &shared.daemon;
+    let decoded = BuildResult::decode(result).map_err(ResultError::from)?;
+    let images = result::images(&decoded)?;
+    debug!("evaluating the result");
+    evaluate(daemon, &plan.build, &images).await?;
+    if sources_changed {
+        return Err(ExportError::SourcesChanged);
+    }
+    debug!("exporting the cache of the result");
+
+    let blobs = Blobs::new(Limits::default().bytes, MAX_BLOBS);
+    let session = &Session::open(daemon, blobs).await?;
+    let platform = daemon.platform().await.map_err(ExportError::Workers)?;
+    let side = Side {
+        shared,
+        plan,
+        inline,
+        imports,
+        session,
+    };
+    let caches = images.iter().enumerate();
+    let caches = caches.map(|(n, image)| side.cache(n, image, &platform));
+    let caches = try_join_all(caches).await?;
+
+    let mut configs = HashMap::new();
+    for (image, cache) in images.iter().zip(caches) {
+        let Some(Made { cache, note }) = cache else {
+            continue;
+        };
+        if let Some(note) = note {
+            warn_user(daemon, &plan.build, result, &note).await;
+        }
+        let config = match image.config {
+            Some(config) => config.clone(),
+            // The one that the daemon's exporter writes then.
+            None => default_config(&platform.clone().into()).into(),
+        };
+        let config = config::embed(&config, &cache, config::DEFAULT_LIMIT)?;
+        configs.insert(image.config_key.clone(), config);
+    }
+    let cached = result::with_metadata(result, &configs).map_err(ResultError::from)?;
+    if cached.len() > MAX_RESULT {
+        return Err(ExportError::TooLarge(cached.len()));
+    }
+    Ok(cached)
+}
+
+/// Waits for the refs in the client's build: progress, logs and errors appear where the user looks.
+async fn evaluate(daemon: &Daemon, build: &str, images: &[Image<'_>]) -> Result<(), ExportError> {
+    let gateway = daemon.gateway(build).map_err(ExportError::Evaluate)?;
+    let evaluated = try_join_all(images.iter().map(|image| {
+        let mut gateway = gateway.clone();
+        let request = EvaluateRequest {
+            r#ref: image.reference.to_owned(),
+        };
+        async move { gateway.evaluate(request).await }
+    }));
+    match evaluated.await {
+        Ok(_) => Ok(()),
+        // Of the call, and not of the build: the connection broke, or the daemon has no such call.
+        Err(status) if status.source().is_some() || status.code() == Code::Unimplemented => {
+            Err(ExportError::Evaluate(status))
+        }
+        Err(status) => Err(ExportError::Build(status)),
+    }
+}

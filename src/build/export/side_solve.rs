@@ -1,0 +1,196 @@
+//! Solves beside a client's build: the export of a cache, and the probe that tells what it leaves
+//! open. They know one image at a time, and nothing of results and configs.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::timeout;
+use tonic::Status;
+use tracing::{debug, info};
+
+use super::ExportError;
+use crate::build::import::Imports;
+use crate::build::shared::Shared;
+use crate::cache::embed::ImageCache;
+use crate::cache::export::{self, Exported};
+use crate::cache::llb::{self, probe::Probe};
+use crate::cache::record::{Digest, InlineCache, select};
+use crate::daemon::new_id;
+use crate::protocol::proto::control::{CacheOptions, CacheOptionsEntry, SolveRequest};
+use crate::protocol::proto::pb;
+use crate::protocol::result::Image;
+use crate::protocol::solve::{Inline, Plan};
+use crate::session::Session;
+
+/// How long a probe may take. One that has the build's sources at hand takes some 30 ms, and one
+/// that has not waits for a client that will not come.
+const MAX_PROBE: Duration = Duration::from_secs(2);
+
+/// inlay's own solves beside a client's build, on the same terms.
+///
+/// While the client's build is open its steps are shared: nothing runs again.
+pub struct Side<'a> {
+    /// What all builds share.
+    pub shared: &'a Shared,
+    /// The client's build.
+    pub plan: &'a Plan,
+    /// What it asks for.
+    pub inline: &'a Inline,
+    /// What it imports.
+    pub imports: &'a Imports,
+    /// Where the daemon exports to.
+    pub session: &'a Session,
+}
+
+/// The cache of an image.
+pub struct Made {
+    /// Encoded.
+    pub cache: String,
+    /// What the user is to be told of it.
+    pub note: Option<String>,
+}
+
+// === impl Side ===
+
+impl Side<'_> {
+    /// The cache of an image; `None` if there is nothing to cache.
+    pub async fn cache(
+        &self,
+        number: usize,
+        image: &Image<'_>,
+        platform: &pb::Platform,
+    ) -> Result<Option<Made>, ExportError> {
+        let definition = image.definition;
+        let store = format!("{number}");
+        debug!(image = number, "side solve: the daemon exports the cache");
+        let limit = self.shared.policy.export_timeout;
+        let exported = timeout(
+            limit,
+            self.solve(definition.clone(), &store, &self.inline.compression),
+        )
+        .await;
+        let exported = exported.map_err(|_| ExportError::TimedOut(limit))?;
+        let exported = exported.inspect_err(|err| {
+            if let ExportError::Solve(status) = err {
+                self.shared.daemon.cannot_export_to_sessions(status);
+            }
+        });
+        let Some(exported) = exported? else {
+            if llb::is_made(definition) {
+                return Err(ExportError::NoRecords);
+            }
+            info!("inline cache: there is nothing to cache");
+            return Ok(None);
+        };
+        let mut cache = ImageCache::read(&exported, definition, Some(platform.clone()))?;
+        let mut note = None;
+        if let Some(probe) = cache.probe(definition, &new_id()) {
+            let store = format!("{number}-probe");
+            if let Err(err) = self.ask(&probe, &store, &mut cache).await {
+                // A larger cache is sound. But it may not be the same again.
+                note = Some(format!(
+                    "records of earlier builds stay in the inline cache: {err}"
+                ));
+            }
+        }
+        let of = cache.exported();
+        let image = cache.layers();
+        let cache = cache.finish(|set| self.shared.recall.complete(set))?;
+        let (records, layers) = (cache.records().len(), cache.layers());
+        info!("inline cache: {records} of {of} exported records, for {layers} layers");
+        let imported = image.and_then(|image| self.imported(&image, &cache));
+        let cache = imported.unwrap_or_else(|| cache.encode());
+        Ok(Some(Made { cache, note }))
+    }
+
+    /// The cache of an image that was imported, as it was written there, if the build has made that
+    /// image again and the cache says the same.
+    fn imported(&self, layers: &[Digest], cache: &InlineCache) -> Option<String> {
+        let mut images = self.imports.images();
+        let same = images.find(|image| {
+            // To the last link: what is not of this build, another build must not have from it.
+            image.diff_ids() == layers
+                && cache.is_all_of(image.set())
+                && select(image.set()).is_ok_and(|known| known == *cache)
+        })?;
+        debug!("the cache is that of an imported image");
+        Some(same.encoded())
+    }
+
+    /// Solves a probe and has the cache learn from it. Where the sources of the build are at hand
+    /// this takes no time, and where they are not, they must not be waited for.
+    async fn ask(
+        &self,
+        probe: &Probe,
+        store: &str,
+        cache: &mut ImageCache,
+    ) -> Result<(), ExportError> {
+        // Its own layer is of no use to anybody.
+        let compression = [("compression".to_owned(), "uncompressed".to_owned())].into();
+        let definition = Bytes::copy_from_slice(probe.definition());
+        let solved = self.solve(definition, store, &compression);
+        let answer = timeout(MAX_PROBE, solved).await.map_err(|_| {
+            ExportError::Solve(Status::deadline_exceeded("no answer to a probe in time"))
+        })??;
+        match answer {
+            Some(answer) => cache.learn(probe, &answer)?,
+            None => debug!("a probe had no answer"),
+        }
+        Ok(())
+    }
+
+    /// Has the daemon export the cache of a definition to the session's store; `None` if there is
+    /// nothing to cache.
+    async fn solve(
+        &self,
+        definition: Bytes,
+        store: &str,
+        compression: &HashMap<String, String>,
+    ) -> Result<Option<Exported>, ExportError> {
+        let mut attrs = compression.clone();
+        for (name, value) in [
+            ("dest", store),
+            ("mode", "min"),
+            ("oci-mediatypes", "true"),
+            ("image-manifest", "true"),
+        ] {
+            attrs.insert(name.to_owned(), value.to_owned());
+        }
+        let export = CacheOptionsEntry {
+            r#type: "local".to_owned(),
+            attrs,
+        };
+        let terms = &self.plan.terms;
+        let request = SolveRequest {
+            r#ref: new_id(),
+            definition: Some(definition),
+            session: self.session.id().to_owned(),
+            internal: true,
+            cache: Some(CacheOptions {
+                exports: vec![export],
+                ..Default::default()
+            }),
+            entitlements: terms.entitlements.clone(),
+            source_policy: terms.source_policy.clone().into(),
+            source_policy_session: terms.source_policy_session.clone(),
+            compatibility_version: terms.compatibility_version,
+            proxy_network: terms.proxy_network,
+            ..Default::default()
+        };
+        let response = self
+            .shared
+            .daemon
+            .control()
+            .solve(request)
+            .await
+            .map_err(ExportError::Solve)?;
+        let Some(manifest) = response.get_ref().exporter_response.get("cache.manifest") else {
+            return Ok(None);
+        };
+        let blobs = self.session.blobs();
+        Ok(Some(export::read(manifest, |digest| {
+            blobs.get(&format!("local:{store}"), digest)
+        })?))
+    }
+}

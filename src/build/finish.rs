@@ -1,0 +1,97 @@
+//! `LLBBridge.Return`: a client's build has its result, and gets its cache before the daemon
+//! exports it.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use prost::Message as _;
+use tonic::Status;
+
+use super::export::{self, Conclusion};
+use super::{Build, Embedding, report};
+use crate::protocol::proto::gateway::ReturnRequest;
+use crate::protocol::proto::google::rpc;
+use crate::protocol::wire::{self, Edit, WireError};
+
+/// The method's path.
+pub const PATH: &str = "/moby.buildkit.v1.frontend.LLBBridge/Return";
+
+/// The field of a return request with the result.
+const RESULT: u32 = 1;
+
+// === impl Build ===
+
+impl Build {
+    /// The return request to forward in place of the client's; `None` if it stays as it is.
+    pub async fn finish(&self, message: &[u8]) -> Option<Vec<u8>> {
+        let finished = match ReturnRequest::decode(message) {
+            Ok(ReturnRequest {
+                result: Some(result),
+                ..
+            }) => match self.conclude(&result).await {
+                Conclusion::Unchanged => None,
+                Conclusion::Cached(result) => with_result(message, &result).ok(),
+                Conclusion::Failed(status) => Some(failed(&status).encode_to_vec()),
+            },
+            // A failed build has no result, and what cannot be read is the daemon's to refuse.
+            Ok(ReturnRequest { result: None, .. }) | Err(_) => None,
+        };
+        report::moved(self).await;
+        finished
+    }
+
+    /// Gives a result its cache, if inlay embeds it.
+    pub async fn conclude(&self, result: &[u8]) -> Conclusion {
+        let (shared, plan) = (&self.shared, &self.plan);
+        match &self.embedding {
+            Embedding::None => Conclusion::Unchanged,
+            Embedding::Inlay => {
+                let sources_changed = self.sources_changed.load(Ordering::Relaxed);
+                export::conclude(shared, plan, &self.imports, sources_changed, result).await
+            }
+            Embedding::LeftToDaemon(reason) => {
+                let text = format!("inline cache is left to the daemon: {reason}");
+                export::warn_user(&shared.daemon, &plan.build, result, &text).await;
+                Conclusion::Unchanged
+            }
+        }
+    }
+}
+
+/// The message with another result.
+fn with_result(message: &[u8], result: &[u8]) -> Result<Vec<u8>, WireError> {
+    wire::rewrite(message, |number, _| {
+        Ok(if number == RESULT {
+            Edit::Replace(result.to_vec())
+        } else {
+            Edit::Keep
+        })
+    })
+}
+
+/// What ends a build with a result.
+pub fn solved(result: Bytes) -> ReturnRequest {
+    ReturnRequest {
+        result: Some(result),
+        error: None,
+    }
+}
+
+/// What ends a build with an error, its details included.
+pub fn failed(status: &Status) -> ReturnRequest {
+    let error = if status.details().is_empty() {
+        rpc::Status {
+            code: status.code().into(),
+            message: status.message().to_owned(),
+            details: Vec::new(),
+        }
+        .encode_to_vec()
+    } else {
+        // They are a whole encoded status: code, message and what BuildKit knows of the failure.
+        status.details().to_vec()
+    };
+    ReturnRequest {
+        result: None,
+        error: Some(error.into()),
+    }
+}

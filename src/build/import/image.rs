@@ -1,0 +1,521 @@
+//! A cached image: what its manifest, its config and the cache in it say, held against each other.
+//!
+//! Pure. What comes out is checked: the records are sound and are of this image, and what BuildKit
+//! is to import can be written anew from it, so that it reads nothing that was not looked at. It
+//! knows no source of images, and no build.
+
+use std::collections::HashMap;
+
+use oci_spec::image::{Descriptor, ImageManifest};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::cache::image::config::{self, ConfigError};
+use crate::cache::image::spelling;
+use crate::cache::record::{
+    Contradiction, Digest, DigestError, Limits, ParseError, RecordSet, base64,
+};
+
+/// A layer that is not compressed, by its media types: its blob's digest is its diff ID.
+const UNCOMPRESSED: [&str; 4] = [
+    "application/vnd.oci.image.layer.v1.tar",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar",
+    "application/vnd.docker.image.rootfs.diff.tar",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar",
+];
+/// A layer that is compressed, by its media types.
+const COMPRESSED: [&str; 7] = [
+    "application/vnd.oci.image.layer.v1.tar+gzip",
+    "application/vnd.oci.image.layer.v1.tar+zstd",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
+    "application/vnd.docker.image.rootfs.diff.tar.gzip",
+    "application/vnd.docker.image.rootfs.diff.tar.zstd",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+];
+/// The longest document of a cache that BuildKit imports (bytes; v0.34.2, `readBlob` in
+/// `cache/remotecache/import.go`).
+pub const MAX_DOCUMENT: usize = 1 << 20;
+/// How many layers the results of all records may have together. BuildKit makes a list of its own for
+/// each result, even where they lie on one another, of some 600 bytes a layer.
+const MAX_STACKED: usize = 1 << 18;
+/// The annotation with a layer's diff ID.
+const DIFF_ID: &str = "containerd.io/uncompressed";
+/// What a config is in manifests that are written here.
+const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
+const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
+
+/// Why an image's cache is refused.
+#[derive(Debug, Error)]
+pub enum ImageError {
+    /// Its config cannot be read.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Its config does not say what layers it has, or does not say it to all that read it.
+    #[error("the image config: {0}")]
+    Rootfs(serde_json::Error),
+    /// Manifest and config are not of one image.
+    #[error("the manifest has {layers} layers and the config {diff_ids} diff IDs")]
+    Layers {
+        /// Of the manifest.
+        layers: usize,
+        /// Of the config.
+        diff_ids: usize,
+    },
+    /// A digest is none.
+    #[error("layer {layer}: {why}")]
+    Digest {
+        /// Its number.
+        layer: usize,
+        /// What is wrong.
+        why: DigestError,
+    },
+    /// Manifest and config are not of one image.
+    #[error("layer {layer} is {manifest} by the manifest and {config} by the config")]
+    DiffId {
+        /// Its number.
+        layer: usize,
+        /// The diff ID that the manifest tells.
+        manifest: String,
+        /// The one in the config.
+        config: String,
+    },
+    /// A layer is nothing that can be unpacked.
+    #[error("layer {layer} is of the type {media_type:?}")]
+    MediaType {
+        /// Its number.
+        layer: usize,
+        /// What it is said to be.
+        media_type: String,
+    },
+    /// The records are not sound.
+    #[error("its records: {0}")]
+    Records(#[from] ParseError),
+    /// The records cannot all be true.
+    #[error("its records contradict each other: {0}")]
+    Contradiction(#[from] Contradiction),
+    /// What the records end in is not the image.
+    #[error("its last record has {found} of {layers} layers")]
+    End {
+        /// How many layers the last record has.
+        found: usize,
+        /// How many the image has.
+        layers: usize,
+    },
+    /// BuildKit would need much memory for what the records name.
+    #[error("its records have results of {0} layers together, more than {MAX_STACKED}")]
+    Stacked(usize),
+    /// BuildKit would make a loop of the records.
+    #[error("of its records BuildKit would make a loop, and not survive it")]
+    Loop,
+    /// The cache is not the JSON that it should be.
+    #[error("its records: {0}")]
+    Json(serde_json::Error),
+}
+
+/// An image with a cache, checked.
+#[derive(Debug, Clone)]
+pub struct CachedImage {
+    digest: String,
+    layers: Vec<Descriptor>,
+    diff_ids: Vec<Digest>,
+    history: Vec<History>,
+    records: Vec<u8>,
+    set: RecordSet,
+    is_importable: bool,
+}
+
+/// What BuildKit takes from an image's history: dates and descriptions of layers.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+struct History {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    created: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    created_by: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    empty_layer: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct Config {
+    rootfs: Rootfs,
+    history: Option<Vec<History>>,
+}
+
+#[derive(Deserialize)]
+struct Rootfs {
+    diff_ids: Option<Vec<String>>,
+}
+
+// === impl CachedImage ===
+
+impl CachedImage {
+    /// Reads the cache of an image, whose manifest has that digest; `None` if it has none.
+    ///
+    /// # Errors
+    /// Where manifest, config and cache do not fit together, or the cache is not sound.
+    pub fn read(
+        digest: String,
+        manifest: &ImageManifest,
+        config: &[u8],
+    ) -> Result<Option<Self>, ImageError> {
+        let current = config::cache_of(config, config::DEFAULT_LIMIT)?;
+        let is_current = current.is_some();
+        let cache = match current {
+            Some(cache) => Some(cache),
+            None => config::proposed_cache_of(config, config::DEFAULT_LIMIT)?
+                .map(|cache| records_of(&cache))
+                .transpose()?,
+        };
+        let Some(records) = cache else {
+            return Ok(None);
+        };
+        spelling::check(config, &spelling::CONFIG).map_err(ImageError::Rootfs)?;
+        let Config { rootfs, history } =
+            serde_json::from_slice(config).map_err(ImageError::Rootfs)?;
+        let layers = manifest.layers().clone();
+        let diff_ids = diff_ids(&layers, &rootfs.diff_ids.unwrap_or_default())?;
+        let blobs = layers.iter().enumerate();
+        let blobs = blobs.map(|(layer, of)| blob(layer, of.digest().as_ref()));
+        let blobs = blobs.collect::<Result<Vec<_>, _>>()?;
+        let mut set = RecordSet::parse_inline(&records, &blobs, &Limits::default())?;
+        if let Some(contradiction) = set.contradiction() {
+            return Err(contradiction.into());
+        }
+        if let Some(last) = set.image().filter(|last| last.len() != layers.len()) {
+            return Err(ImageError::End {
+                found: last.len(),
+                layers: layers.len(),
+            });
+        }
+        let results = set.records().iter().flat_map(|record| &record.results);
+        let stacked = results.map(|result| result.len()).sum();
+        if stacked > MAX_STACKED {
+            return Err(ImageError::Stacked(stacked));
+        }
+        if !set.survives_merging() {
+            return Err(ImageError::Loop);
+        }
+        let known: HashMap<_, _> = blobs.iter().zip(&diff_ids).collect();
+        set.set_diff_ids(|blob| known.get(blob).map(|id| (*id).clone()));
+        let mut history = history.unwrap_or_default();
+        let of_layers = history.iter().filter(|of| of.empty_layer != Some(true));
+        let has_history = of_layers.count() == layers.len();
+        if !has_history {
+            history = vec![History::default(); layers.len()];
+        }
+        Ok(Some(Self {
+            digest,
+            history,
+            layers,
+            diff_ids,
+            records,
+            set,
+            is_importable: is_current && has_history && config.len() <= MAX_DOCUMENT,
+        }))
+    }
+
+    /// The digest of its manifest.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Its layers, base first.
+    pub fn layers(&self) -> &[Descriptor] {
+        &self.layers
+    }
+
+    /// The diff IDs of its layers.
+    pub fn diff_ids(&self) -> &[Digest] {
+        &self.diff_ids
+    }
+
+    /// Its records.
+    pub fn set(&self) -> &RecordSet {
+        &self.set
+    }
+
+    /// Its records as they were found, as text for an image config.
+    pub fn encoded(&self) -> String {
+        base64::encode(&self.records)
+    }
+
+    /// Whether BuildKit can import its cache as the image stands. It does not look under the key that
+    /// was proposed first, reads no config of more than [`MAX_DOCUMENT`], and of an image whose history has fewer entries than the image has layers
+    /// it panics (v0.34.2, `parseCreatedLayerInfo` in `cache/remotecache/import.go`).
+    pub fn is_importable(&self) -> bool {
+        self.is_importable
+    }
+}
+
+/// The documents that BuildKit reads to import a cache: config and manifest of each image, and what
+/// is imported: the only manifest, or an index, last.
+pub fn documents(images: &[CachedImage]) -> Vec<Vec<u8>> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Blob<'a> {
+        media_type: &'a str,
+        digest: String,
+        size: u64,
+    }
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Manifest<'a> {
+        schema_version: u8,
+        media_type: &'static str,
+        config: Blob<'a>,
+        layers: Vec<Blob<'a>>,
+    }
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Index<'a> {
+        schema_version: u8,
+        media_type: &'static str,
+        manifests: Vec<Blob<'a>>,
+    }
+    #[derive(Serialize)]
+    struct Layers {
+        #[serde(rename = "type")]
+        kind: &'static str,
+        diff_ids: Vec<String>,
+    }
+    #[derive(Serialize)]
+    struct Written<'a> {
+        rootfs: Layers,
+        history: &'a [History],
+        #[serde(rename = "moby.buildkit.cache.v0")]
+        cache: String,
+    }
+    fn blob<'a>(media_type: &'a str, document: &[u8]) -> Blob<'a> {
+        Blob {
+            media_type,
+            digest: Digest::of(document).to_string(),
+            size: document.len() as u64,
+        }
+    }
+    fn json(document: &impl Serialize) -> Vec<u8> {
+        #[expect(
+            clippy::expect_used,
+            reason = "serde_json fails on writers that fail, maps whose keys are no text and \
+                      types that refuse; here are a `Vec<u8>`, no map and derived types"
+        )]
+        serde_json::to_vec(document).expect("a plain document in memory")
+    }
+
+    let mut documents = Vec::with_capacity(2 * images.len() + 1);
+    let mut manifests = Vec::with_capacity(images.len());
+    for image in images {
+        let config = json(&Written {
+            rootfs: Layers {
+                kind: "layers",
+                diff_ids: image.diff_ids.iter().map(ToString::to_string).collect(),
+            },
+            history: &image.history,
+            cache: image.encoded(),
+        });
+        let layers = image.layers.iter().map(|layer| Blob {
+            media_type: layer.media_type().as_ref(),
+            digest: layer.digest().to_string(),
+            size: layer.size(),
+        });
+        let manifest = json(&Manifest {
+            schema_version: 2,
+            media_type: MANIFEST_TYPE,
+            config: blob(CONFIG_TYPE, &config),
+            layers: layers.collect(),
+        });
+        manifests.push(blob(MANIFEST_TYPE, &manifest));
+        documents.extend([config, manifest]);
+    }
+    if manifests.len() > 1 {
+        documents.push(json(&Index {
+            schema_version: 2,
+            media_type: INDEX_TYPE,
+            manifests,
+        }));
+    }
+    documents
+}
+
+/// The records of a cache under the proposed key: an array of them, or a whole cache config, whose
+/// layers are the image's.
+fn records_of(cache: &[u8]) -> Result<Vec<u8>, ImageError> {
+    #[derive(Deserialize)]
+    struct Whole<'a> {
+        #[serde(borrow)]
+        records: &'a serde_json::value::RawValue,
+    }
+    if cache.trim_ascii_start().first() == Some(&b'[') {
+        return Ok(cache.to_vec());
+    }
+    let whole: Whole<'_> = serde_json::from_slice(cache).map_err(ImageError::Json)?;
+    Ok(whole.records.get().as_bytes().to_vec())
+}
+
+/// The diff IDs of layers, which the manifest may tell as well.
+fn diff_ids(layers: &[Descriptor], config: &[String]) -> Result<Vec<Digest>, ImageError> {
+    if layers.len() != config.len() {
+        return Err(ImageError::Layers {
+            layers: layers.len(),
+            diff_ids: config.len(),
+        });
+    }
+    let both = layers.iter().zip(config).enumerate();
+    both.map(|(number, (layer, diff_id))| {
+        let annotations = layer.annotations().as_ref();
+        let told = annotations.and_then(|annotations| annotations.get(DIFF_ID));
+        let media_type = layer.media_type().as_ref();
+        let is_plain = UNCOMPRESSED.contains(&media_type);
+        if !is_plain && !COMPRESSED.contains(&media_type) {
+            return Err(ImageError::MediaType {
+                layer: number,
+                media_type: media_type.to_owned(),
+            });
+        }
+        let own = is_plain.then(|| layer.digest().as_ref());
+        for manifest in told.map(String::as_str).into_iter().chain(own) {
+            if manifest != diff_id {
+                return Err(ImageError::DiffId {
+                    layer: number,
+                    manifest: manifest.to_owned(),
+                    config: diff_id.clone(),
+                });
+            }
+        }
+        blob(number, diff_id)
+    })
+    .collect()
+}
+
+/// The digest of a layer.
+fn blob(layer: usize, text: &str) -> Result<Digest, ImageError> {
+    let digest = Digest::parse(text).map_err(|why| ImageError::Digest { layer, why })?;
+    if digest.is_random() {
+        let why = DigestError::NotABlob(digest);
+        return Err(ImageError::Digest { layer, why });
+    }
+    Ok(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MANIFEST: &str = r#"{"schemaVersion":2,
+        "config":{"mediaType":"application/vnd.oci.image.config.v1+json","size":2,
+            "digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"},
+        "layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","size":1,
+            "digest":"sha256:1111111111111111111111111111111111111111111111111111111111111111"}]}"#;
+
+    /// A record with the image's layer, as base64.
+    fn cache() -> String {
+        let digest = Digest::of(b"step");
+        base64::encode(format!(r#"[{{"digest":"{digest}","layers":[{{}}]}}]"#).as_bytes())
+    }
+
+    fn read(config: &str) -> Result<Option<CachedImage>, ImageError> {
+        let manifest = serde_json::from_str(MANIFEST).unwrap();
+        CachedImage::read("sha256:m".to_owned(), &manifest, config.as_bytes())
+    }
+
+    fn config(more: &str) -> String {
+        let id = Digest::of(b"layer");
+        format!(r#"{{"rootfs":{{"diff_ids":["{id}"]}}{more}}}"#)
+    }
+
+    #[test]
+    fn a_cache_is_found_under_either_key() {
+        let current = format!(
+            r#","history":[{{}},{{"empty_layer":true}}],"{}":"{}""#,
+            config::CACHE_KEY,
+            cache()
+        );
+        let image = read(&config(&current)).unwrap().unwrap();
+        assert!(image.is_importable());
+        assert_eq!(image.encoded(), cache());
+        let older = current.replace(config::CACHE_KEY, config::PROPOSED_KEY);
+        let image = read(&config(&older)).unwrap().unwrap();
+        assert!(!image.is_importable());
+        assert!(read(&config("")).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_written_anew_says_the_same_and_has_a_history() {
+        let bare = config(&format!(r#","{}":"{}""#, config::CACHE_KEY, cache()));
+        let image = read(&bare).unwrap().unwrap();
+        assert!(!image.is_importable());
+        let documents = documents(&[image]);
+        let [written, manifest] = &documents[..] else {
+            panic!("config and manifest")
+        };
+        let manifest = serde_json::from_slice(manifest).unwrap();
+        let again = CachedImage::read(String::new(), &manifest, written);
+        let again = again.unwrap().unwrap();
+        assert!(again.is_importable());
+        assert_eq!(again.encoded(), cache());
+    }
+
+    fn refused_by_name(more: &str) -> bool {
+        let refusal = read(&config(more)).unwrap_err().to_string();
+        refusal.contains("which BuildKit reads as")
+    }
+
+    #[test]
+    fn names_that_go_reads_as_others_are_refused() {
+        let cache = cache();
+        for name in ["Moby.buildkit.cache.v0", "moby.build\u{212a}it.cache.v0"] {
+            let more = format!(r#","{}":"{cache}","{name}":"{cache}""#, config::CACHE_KEY);
+            assert!(refused_by_name(&more));
+        }
+        for more in [r#","Rootfs":{}"#, r#","history":[{"Empty_layer":true}]"#] {
+            let more = format!(r#","{}":"{cache}"{more}"#, config::CACHE_KEY);
+            assert!(refused_by_name(&more));
+        }
+    }
+
+    /// Each result on its own is small, and BuildKit makes a list of each.
+    #[test]
+    fn results_are_counted_even_where_they_lie_on_one_another() {
+        let layers = 1024;
+        let mut manifest: serde_json::Value = serde_json::from_str(MANIFEST).unwrap();
+        let layer = manifest["layers"][0].clone();
+        manifest["layers"] = vec![layer; layers].into();
+        let manifest = serde_json::from_value(manifest).unwrap();
+        let id = Digest::of(b"layer").to_string();
+        let records = |count: usize| {
+            let records = (0..count).map(|number| {
+                let digest = Digest::of(&number.to_be_bytes());
+                format!(
+                    r#"{{"digest":"{digest}","layers":[{{"layer":{}}}]}}"#,
+                    layers - 1
+                )
+            });
+            let records = records.collect::<Vec<_>>().join(",");
+            let cache = base64::encode(format!("[{records}]").as_bytes());
+            let ids = vec![&id; layers];
+            format!(
+                r#"{{"rootfs":{{"diff_ids":{ids:?}}},"{}":"{cache}"}}"#,
+                config::CACHE_KEY
+            )
+        };
+        let read = |count| CachedImage::read(String::new(), &manifest, records(count).as_bytes());
+        let most = MAX_STACKED / layers;
+        assert!(read(most).is_ok());
+        assert!(matches!(read(most + 1), Err(ImageError::Stacked(_))));
+    }
+
+    #[test]
+    fn manifest_and_config_are_of_one_image() {
+        let more = format!(r#","{}":"{}""#, config::CACHE_KEY, cache());
+        let none = config(&more).replace(&Digest::of(b"layer").to_string(), "sha256:x");
+        assert!(matches!(read(&none), Err(ImageError::Digest { .. })));
+        let plain = MANIFEST.replace("+gzip", "");
+        let manifest = serde_json::from_str(&plain).unwrap();
+        let wrong = CachedImage::read(String::new(), &manifest, config(&more).as_bytes());
+        assert!(matches!(wrong, Err(ImageError::DiffId { .. })));
+        let odd = serde_json::from_str(&MANIFEST.replace("+gzip", "+lzma")).unwrap();
+        let wrong = CachedImage::read(String::new(), &odd, config(&more).as_bytes());
+        assert!(matches!(wrong, Err(ImageError::MediaType { .. })));
+    }
+}

@@ -1,0 +1,78 @@
+//! A build's way through inlay, top to bottom.
+//!
+//! 1. [`Router`] answers the calls of clients. It reads four methods and forwards every other call
+//!    as it is. The session of a client is the first of the four (`sessions`).
+//! 2. `Control.Solve` begins a build (`begin`): what it asks for is read, and what inlay does itself
+//!    is taken out of the request. The build is known by its ref from then on (`registry`).
+//! 3. [`import`] reads and checks the images that the build names as cache sources.
+//! 4. `LLBBridge.Solve` names these imports again (`gateway`), and they are replaced there.
+//! 5. `LLBBridge.Return` has the build's result (`finish`). [`export`] puts the inline cache into
+//!    the configs of its images.
+//! 6. The user is told in the progress output of the build (`report`).
+//!
+//! A client that solves a frontend or a definition by `Control.Solve` itself sends no `Return`.
+//! inlay is the gateway client of such a build (`drive`), and steps 4 and 5 are the same.
+//!
+//! Whatever fails on this way, the image is built without cache and the user is told, unless the
+//! build has `ignore-error=false`.
+
+mod begin;
+mod drive;
+pub mod export;
+mod finish;
+mod gateway;
+pub mod import;
+mod policy;
+mod registry;
+mod report;
+mod router;
+mod sessions;
+mod shared;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use self::import::Imports;
+use crate::protocol::solve::Plan;
+
+pub use policy::{Policy, RegistryImports};
+pub use router::Router;
+pub use shared::Shared;
+
+/// A build in flight that inlay has a part in.
+#[derive(Debug)]
+pub struct Build {
+    /// What all builds share.
+    shared: Arc<Shared>,
+    /// What it asks for.
+    plan: Plan,
+    /// Who embeds its inline cache.
+    embedding: Embedding,
+    /// The caches that it imports.
+    imports: Imports,
+    /// Whether its user has been told of the imports.
+    told: AtomicBool,
+    /// Whether the client replaces sources by policies in its gateway calls. The definitions of its
+    /// results are then not what was solved.
+    sources_changed: AtomicBool,
+}
+
+/// Who embeds the inline cache of a build.
+#[derive(Debug)]
+enum Embedding {
+    /// Nobody: the build asks for none.
+    None,
+    /// inlay.
+    Inlay,
+    /// The daemon, for this reason.
+    LeftToDaemon(String),
+}
+
+// === impl Build ===
+
+impl Build {
+    /// The ref, which ties the calls of the build together.
+    fn reference(&self) -> &str {
+        &self.plan.build
+    }
+}

@@ -1,0 +1,116 @@
+//! What the operator decided. The command line makes it once and hands it down.
+
+use std::time::Duration;
+
+use crate::protocol::imports::{Entry, INSECURE, REGISTRY};
+use crate::protocol::solve::Plan;
+use crate::source::Access;
+
+/// What inlay does for builds, and what it may read.
+#[derive(Debug)]
+pub struct Policy {
+    /// Whether inlay makes the inline caches that builds ask for.
+    pub exports: bool,
+    /// How long the daemon may take to export the cache of one image.
+    pub export_timeout: Duration,
+    /// What becomes of imports that the daemon could do alone.
+    pub registry_imports: RegistryImports,
+    /// Which images may be read, and how.
+    pub access: Access,
+}
+
+/// What inlay does with `type=registry` imports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RegistryImports {
+    /// They pass unread.
+    Daemon,
+    /// They are read and checked, and the daemon imports what was checked, if it can.
+    Checked,
+    /// They are served by inlay, layers included.
+    Inlay,
+}
+
+// === impl Policy ===
+
+impl Policy {
+    /// What is left of a plan for inlay to do; `None` if that is nothing.
+    pub fn restrict(&self, mut plan: Plan) -> Option<Plan> {
+        plan.inline = plan.inline.filter(|_| self.exports);
+        plan.imports
+            .retain(|entry| self.registry_imports.takes(entry));
+        (plan.inline.is_some() || !plan.imports.is_empty()).then_some(plan)
+    }
+}
+
+// === impl RegistryImports ===
+
+impl RegistryImports {
+    /// Whether inlay reads an import.
+    fn takes(self, entry: &Entry) -> bool {
+        let passes = self == Self::Daemon || entry.attrs.contains_key(INSECURE);
+        entry.image().is_some() && !(entry.kind == REGISTRY && passes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use prost::Message as _;
+
+    use super::*;
+    use crate::protocol::proto::control::{
+        CacheOptions, CacheOptionsEntry, Exporter, SolveRequest,
+    };
+    use crate::source::Settings;
+
+    fn policy(exports: bool, registry_imports: RegistryImports) -> Policy {
+        Policy {
+            exports,
+            export_timeout: Duration::from_secs(1),
+            registry_imports,
+            access: Access::new(Settings::default()).unwrap(),
+        }
+    }
+
+    fn entry(kind: &str, reference: &str) -> CacheOptionsEntry {
+        CacheOptionsEntry {
+            r#type: kind.to_owned(),
+            attrs: HashMap::from([("ref".to_owned(), reference.to_owned())]),
+        }
+    }
+
+    #[test]
+    fn a_plan_is_what_the_operator_lets_inlay_do() {
+        let request = SolveRequest {
+            exporters: vec![Exporter {
+                r#type: "image".to_owned(),
+                ..Default::default()
+            }],
+            cache: Some(CacheOptions {
+                exports: vec![entry("inline", "")],
+                imports: vec![entry("inline", "oci:/images/a"), entry("registry", "a")],
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let left = |request: &SolveRequest, policy: Policy| {
+            let plan = Plan::read(&request.encode_to_vec()).unwrap();
+            let plan = policy.restrict(plan)?;
+            Some((plan.inline.is_some(), plan.imports.len()))
+        };
+        let checked = RegistryImports::Checked;
+        assert_eq!(left(&request, policy(true, checked)), Some((true, 2)));
+        assert_eq!(left(&request, policy(false, checked)), Some((false, 2)));
+        let daemon = RegistryImports::Daemon;
+        assert_eq!(left(&request, policy(false, daemon)), Some((false, 1)));
+
+        let mut insecure = request.clone();
+        let imports = &mut insecure.cache.as_mut().unwrap().imports;
+        imports.remove(0);
+        let attrs = &mut imports[0].attrs;
+        attrs.insert("registry.insecure".to_owned(), "true".to_owned());
+        assert_eq!(left(&insecure, policy(false, checked)), None);
+        assert_eq!(left(&SolveRequest::default(), policy(true, checked)), None);
+    }
+}

@@ -1,0 +1,127 @@
+//! The builds in flight that inlay has a part in, by their refs.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use http::Request;
+
+use super::Build;
+use crate::daemon::BUILD_HEADER;
+
+/// All builds in flight that inlay has a part in.
+#[derive(Debug, Clone, Default)]
+pub struct Registry(Arc<Mutex<HashMap<String, Arc<Build>>>>);
+
+/// Keeps a build known until it is dropped.
+#[derive(Debug)]
+pub struct Registration {
+    builds: Registry,
+    reference: String,
+    build: Arc<Build>,
+}
+
+// === impl Registry ===
+
+impl Registry {
+    /// Makes a build known by its ref. A second build of the same ref, which the daemon refuses,
+    /// leaves the first one known.
+    pub fn register(&self, build: Build) -> Registration {
+        let reference = build.reference().to_owned();
+        let build = Arc::new(build);
+        self.lock()
+            .entry(reference.clone())
+            .or_insert_with(|| Arc::clone(&build));
+        Registration {
+            builds: self.clone(),
+            reference,
+            build,
+        }
+    }
+
+    /// The build that a gateway call is of.
+    pub fn of<T>(&self, call: &Request<T>) -> Option<Arc<Build>> {
+        let reference = call.headers().get(BUILD_HEADER)?.to_str().ok()?;
+        self.lock().get(reference).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Build>>> {
+        // Each change of the map is one call, so a panic elsewhere leaves it whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Registration ===
+
+impl Registration {
+    /// The build.
+    pub fn build(&self) -> &Arc<Build> {
+        &self.build
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut builds = self.builds.lock();
+        if builds
+            .get(&self.reference)
+            .is_some_and(|known| Arc::ptr_eq(known, &self.build))
+        {
+            builds.remove(&self.reference);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::time::Duration;
+
+    use prost::Message as _;
+
+    use super::*;
+    use crate::build::import::Imports;
+    use crate::build::{Embedding, Policy, RegistryImports, Shared};
+    use crate::daemon::Daemon;
+    use crate::protocol::proto::control::SolveRequest;
+    use crate::protocol::solve::Plan;
+    use crate::source::{Access, Settings};
+
+    fn build(reason: &str) -> Build {
+        let request = SolveRequest {
+            r#ref: "a".to_owned(),
+            ..Default::default()
+        };
+        let policy = Policy {
+            exports: true,
+            export_timeout: Duration::from_secs(1),
+            registry_imports: RegistryImports::Checked,
+            access: Access::new(Settings::default()).unwrap(),
+        };
+        let daemon = Daemon::new("unix:///nowhere".parse().unwrap());
+        let shared = Arc::new(Shared::new(daemon, policy));
+        Build {
+            plan: Plan::read(&request.encode_to_vec()).unwrap(),
+            embedding: Embedding::LeftToDaemon(reason.to_owned()),
+            imports: Imports::new(Arc::clone(&shared), Vec::new(), String::new(), Vec::new()),
+            shared,
+            told: AtomicBool::new(false),
+            sources_changed: AtomicBool::new(false),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_build_is_known_as_long_as_its_registration() {
+        let builds = Registry::default();
+        let call = Request::builder()
+            .header(BUILD_HEADER, "a")
+            .body(())
+            .unwrap();
+        let first = builds.register(build("first"));
+        let second = builds.register(build("second"));
+        drop(second);
+        let known = builds.of(&call).unwrap();
+        assert!(matches!(&known.embedding, Embedding::LeftToDaemon(reason) if reason == "first"));
+        drop(first);
+        assert!(builds.of(&call).is_none());
+    }
+}

@@ -1,0 +1,42 @@
+//! What a build's user is told of its imports.
+
+use tracing::info;
+
+use super::Build;
+use super::import::Note;
+use crate::daemon::progress;
+
+/// Tells what became of them.
+pub async fn imported(build: &Build) {
+    let (daemon, reference) = (&build.shared.daemon, build.reference());
+    for outcome in build.imports.outcomes().await {
+        match &outcome.note {
+            Note::Nothing => {}
+            Note::Step(text) => progress::step(daemon, reference, text).await,
+            Note::Warning(text) => progress::warn(daemon, reference, text, None).await,
+        }
+    }
+}
+
+/// Tells what the daemon has read through inlay by now.
+pub async fn moved(build: &Build) {
+    for text in texts(build) {
+        progress::step(&build.shared.daemon, build.reference(), &text).await;
+    }
+}
+
+/// Logs the same at the end. To export an image the daemon may read more.
+pub fn log_moved(build: &Build) {
+    for text in texts(build) {
+        info!("{text}");
+    }
+}
+
+fn texts(build: &Build) -> impl Iterator<Item = String> {
+    let served = build.imports.served();
+    let served = served.filter(|(_, moved)| moved.bytes > 0);
+    served.map(|(image, moved)| {
+        let (layers, bytes) = (moved.layers.len(), moved.bytes);
+        format!("inline cache of {image}: {bytes} bytes of {layers} layers went to the daemon")
+    })
+}

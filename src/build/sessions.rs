@@ -1,0 +1,26 @@
+//! `Control.Session`: a client opens its session.
+
+use http::{Request, Response};
+use tracing::debug;
+
+use crate::proxy::{Upstream, UpstreamError};
+use crate::session::{Sessions, is_compressed};
+use crate::transport::http2::Body;
+
+/// The method's path.
+pub const PATH: &str = "/moby.buildkit.v1.Control/Session";
+
+/// Forwards the call, and terminates the HTTP/2 connection within it on both sides.
+pub async fn open(
+    sessions: &Sessions,
+    upstream: &Upstream,
+    request: Request<Body>,
+) -> Result<Response<Body>, UpstreamError> {
+    if is_compressed(request.headers()) {
+        debug!("a session of compressed messages passes unread");
+        return upstream.send(request).await;
+    }
+    let (request, opening) = sessions.open(request);
+    let answer = upstream.send(request).await?;
+    Ok(opening.answered(answer))
+}

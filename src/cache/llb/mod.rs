@@ -1,0 +1,25 @@
+//! What an LLB definition says about a build's cache records, by computation alone.
+//!
+//! [`graph`] reads the definition, [`digest`] computes the digests that BuildKit derives from an
+//! operation, [`lineage`] lays the operations over the exported records and says which links are
+//! of other builds, [`probe`] makes the operation that answers what neither tells, and [`layers`]
+//! says which layers are whose. It must not know where definitions and records come from, nor ask
+//! anything.
+
+pub mod digest;
+mod gojson;
+pub mod graph;
+pub mod layers;
+pub mod lineage;
+pub mod probe;
+
+pub use graph::{Edge, Graph, GraphError, Limits, Vertex};
+pub use lineage::{Assumptions, Evidence, Lineage, LineageError, Link, Question, Records};
+
+/// Whether the result of an encoded definition is made by an operation, and is no source as it is.
+/// What cannot be read is taken for made.
+pub fn is_made(definition: &[u8]) -> bool {
+    Graph::parse(definition, &Limits::default()).map_or(true, |graph| {
+        graph.vertices()[graph.terminal().vertex].source().is_none()
+    })
+}

@@ -1,0 +1,201 @@
+//! The probe: one operation of inlay's own that tells which content some inputs of a build have
+//! now. It must not know how an operation is solved, or how its cache is exported.
+//!
+//! BuildKit keys an operation that copies by the content of what is copied, and exports that key.
+//! So a file operation with the same copies of the same source has, among its exported records, the
+//! root of the content as this build sees it, whatever else the daemon remembers. And it need not
+//! copy: an action whose output nothing reads is looked at for the key, and is never executed. What
+//! is executed is one small file, which makes the operation have a result to export, and, by its
+//! content, a key that the daemon has not met.
+//!
+//! The definition holds the sources in question and the probe; there is no step of the build that
+//! it could run.
+
+use std::collections::HashMap;
+
+use prost::Message as _;
+
+use super::graph::{Graph, Vertex, sha256};
+use super::lineage::{Evidence, Question, Records};
+use crate::protocol::proto::pb::{self, MountType, file_action::Action, op::Op};
+
+/// The index of what is no input, and no output.
+const EMPTY: i64 = -1;
+/// The mode that leaves a copied file's as it is, and the timestamp that leaves its time.
+const UNCHANGED: i32 = -1;
+
+/// A probe, ready to be solved.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Probe {
+    definition: Vec<u8>,
+    /// The vertex and its input that each of the probe's inputs asks about.
+    asked: Vec<(usize, usize)>,
+}
+
+// === impl Probe ===
+
+impl Probe {
+    /// Makes a probe for the questions about the graph of an encoded definition; `None` if it can
+    /// answer none. The nonce is to differ from probe to probe, and then so do their keys.
+    pub fn new(
+        graph: &Graph,
+        definition: &[u8],
+        questions: &[Question],
+        nonce: &str,
+    ) -> Option<Self> {
+        let definition = pb::Definition::decode(definition).ok()?;
+        let sources: HashMap<String, &Vec<u8>> =
+            definition.def.iter().map(|op| (sha256(op), op)).collect();
+        let mut probe = pb::Definition::default();
+        let (mut inputs, mut actions, mut asked) = (Vec::new(), Vec::new(), Vec::new());
+        // To ask about any other source, its result would have to be made: steps of the build would
+        // run.
+        for question in questions.iter().filter(|question| question.local) {
+            let vertices = graph.vertices();
+            let vertex = vertices.get(question.vertex)?;
+            let edge = vertex.inputs.get(question.input)?;
+            let source = &vertices.get(edge.vertex)?.digest;
+            let (Some(copies), Some(op)) = (copies(vertex, question.input), sources.get(source))
+            else {
+                continue;
+            };
+            if !probe.def.contains(op) {
+                probe.def.push((*op).clone());
+                let metadata = definition.metadata.get(source).cloned();
+                probe
+                    .metadata
+                    .insert(source.clone(), metadata.unwrap_or_default());
+            }
+            let secondary_input = i64::try_from(inputs.len()).ok()?;
+            actions.extend(copies.into_iter().map(|copy| pb::FileAction {
+                input: EMPTY,
+                secondary_input,
+                output: EMPTY,
+                action: Some(Action::Copy(copy)),
+            }));
+            inputs.push(pb::Input {
+                digest: source.clone(),
+                index: edge.output,
+            });
+            asked.push((question.vertex, question.input));
+        }
+        if asked.is_empty() {
+            return None;
+        }
+        actions.push(pb::FileAction {
+            input: EMPTY,
+            secondary_input: EMPTY,
+            output: 0,
+            action: Some(Action::Mkfile(pb::FileActionMkFile {
+                path: "/inlay-probe".to_owned(),
+                mode: 0o644,
+                data: nonce.as_bytes().to_vec(),
+                owner: None,
+                timestamp: UNCHANGED.into(),
+            })),
+        });
+        let op = pb::Op {
+            inputs,
+            op: Some(Op::File(pb::FileOp { actions })),
+            ..Default::default()
+        };
+        let op = op.encode_to_vec();
+        let result = pb::Input {
+            digest: sha256(&op),
+            index: 0,
+        };
+        probe.def.push(op);
+        probe.def.push(
+            pb::Op {
+                inputs: vec![result],
+                ..Default::default()
+            }
+            .encode_to_vec(),
+        );
+        Some(Self {
+            definition: probe.encode_to_vec(),
+            asked,
+        })
+    }
+
+    /// The encoded definition to solve.
+    pub fn definition(&self) -> &[u8] {
+        &self.definition
+    }
+
+    /// Adds what the probe's record among exported records tells. Of an input with anything but one
+    /// root nothing is concluded.
+    pub fn read(&self, records: &impl Records, record: usize, evidence: &mut Evidence) {
+        if records.inputs(record) != self.asked.len() {
+            return;
+        }
+        for (n, (vertex, input)) in self.asked.iter().enumerate() {
+            let mut links = records.links(record, n);
+            if let (Some(link), None) = (links.next(), links.next())
+                && records.inputs(link.record) == 0
+            {
+                evidence.content(*vertex, *input, [records.digest(link.record)]);
+            }
+        }
+    }
+}
+
+/// Copies with which a file operation looks at an input exactly as the vertex does; `None` if there
+/// are none.
+fn copies(vertex: &Vertex, input: usize) -> Option<Vec<pb::FileActionCopy>> {
+    if !vertex.complete {
+        return None;
+    }
+    let input = i64::try_from(input).ok()?;
+    match vertex.op.op.as_ref()? {
+        Op::File(file) => copies_of_file(file, input),
+        Op::Exec(exec) => copies_of_mounts(exec, input),
+        _ => None,
+    }
+}
+
+fn copies_of_file(file: &pb::FileOp, input: i64) -> Option<Vec<pb::FileActionCopy>> {
+    let mut copies = Vec::new();
+    for action in &file.actions {
+        let Action::Copy(copy) = action.action.as_ref()? else {
+            continue;
+        };
+        if action.secondary_input == input {
+            copies.push(pb::FileActionCopy {
+                owner: None,
+                dest: "/".to_owned(),
+                mode: UNCHANGED,
+                timestamp: UNCHANGED.into(),
+                ..copy.clone()
+            });
+        }
+    }
+    (!copies.is_empty()).then_some(copies)
+}
+
+fn copies_of_mounts(exec: &pb::ExecOp, input: i64) -> Option<Vec<pb::FileActionCopy>> {
+    let is_mount = |mount: &&pb::Mount| {
+        let kind = MountType::try_from(mount.mount_type);
+        mount.input == input && matches!(kind, Ok(MountType::Bind | MountType::Cache))
+    };
+    let copy = |src: &str, follow_symlink| pb::FileActionCopy {
+        src: src.to_owned(),
+        dest: "/".to_owned(),
+        mode: UNCHANGED,
+        follow_symlink,
+        timestamp: UNCHANGED.into(),
+        ..Default::default()
+    };
+    let mounts: Vec<_> = exec.mounts.iter().filter(is_mount).collect();
+    if mounts
+        .iter()
+        .any(|mount| mount.selector.trim_matches('/').is_empty())
+    {
+        return Some(vec![copy("/", false)]);
+    }
+    let copies = mounts
+        .iter()
+        .map(|mount| copy(&mount.selector, true))
+        .collect::<Vec<_>>();
+    (!copies.is_empty()).then_some(copies)
+}

@@ -1,0 +1,374 @@
+//! `min`: of all records, those that an image's own build determines, in canonical form.
+//!
+//! What comes out depends on the records alone and not on the order in which the daemon held or
+//! wrote them, so that equal builds embed equal bytes. It sees one [`RecordSet`] and nothing of
+//! the image but the chain of layers that the final record names; whether a link is of this
+//! build or of an earlier one it cannot tell, so links that are known to be an earlier build's
+//! must have gone before ([`RecordSet::retain_links`]).
+
+use std::collections::{HashMap, HashSet};
+
+use thiserror::Error;
+
+use super::identity::ids;
+use super::{
+    Digest, InlineCache, InlineRecord, InlineResult, Layer, LayerChain, Link, RecordSet, merge,
+};
+
+/// Selects the records of the image that the final record of `set` is.
+///
+/// A record is final if it has inputs and a result and is the source of no other; its layers are
+/// the image's, in order. One that is equal to a source of another is that source once more, as
+/// it is to BuildKit, and so it is not final. What does not lead to it goes, and so does what has
+/// a `random:` key or needs a record that has one. A result stays if it is made of the image's
+/// layers; layers are the same if their blobs or their diff IDs are.
+///
+/// Which records are final is settled before any go for their `random:` key: what the lost end
+/// of a build leaves behind as last would be taken for the image, with fewer layers or others.
+///
+/// ```
+/// use inlay::cache::record::{Limits, RecordSet, select};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let export = std::fs::read("examples/image/cache.json")?;
+/// let set = RecordSet::parse(&export, &Limits::default())?;
+/// let cache = select(&set)?;
+/// assert_eq!((cache.layers(), cache.records().len()), (3, 9));
+/// // The clock of the build has no place in it.
+/// assert!(String::from_utf8(export)?.contains("createdAt"));
+/// assert!(!String::from_utf8(cache.to_json())?.contains("createdAt"));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// A [`SelectError`] where there is no such final record, or no one image that it is.
+pub fn select(set: &RecordSet) -> Result<InlineCache, SelectError> {
+    select_expecting(set, &HashMap::new())
+}
+
+/// Selects as [`select`] does, and gives records that lack a result the one `expected` of them, by
+/// number.
+///
+/// A daemon exports of each record its newest result, which is not always the one that the image
+/// was built on, and then the record has none of the image's layers. What the image itself tells
+/// is as good. If one expected result differs from one that is exported, none is trusted.
+///
+/// # Errors
+/// As [`select`].
+pub fn select_expecting(
+    set: &RecordSet,
+    expected: &HashMap<usize, InlineResult>,
+) -> Result<InlineCache, SelectError> {
+    let finals = finals(set);
+    let mut image = Image::of(set, &finals)?;
+
+    let alive = set.alive(|record| !record.digest.is_random());
+    let kept = set.leading_to(&finals, &alive);
+    if !finals.iter().any(|&r| kept[r]) {
+        return Err(SelectError::RandomFinal(Named::all(set, &finals)));
+    }
+
+    let limit = set.limits().links;
+    let mut numbers = 0;
+    let mut spend = |spent: usize| {
+        numbers += spent;
+        (numbers <= limit)
+            .then_some(())
+            .ok_or(SelectError::TooLarge { limit })
+    };
+    let mut results: Vec<Option<InlineResult>> = vec![None; set.records().len()];
+    for (best, record) in results.iter_mut().zip(set.records()) {
+        for result in &record.results {
+            if let Some(found) = image.place(result) {
+                // Also what is not the best was made and compared.
+                spend(found.numbers())?;
+                *best = best.take().into_iter().chain([found]).min();
+            }
+        }
+    }
+    fill(&mut results, expected, &image);
+    for (number, record) in set.records().iter().enumerate().filter(|(r, _)| kept[*r]) {
+        spend(record.sources().count())?;
+        // It may be an expected one, of which nothing was said yet.
+        if record.results.is_empty() {
+            spend(results[number].as_ref().map_or(0, InlineResult::numbers))?;
+        }
+    }
+    let records = canonical(set, &kept, results);
+    if !merge::survives(&records) {
+        return Err(SelectError::Loop);
+    }
+    Ok(InlineCache::new(records, image.layers.len()))
+}
+
+impl RecordSet {
+    /// The layers of the image, base first, as [`select`] finds it: their diff IDs, or the blobs where
+    /// these are not known. `None` where it finds none.
+    pub fn image(&self) -> Option<Vec<Digest>> {
+        let finals = finals(self);
+        let mut results = finals.iter().flat_map(|&r| &self.records()[r].results);
+        let layers = results.next()?.iter().map(|&layer| &self.layers()[layer]);
+        let names = layers.map(|layer| layer.diff_id.as_ref().unwrap_or(&layer.blob));
+        let names: Vec<_> = names.cloned().collect();
+        Image::of(self, &finals).ok().map(|_| names)
+    }
+}
+
+/// The records with inputs and a result that are the source of no other, and equal to none that
+/// is.
+fn finals(set: &RecordSet) -> Vec<usize> {
+    let records = set.records();
+    let mut finals = set.finals();
+    finals.retain(|&r| !records[r].results.is_empty());
+    let mut digests: Vec<_> = finals.iter().map(|&r| &records[r].digest).collect();
+    digests.sort_unstable();
+    let is_source = set.is_source();
+    let like_a_final =
+        |&r: &usize| is_source[r] && digests.binary_search(&&records[r].digest).is_ok();
+    let sources: Vec<_> = (0..records.len()).filter(like_a_final).collect();
+    if !sources.is_empty() {
+        let ids = ids(set, &vec![true; records.len()]);
+        let sources: HashSet<_> = sources.into_iter().map(|r| ids[r]).collect();
+        finals.retain(|&r| !sources.contains(&ids[r]));
+    }
+    finals
+}
+
+/// Gives records without a result the expected one, unless some expected one is not what was found.
+fn fill(
+    results: &mut [Option<InlineResult>],
+    expected: &HashMap<usize, InlineResult>,
+    image: &Image,
+) {
+    let mut fitting = Vec::with_capacity(expected.len());
+    for (&number, result) in expected {
+        let (Some(found), Some(result)) = (results.get(number), image.canonical(result)) else {
+            return;
+        };
+        match found {
+            Some(found) if *found != result => return,
+            Some(_) => {}
+            None => fitting.push((number, result)),
+        }
+    }
+    for (number, result) in fitting {
+        results[number] = Some(result);
+    }
+}
+
+// === layers: which are the image's ===
+
+/// What a layer holds, as a number that is equal for layers that hold the same: those of one
+/// blob, and those of one diff ID.
+type Content = usize;
+
+/// The content of each layer. It is named by the diff ID, or else by the blob, which is the diff
+/// ID where the blob is not compressed.
+fn contents(layers: &[Layer]) -> Vec<Content> {
+    let mut contents = HashMap::new();
+    layers
+        .iter()
+        .map(|layer| {
+            let name = layer.diff_id.as_ref().unwrap_or(&layer.blob);
+            let next = contents.len();
+            *contents.entry(name).or_insert(next)
+        })
+        .collect()
+}
+
+/// The layers of the image, and where in it the layers of results are.
+struct Image {
+    layers: Vec<Content>,
+    /// The lowest place of each content.
+    places: HashMap<Content, usize>,
+    /// The content of each layer of the set.
+    contents: Vec<Content>,
+    /// Where the layers of lists are, by where the list is in memory. Results that lie on one
+    /// another share a list, and may be many.
+    lists: HashMap<*const usize, Places>,
+}
+
+/// Where in the image the layers of a list are.
+struct Places {
+    /// How many of the first are the image's first.
+    same: usize,
+    /// The places of the first, as far as they are in the image.
+    places: Vec<usize>,
+}
+
+impl Image {
+    /// The image that all results of all `finals` are.
+    fn of(set: &RecordSet, finals: &[usize]) -> Result<Self, SelectError> {
+        let mut results = finals.iter().flat_map(|&r| &set.records()[r].results);
+        let first = results.next().ok_or(SelectError::NoFinal)?;
+
+        let contents = contents(set.layers());
+        let layers: Vec<_> = first.iter().map(|&layer| contents[layer]).collect();
+        let mut places = HashMap::new();
+        for (place, &content) in layers.iter().enumerate() {
+            places.entry(content).or_insert(place);
+        }
+        let mut image = Self {
+            layers,
+            places,
+            contents,
+            lists: HashMap::new(),
+        };
+        let whole = image.place(first);
+        if results.any(|result| image.place(result) != whole) {
+            return Err(SelectError::AmbiguousFinal(Named::all(set, finals)));
+        }
+        Ok(image)
+    }
+
+    /// Where in the image the layers of a result are, if all of them are there.
+    fn place(&mut self, result: &LayerChain) -> Option<InlineResult> {
+        let list = result.list();
+        if !self.lists.contains_key(&list.as_ptr()) {
+            let places = self.places(list.iter().map(|&layer| self.contents[layer]));
+            self.lists.insert(list.as_ptr(), places);
+        }
+        self.lists.get(&list.as_ptr())?.first(result.len())
+    }
+
+    fn places(&self, list: impl Iterator<Item = Content> + Clone) -> Places {
+        let pairs = list.clone().zip(&self.layers);
+        Places {
+            same: pairs.take_while(|(one, other)| one == *other).count(),
+            places: list.map_while(|c| self.places.get(&c).copied()).collect(),
+        }
+    }
+
+    /// The result in the form that [`place`](Self::place) gives it, if the image has its layers.
+    fn canonical(&self, result: &InlineResult) -> Option<InlineResult> {
+        let chain: Vec<_> = match result {
+            InlineResult::Layer(top) => self.layers.get(..=*top)?.to_vec(),
+            InlineResult::Chain(places) => {
+                let content = |place: &usize| self.layers.get(*place).copied();
+                places.iter().map(content).collect::<Option<_>>()?
+            }
+        };
+        self.places(chain.iter().copied()).first(chain.len())
+    }
+}
+
+impl Places {
+    /// The result of so many of the first layers.
+    fn first(&self, length: usize) -> Option<InlineResult> {
+        if length <= self.same {
+            length.checked_sub(1).map(InlineResult::Layer)
+        } else {
+            let places = self.places.get(..length)?;
+            Some(InlineResult::Chain(places.into()))
+        }
+    }
+}
+
+// === canonical form ===
+
+/// The records that are kept: by digest, then by identity, each identity once; links by selector,
+/// then by number, each once. Of several results of one identity the least stays.
+fn canonical(
+    set: &RecordSet,
+    kept: &[bool],
+    mut results: Vec<Option<InlineResult>>,
+) -> Vec<InlineRecord> {
+    let ids = ids(set, kept);
+    let records = set.records();
+    let key = |&number: &usize| (&records[number].digest, ids[number]);
+    let mut sorted: Vec<usize> = (0..kept.len()).filter(|&r| kept[r]).collect();
+    sorted.sort_unstable_by(|a, b| key(a).cmp(&key(b)));
+    let equal: Vec<&[usize]> = sorted.chunk_by(|a, b| ids[*a] == ids[*b]).collect();
+
+    let mut numbers = vec![0; kept.len()];
+    for (number, equal) in equal.iter().enumerate() {
+        for &record in *equal {
+            numbers[record] = number;
+        }
+    }
+    let links = |links: &Vec<Link>| {
+        let mut renumbered = Vec::with_capacity(links.len());
+        let links = links.iter().filter(|link| kept[link.record]);
+        renumbered.extend(links.map(|link| Link {
+            selector: link.selector.clone(),
+            record: numbers[link.record],
+        }));
+        renumbered.sort_unstable();
+        renumbered.dedup();
+        renumbered
+    };
+    let record = |equal: &[usize]| {
+        let first = &records[equal[0]];
+        InlineRecord {
+            digest: first.digest.clone(),
+            inputs: first.inputs.iter().map(links).collect(),
+            result: equal.iter().filter_map(|&r| results[r].take()).min(),
+        }
+    };
+    equal.into_iter().map(record).collect()
+}
+
+// === errors ===
+
+/// Why there is nothing to embed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum SelectError {
+    /// No record with inputs and a result is the source of no other.
+    #[error("no record is final: none has inputs and a result and is the source of no other")]
+    NoFinal,
+    /// The results of the final records are not all the same layers, so that nothing says which
+    /// the image's are.
+    #[error("no telling which layers are the image's: they differ between the results of {}", list(.0))]
+    AmbiguousFinal(Vec<Named>),
+    /// The final records cannot be kept, and without them nothing says which layers the image has.
+    #[error("no final record may be embedded: each has or needs a `random:` key: {}", list(.0))]
+    RandomFinal(Vec<Named>),
+    /// BuildKit would make a loop of the records when it reads them, and not survive it.
+    #[error("of its records BuildKit would make a loop, and not survive it")]
+    Loop,
+    /// Written out, it would exceed the limit that the set was read with: results that share a
+    /// topmost layer there each name their layers one by one here. Results of which another one of
+    /// the same record is written count too.
+    #[error("the records have more than {limit} links and layers of results")]
+    TooLarge {
+        /// The limit, [`Limits::links`](super::Limits::links) of the set.
+        limit: usize,
+    },
+}
+
+/// A record that an error is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// Its number in the set.
+    pub number: usize,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+impl Named {
+    fn all(set: &RecordSet, numbers: &[usize]) -> Vec<Self> {
+        let named = |&number: &usize| Self {
+            number,
+            digest: set.records()[number].digest.clone(),
+        };
+        numbers.iter().map(named).collect()
+    }
+}
+
+/// As many as one can read.
+fn list(records: &[Named]) -> String {
+    const SHOWN: usize = 8;
+    let mut shown: Vec<_> = records
+        .iter()
+        .take(SHOWN)
+        .map(|r| format!("record {} ({})", r.number, r.digest))
+        .collect();
+    if records.len() > SHOWN {
+        shown.push(format!("{} more", records.len() - SHOWN));
+    }
+    shown.join(", ")
+}
+
+#[cfg(test)]
+mod tests;

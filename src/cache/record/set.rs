@@ -1,0 +1,748 @@
+//! The record set: a cache's records and layers, checked.
+//!
+//! This is the gate between what somebody sent and the rest of inlay: past it, every number is
+//! in range and nothing goes in circles. It knows neither images nor which records are wanted;
+//! that is [`select`](super::select())'s part.
+//!
+//! The format is BuildKit's, `application/vnd.buildkit.cacheconfig.v0`, as described in
+//! `cache/remotecache/v1/types`; what its reader (`cache/remotecache/v1/parse.go`) refuses is
+//! refused, of what it only skips (a loop of layers that no result names) all is. It also refuses
+//! links to `random:` keys, which are [`select`](super::select())'s part here, and dates that are
+//! none, which we skip. `tests/differential` holds this against it.
+
+mod unite;
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt, mem,
+    ops::Deref,
+    sync::Arc,
+};
+
+use thiserror::Error;
+
+use super::{
+    Digest, DigestError, Limits, order,
+    wire::{self, WireError},
+};
+
+/// A link from an input of one record to a record that is a source of it. Ordered by selector,
+/// then by number.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Link {
+    /// Which part of the source's result the key is of; mostly empty.
+    pub selector: Arc<str>,
+    /// Number of the source.
+    pub record: usize,
+}
+
+/// The layers of one result, base first, by their numbers in the set. Never empty; a clone
+/// shares them, as do results that lie on one another.
+#[derive(Clone)]
+pub struct LayerChain {
+    list: Arc<[usize]>,
+    /// How many of the list.
+    length: usize,
+}
+
+/// A cache key: an operation by its digest, and where its inputs come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Digest of the operation, or of a source's content.
+    pub digest: Digest,
+    /// For each input the records that can be its source, any one of which is enough; never
+    /// none. A record without inputs is a root.
+    pub inputs: Vec<Vec<Link>>,
+    /// What the operation gave, where the cache has it.
+    pub results: Vec<LayerChain>,
+}
+
+/// A layer that results name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// Digest of the blob, compressed as it is stored; never a `random:` one.
+    pub blob: Digest,
+    /// Number of the layer below, in the chain that this entry stands for.
+    pub parent: Option<usize>,
+    /// Digest of the uncompressed blob, where known; the same for all layers with this blob.
+    pub diff_id: Option<Digest>,
+}
+
+/// Records and their layers, checked: every number is in range, neither records nor layers go in
+/// circles, no input is without a source.
+#[derive(Debug, Clone)]
+pub struct RecordSet {
+    layers: Vec<Layer>,
+    records: Vec<Record>,
+    /// All records, each after its sources.
+    order: Vec<usize>,
+    limits: Limits,
+}
+
+// === impl RecordSet ===
+
+impl RecordSet {
+    /// Reads a BuildKit cache config, `{"layers":[…],"records":[…]}`.
+    ///
+    /// ```
+    /// use inlay::cache::record::{Limits, RecordSet};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// // Of `--export-cache type=local`, the blob that the manifest has as its config.
+    /// let export = std::fs::read("examples/image/cache.json")?;
+    /// let set = RecordSet::parse(&export, &Limits::default())?;
+    /// assert_eq!((set.layers().len(), set.records().len()), (3, 9));
+    /// let [last] = set.finals()[..] else { panic!("one build has one end") };
+    /// assert_eq!(set.records()[last].results[0].len(), 3);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// A [`ParseError`] where it is not such JSON, exceeds `limits` or breaks a rule of the
+    /// format.
+    pub fn parse(config: &[u8], limits: &Limits) -> Result<Self, ParseError> {
+        check_size(config, limits)?;
+        let config = wire::config(config, limits)?;
+        Self::check(layers(&config.layers)?, config.records, limits)
+    }
+
+    /// Reads the records of an inline cache, a JSON array, that is embedded in an image with the
+    /// layers `image_layers` (digests of their blobs, base first). A result `n` is the image's
+    /// layers 0 to n.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn parse_inline(
+        records: &[u8],
+        image_layers: &[Digest],
+        limits: &Limits,
+    ) -> Result<Self, ParseError> {
+        check_size(records, limits)?;
+        if image_layers.len() > limits.layers {
+            return Err(ParseError::TooMany {
+                what: "layers",
+                limit: limits.layers,
+            });
+        }
+        let layers = image_layers
+            .iter()
+            .enumerate()
+            .map(|(number, blob)| layer(number, blob.clone(), number.checked_sub(1)))
+            .collect::<Result<_, _>>()?;
+        Self::check(layers, wire::records(records, limits)?, limits)
+    }
+
+    /// The layers, as numbered in [`Layer::parent`] and [`LayerChain`].
+    pub fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// The records, as numbered in [`Link::record`].
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// Numbers of all records, each after its sources.
+    pub fn sources_first(&self) -> &[usize] {
+        &self.order
+    }
+
+    /// The limits that the set was read with.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Tells each layer its diff ID, where `diff_id` knows it by the digest of the blob: a cache
+    /// manifest has it in the annotation `containerd.io/uncompressed` of the layer.
+    pub fn set_diff_ids(&mut self, diff_id: impl Fn(&Digest) -> Option<Digest>) {
+        for layer in &mut self.layers {
+            if let Some(known) = diff_id(&layer.blob) {
+                layer.diff_id = Some(known);
+            }
+        }
+    }
+
+    /// Keeps only the links for which `keep(record, input, link)` holds.
+    ///
+    /// A record of which one input loses all its sources goes, and with it the links to it. So
+    /// does what then leads to none of the records that were the source of no other: whatever
+    /// is dropped here must not make a record in the middle look like the end of the build. The
+    /// records that remain are numbered anew, in the same order; layers stay as they are.
+    pub fn retain_links(&mut self, mut keep: impl FnMut(usize, usize, &Link) -> bool) {
+        let ends = self.ends();
+        for (number, record) in self.records.iter_mut().enumerate() {
+            for (input, links) in record.inputs.iter_mut().enumerate() {
+                links.retain(|link| keep(number, input, link));
+            }
+        }
+        let kept = self.leading_to(&ends, &self.alive(|_| true));
+        self.keep_only(&kept);
+    }
+
+    /// Drops the other records, and the links to them; those that remain are numbered anew.
+    fn keep_only(&mut self, kept: &[bool]) {
+        let mut next = 0..;
+        let numbers: Vec<_> = kept
+            .iter()
+            .map(|&kept| if kept { next.next() } else { None })
+            .collect();
+
+        let mut kept = kept.iter();
+        self.records.retain(|_| kept.next() == Some(&true));
+        for links in self.records.iter_mut().flat_map(|r| &mut r.inputs) {
+            links.retain_mut(|link| {
+                let number = numbers[link.record];
+                number.inspect(|&number| link.record = number).is_some()
+            });
+        }
+        self.order = self.order.iter().filter_map(|&r| numbers[r]).collect();
+    }
+
+    /// Links inputs of records to roots with these digests, which are added where they are not
+    /// there. A root has no source, so no loop comes of it.
+    pub(super) fn link_to_roots(&mut self, links: Vec<(usize, usize, Digest)>) {
+        let is_root = |(_, record): &(usize, &Record)| record.is_root();
+        let roots = self.records.iter().enumerate().filter(is_root);
+        let mut roots: HashMap<_, _> = roots.map(|(n, root)| (root.digest.clone(), n)).collect();
+        let selector = Arc::from("");
+        for (record, input, digest) in links {
+            let root = *roots.entry(digest).or_insert_with_key(|digest| {
+                self.records.push(Record {
+                    digest: digest.clone(),
+                    inputs: Vec::new(),
+                    results: Vec::new(),
+                });
+                self.records.len() - 1
+            });
+            self.records[record].inputs[input].push(Link {
+                selector: Arc::clone(&selector),
+                record: root,
+            });
+        }
+        // Roots come before all that may be made of them.
+        let known = self.order.len();
+        self.order.splice(0..0, known..self.records.len());
+    }
+
+    /// Whether a link is by content: to a root, and without a selector. A link by definition has the
+    /// selector of what is read, and leads to a root only if that is a source or made of nothing.
+    pub fn is_content(&self, link: &Link) -> bool {
+        link.selector.is_empty() && self.records[link.record].is_root()
+    }
+
+    /// Numbers of the records that have inputs and are the source of no other record.
+    pub fn finals(&self) -> Vec<usize> {
+        let mut finals = self.ends();
+        finals.retain(|&r| !self.records[r].inputs.is_empty());
+        finals
+    }
+
+    /// Numbers of the records that are the source of no other.
+    fn ends(&self) -> Vec<usize> {
+        let is_source = self.is_source();
+        (0..is_source.len()).filter(|&r| !is_source[r]).collect()
+    }
+
+    /// For each record whether it is the source of another.
+    pub(super) fn is_source(&self) -> Vec<bool> {
+        let mut is_source = vec![false; self.records.len()];
+        for source in self.records.iter().flat_map(Record::sources) {
+            is_source[source] = true;
+        }
+        is_source
+    }
+
+    /// For each record whether it lives on where only those of which `allowed` holds may: it is
+    /// one of them, and every input of it has a source that lives on.
+    pub(super) fn alive(&self, allowed: impl Fn(&Record) -> bool) -> Vec<bool> {
+        let mut alive = vec![false; self.records.len()];
+        for &number in &self.order {
+            let record = &self.records[number];
+            alive[number] = allowed(record)
+                && record
+                    .inputs
+                    .iter()
+                    .all(|links| links.iter().any(|link| alive[link.record]));
+        }
+        alive
+    }
+
+    /// For each record whether it is one of `ends` or leads to one of them, all the way alive.
+    pub(super) fn leading_to(&self, ends: &[usize], alive: &[bool]) -> Vec<bool> {
+        let mut leading = vec![false; self.records.len()];
+        let mut to_visit: Vec<usize> = ends.iter().copied().filter(|&r| alive[r]).collect();
+        while let Some(number) = to_visit.pop() {
+            if !mem::replace(&mut leading[number], true) {
+                to_visit.extend(self.records[number].sources().filter(|&s| alive[s]));
+            }
+        }
+        leading
+    }
+
+    fn check(
+        layers: Vec<Layer>,
+        records: Vec<wire::Record<'_>>,
+        limits: &Limits,
+    ) -> Result<Self, ParseError> {
+        let count = records.len();
+        let mut chains = Chains::of(&layers, limits)?;
+        let mut selectors = Selectors::default();
+        let records = records
+            .into_iter()
+            .enumerate()
+            .map(|(number, wire)| record(number, wire, count, &mut chains, &mut selectors))
+            .collect::<Result<Vec<_>, _>>()?;
+        let order =
+            order::sources_first(&records).map_err(|record| ParseError::RecordLoop { record })?;
+        check_depth(&records, &order, limits)?;
+        Ok(Self {
+            layers,
+            records,
+            order,
+            limits: limits.clone(),
+        })
+    }
+}
+
+// === impl Record ===
+
+impl Record {
+    /// Whether it has no inputs: it is content, a source, or an operation on nothing.
+    pub fn is_root(&self) -> bool {
+        self.inputs.is_empty()
+    }
+
+    /// Numbers of the sources of all inputs, as often as they are linked.
+    pub fn sources(&self) -> impl Iterator<Item = usize> + '_ {
+        self.inputs.iter().flatten().map(|link| link.record)
+    }
+}
+
+// === impl LayerChain ===
+
+impl LayerChain {
+    /// The list that it shares with others, of which it is the beginning.
+    pub(super) fn list(&self) -> &[usize] {
+        &self.list
+    }
+}
+
+impl Deref for LayerChain {
+    type Target = [usize];
+
+    fn deref(&self) -> &[usize] {
+        &self.list[..self.length]
+    }
+}
+
+impl PartialEq for LayerChain {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for LayerChain {}
+
+impl fmt::Debug for LayerChain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
+// === the checks ===
+
+fn check_size(json: &[u8], limits: &Limits) -> Result<(), ParseError> {
+    if json.len() > limits.bytes {
+        return Err(ParseError::TooLarge {
+            bytes: json.len(),
+            limit: limits.bytes,
+        });
+    }
+    Ok(())
+}
+
+fn check_depth(records: &[Record], order: &[usize], limits: &Limits) -> Result<(), ParseError> {
+    let mut depth = vec![0; records.len()];
+    for &record in order {
+        depth[record] = records[record]
+            .sources()
+            .map(|source| depth[source] + 1)
+            .max()
+            .unwrap_or(0);
+        if depth[record] > limits.depth {
+            return Err(ParseError::TooDeep {
+                record,
+                limit: limits.depth,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn layers(layers: &[wire::Layer<'_>]) -> Result<Vec<Layer>, ParseError> {
+    let count = layers.len();
+    layers
+        .iter()
+        .enumerate()
+        .map(|(number, wire)| {
+            let blob = Digest::parse(&wire.blob.0)
+                .map_err(|why| ParseError::LayerDigest { layer: number, why })?;
+            let parent = match wire.parent {
+                -1 => None,
+                parent => Some(in_range(parent, count).ok_or(ParseError::LayerParent {
+                    layer: number,
+                    parent,
+                    layers: count,
+                })?),
+            };
+            layer(number, blob, parent)
+        })
+        .collect()
+}
+
+fn layer(number: usize, blob: Digest, parent: Option<usize>) -> Result<Layer, ParseError> {
+    if blob.is_random() {
+        return Err(ParseError::LayerDigest {
+            layer: number,
+            why: DigestError::NotABlob(blob),
+        });
+    }
+    Ok(Layer {
+        blob,
+        parent,
+        diff_id: None,
+    })
+}
+
+fn record(
+    number: usize,
+    wire: wire::Record<'_>,
+    records: usize,
+    chains: &mut Chains<'_>,
+    selectors: &mut Selectors,
+) -> Result<Record, ParseError> {
+    Ok(Record {
+        digest: Digest::parse(&wire.digest.0).map_err(|why| ParseError::RecordDigest {
+            record: number,
+            why,
+        })?,
+        results: results(number, &wire, chains)?,
+        inputs: inputs(number, wire.inputs, records, selectors)?,
+    })
+}
+
+fn inputs(
+    record: usize,
+    inputs: Vec<Vec<wire::Link<'_>>>,
+    records: usize,
+    selectors: &mut Selectors,
+) -> Result<Vec<Vec<Link>>, ParseError> {
+    let mut link = |input, wire: wire::Link<'_>| {
+        Ok(Link {
+            record: in_range(wire.link, records).ok_or(ParseError::Link {
+                record,
+                input,
+                link: wire.link,
+                records,
+            })?,
+            selector: selectors.shared(&wire.selector.0),
+        })
+    };
+    inputs
+        .into_iter()
+        .enumerate()
+        .map(|(input, links)| {
+            if links.is_empty() {
+                return Err(ParseError::EmptyInput { record, input });
+            }
+            links.into_iter().map(|wire| link(input, wire)).collect()
+        })
+        .collect()
+}
+
+/// The results of a record. One without any layer says nothing and is left out, as it is when
+/// BuildKit writes the records that it read.
+fn results(
+    record: usize,
+    wire: &wire::Record<'_>,
+    chains: &mut Chains<'_>,
+) -> Result<Vec<LayerChain>, ParseError> {
+    let number = |layer| {
+        in_range(layer, chains.layers.len()).ok_or(ParseError::ResultLayer {
+            record,
+            layer,
+            layers: chains.layers.len(),
+        })
+    };
+    let tops = wire
+        .layers
+        .iter()
+        .map(|top| number(top.layer))
+        .collect::<Result<Vec<_>, _>>()?;
+    let explicit = wire
+        .chains
+        .iter()
+        .filter(|chain| !chain.layers.is_empty())
+        .map(|chain| chain.layers.iter().map(|&layer| number(layer)).collect())
+        .collect::<Result<Vec<Vec<_>>, _>>()?;
+    let mut results = Vec::with_capacity(tops.len() + explicit.len());
+    for top in tops {
+        results.push(chains.down_from(top)?);
+    }
+    for layers in explicit {
+        chains.check_length(layers.len())?;
+        results.push(LayerChain {
+            length: layers.len(),
+            list: layers.into(),
+        });
+    }
+    Ok(results)
+}
+
+fn in_range(number: i64, count: usize) -> Option<usize> {
+    usize::try_from(number).ok().filter(|&n| n < count)
+}
+
+/// The chains of layers that results name by their topmost one. Those that lie on one another are
+/// of one list, so that a chain of which each layer is a result takes as much room as one result.
+struct Chains<'a> {
+    layers: &'a [Layer],
+    /// For each layer one that is nobody's parent and lies on it, or is it: the end of its list.
+    ends: Vec<usize>,
+    /// By topmost layer, where the list was made.
+    made: Vec<Option<LayerChain>>,
+    /// Length of all lists that were made.
+    length: usize,
+    limits: &'a Limits,
+}
+
+impl<'a> Chains<'a> {
+    fn of(layers: &'a [Layer], limits: &'a Limits) -> Result<Self, ParseError> {
+        check_no_loop(layers)?;
+        Ok(Self {
+            layers,
+            ends: ends(layers),
+            made: vec![None; layers.len()],
+            length: 0,
+            limits,
+        })
+    }
+
+    fn down_from(&mut self, top: usize) -> Result<LayerChain, ParseError> {
+        if let Some(chain) = &self.made[top] {
+            return Ok(chain.clone());
+        }
+        let end = self.ends[top];
+        let mut list = Vec::new();
+        let mut next = Some(end);
+        while let Some(layer) = next {
+            self.length += 1;
+            if self.length > self.limits.links {
+                return Err(ParseError::TooMany {
+                    what: "layers in results",
+                    limit: self.limits.links,
+                });
+            }
+            list.push(layer);
+            next = self.layers[layer].parent;
+        }
+        list.reverse();
+        let list: Arc<[usize]> = list.into();
+        let chain = |below: usize| LayerChain {
+            list: Arc::clone(&list),
+            length: below + 1,
+        };
+        for (below, &layer) in list.iter().enumerate() {
+            if self.ends[layer] == end {
+                self.made[layer] = Some(chain(below));
+            }
+        }
+        Ok(chain(
+            list.iter().take_while(|&&layer| layer != top).count(),
+        ))
+    }
+
+    fn check_length(&self, length: usize) -> Result<(), ParseError> {
+        if length > self.limits.layers {
+            return Err(ParseError::TooMany {
+                what: "layers in one result",
+                limit: self.limits.layers,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Walks down from each layer that is nobody's parent, as far as no walk has been before. There is
+/// no loop.
+fn ends(layers: &[Layer]) -> Vec<usize> {
+    let mut is_parent = vec![false; layers.len()];
+    for parent in layers.iter().filter_map(|layer| layer.parent) {
+        is_parent[parent] = true;
+    }
+    let mut ends: Vec<_> = (0..layers.len()).collect();
+    let mut walked = vec![false; layers.len()];
+    for end in (0..layers.len()).filter(|&layer| !is_parent[layer]) {
+        let mut next = Some(end);
+        while let Some(layer) = next
+            && !mem::replace(&mut walked[layer], true)
+        {
+            ends[layer] = end;
+            next = layers[layer].parent;
+        }
+    }
+    ends
+}
+
+/// Walks down from each layer as far as no walk has been before.
+fn check_no_loop(layers: &[Layer]) -> Result<(), ParseError> {
+    let mut walked_from = vec![None; layers.len()];
+    for start in 0..layers.len() {
+        let mut next = Some(start);
+        while let Some(layer) = next {
+            match walked_from[layer] {
+                None => walked_from[layer] = Some(start),
+                Some(walk) if walk == start => return Err(ParseError::LayerLoop { layer }),
+                Some(_) => break,
+            }
+            next = layers[layer].parent;
+        }
+    }
+    Ok(())
+}
+
+/// Selectors, each different one held once.
+#[derive(Default)]
+struct Selectors {
+    known: HashSet<Arc<str>>,
+    empty: Arc<str>,
+}
+
+impl Selectors {
+    fn shared(&mut self, selector: &str) -> Arc<str> {
+        if selector.is_empty() {
+            return Arc::clone(&self.empty);
+        }
+        if let Some(known) = self.known.get(selector) {
+            return known.clone();
+        }
+        let shared: Arc<str> = selector.into();
+        self.known.insert(shared.clone());
+        shared
+    }
+}
+
+/// Why a cache was refused. Records, layers and inputs are numbered from 0, as in the cache.
+#[derive(Debug, Error)]
+pub enum ParseError {
+    /// The text is longer than [`Limits::bytes`].
+    #[error("the cache has {bytes} bytes, more than {limit}")]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// There is more of something than a limit allows.
+    #[error("the cache has more than {limit} {what}")]
+    TooMany {
+        /// What there is too much of.
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+    },
+    /// The text is not JSON, or not of the format's types.
+    #[error("the cache is not readable: {0}")]
+    Json(#[source] serde_json::Error),
+    /// A layer's blob is no digest of a blob.
+    #[error("layer {layer}: {why}")]
+    LayerDigest {
+        /// The layer.
+        layer: usize,
+        /// What is wrong with the digest.
+        #[source]
+        why: DigestError,
+    },
+    /// A layer's parent is not there.
+    #[error("layer {layer}: its parent is layer {parent}, of {layers} layers")]
+    LayerParent {
+        /// The layer.
+        layer: usize,
+        /// The number that it names.
+        parent: i64,
+        /// How many layers there are.
+        layers: usize,
+    },
+    /// A layer is its own ancestor.
+    #[error("layer {layer}: it is among its own parents")]
+    LayerLoop {
+        /// The layer.
+        layer: usize,
+    },
+    /// A record's digest is none.
+    #[error("record {record}: {why}")]
+    RecordDigest {
+        /// The record.
+        record: usize,
+        /// What is wrong with the digest.
+        #[source]
+        why: DigestError,
+    },
+    /// An input has no source.
+    #[error("record {record}: its input {input} is empty")]
+    EmptyInput {
+        /// The record.
+        record: usize,
+        /// The input.
+        input: usize,
+    },
+    /// A link leads nowhere.
+    #[error("record {record}: its input {input} links to record {link}, of {records} records")]
+    Link {
+        /// The record.
+        record: usize,
+        /// The input.
+        input: usize,
+        /// The number that it links to.
+        link: i64,
+        /// How many records there are.
+        records: usize,
+    },
+    /// A result names a layer that is not there.
+    #[error("record {record}: its result has layer {layer}, of {layers} layers")]
+    ResultLayer {
+        /// The record.
+        record: usize,
+        /// The number that it names.
+        layer: i64,
+        /// How many layers there are.
+        layers: usize,
+    },
+    /// A record is its own ancestor.
+    #[error("record {record}: it is among its own sources")]
+    RecordLoop {
+        /// The record.
+        record: usize,
+    },
+    /// A path of links is longer than [`Limits::depth`].
+    #[error("record {record}: it has more than {limit} records below it in a row")]
+    TooDeep {
+        /// The first record that is too far up.
+        record: usize,
+        /// The limit.
+        limit: usize,
+    },
+}
+
+impl From<WireError> for ParseError {
+    fn from(error: WireError) -> Self {
+        match error {
+            WireError::TooMany { what, limit } => Self::TooMany { what, limit },
+            WireError::Json(error) => Self::Json(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+//! What the records of an export are before anything is dropped from them: which of them are one,
+//! and which are the end of the build.
+
+use std::collections::{HashMap, HashSet};
+use std::mem;
+
+use super::{Record, RecordSet};
+use crate::cache::record::identity::ids;
+
+impl RecordSet {
+    /// Makes one record of equal ones and of the final ones that are one build's end, and drops what
+    /// leads to no final record with a result, if there is one such.
+    ///
+    /// It is for an export whose links are then compared with something else and dropped
+    /// ([`retain_links`](Self::retain_links)). What is equal, and what is final, shows in all links:
+    /// later, one of two equal records may have lost what was made of it, and look final.
+    pub fn settle(&mut self) {
+        self.unite_equal();
+        self.unite_finals();
+        let mut finals = self.finals();
+        finals.retain(|&number| !self.records[number].results.is_empty());
+        if !finals.is_empty() {
+            let kept = self.leading_to(&finals, &self.alive(|_| true));
+            self.keep_only(&kept);
+        }
+    }
+
+    /// Makes one record of those that have one digest and the same inputs, with the results of all.
+    pub(in crate::cache::record) fn unite_equal(&mut self) {
+        let ids = ids(self, &vec![true; self.records.len()]);
+        let mut first = HashMap::with_capacity(ids.len());
+        let mut one: Vec<usize> = (0..ids.len()).collect();
+        for &number in &self.order {
+            one[number] = *first.entry(ids[number]).or_insert(number);
+        }
+        let kept: Vec<_> = (0..).zip(&one).map(|(n, one)| n == *one).collect();
+        if kept.iter().all(|kept| *kept) {
+            return;
+        }
+        for (number, &one) in one.iter().enumerate().filter(|(n, one)| n != *one) {
+            let results = mem::take(&mut self.records[number].results);
+            self.records[one].results.extend(results);
+        }
+        for links in self.records.iter_mut().flat_map(|r| &mut r.inputs) {
+            // The first in order comes before all that is made of any of them.
+            links
+                .iter_mut()
+                .for_each(|link| link.record = one[link.record]);
+            links.sort_unstable();
+            links.dedup();
+        }
+        self.keep_only(&kept);
+    }
+
+    /// Makes one record of the final ones that have one digest and as many inputs: the one that has
+    /// a result gets the links of those that have none. Where several have one, it cannot be told
+    /// which of them the others are, and all stay as they are.
+    ///
+    /// A daemon exports the record of a build's last step as it was found, and once more as it is
+    /// remembered, with other links.
+    fn unite_finals(&mut self) {
+        let finals = self.finals();
+        let key = |record: &Record| (record.digest.clone(), record.inputs.len());
+        let has_result = |&number: &usize| !self.records[number].results.is_empty();
+        let (with, without): (Vec<_>, Vec<_>) = finals.into_iter().partition(has_result);
+        let mut targets: HashMap<_, Vec<usize>> = HashMap::new();
+        for number in with {
+            let targets = targets.entry(key(&self.records[number])).or_default();
+            targets.push(number);
+        }
+        let mut kept = vec![true; self.records.len()];
+        for other in without {
+            let target = targets.get(&key(&self.records[other]));
+            if let Some(&[target]) = target.map(Vec::as_slice) {
+                kept[other] = false;
+                let inputs = mem::take(&mut self.records[other].inputs);
+                for (known, links) in self.records[target].inputs.iter_mut().zip(inputs) {
+                    known.extend(links);
+                    known.sort_unstable();
+                    known.dedup();
+                }
+            }
+        }
+        // Nothing is made of a final record, so it may come last, after all that are its sources now.
+        let targets: HashSet<_> = targets.into_values().flatten().collect();
+        let (last, mut order): (Vec<_>, Vec<_>) = self
+            .order
+            .iter()
+            .partition(|number| targets.contains(number));
+        order.extend(last);
+        self.order = order;
+        self.keep_only(&kept);
+    }
+}

@@ -1,0 +1,81 @@
+//! A notice: an operation of inlay's own whose name is what it has to say.
+//! It must not know when there is something to say, or how an operation is solved.
+//!
+//! The progress of a build shows each of its operations by name, in any form of output. This one
+//! makes an empty directory, on nothing, and nothing depends on it.
+
+use prost::Message as _;
+
+use crate::cache::llb::graph::{CUSTOM_NAME, sha256};
+use crate::protocol::proto::pb::{self, file_action::Action, op::Op};
+
+/// An operation that says something.
+#[derive(Debug)]
+pub struct Notice {
+    /// Its definition, encoded.
+    pub definition: Vec<u8>,
+    /// The digest of its vertex.
+    pub vertex: String,
+}
+
+/// An operation with this name. Another text makes another operation: equal ones of several builds
+/// have one name. The same text makes the same, which leaves nothing more in the daemon when it is
+/// said again.
+pub fn notice(text: &str) -> Notice {
+    const NONE: i64 = -1;
+    let directory = pb::FileActionMkDir {
+        path: format!("/inlay-{}", sha256(text.as_bytes()).replace(':', "-")),
+        mode: 0o755,
+        timestamp: NONE,
+        ..Default::default()
+    };
+    let op = pb::Op {
+        op: Some(Op::File(pb::FileOp {
+            actions: vec![pb::FileAction {
+                input: NONE,
+                secondary_input: NONE,
+                output: 0,
+                action: Some(Action::Mkdir(directory)),
+            }],
+        })),
+        ..Default::default()
+    };
+    let op = op.encode_to_vec();
+    let result = pb::Input {
+        digest: sha256(&op),
+        index: 0,
+    };
+    let name = pb::OpMetadata {
+        description: [(CUSTOM_NAME.to_owned(), text.to_owned())].into(),
+        ..Default::default()
+    };
+    let end = pb::Op {
+        inputs: vec![result.clone()],
+        ..Default::default()
+    };
+    let definition = pb::Definition {
+        def: vec![op, end.encode_to_vec()],
+        metadata: [(result.digest.clone(), name)].into(),
+    };
+    Notice {
+        definition: definition.encode_to_vec(),
+        vertex: result.digest,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::llb::{Graph, Limits};
+
+    #[test]
+    fn a_notice_is_one_operation_with_its_name() {
+        let graph = Graph::parse(&notice("text").definition, &Limits::default()).unwrap();
+        let [vertex] = graph.vertices() else {
+            panic!("{graph:?}")
+        };
+        assert_eq!(vertex.name.as_deref(), Some("text"));
+        let other = Graph::parse(&notice("other").definition, &Limits::default()).unwrap();
+        assert_ne!(vertex.digest, other.vertices()[0].digest);
+    }
+}

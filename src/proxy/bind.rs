@@ -1,0 +1,29 @@
+//! Why a server cannot listen.
+
+use std::io;
+
+use thiserror::Error;
+
+use crate::daemon::address::ListenAddress;
+
+/// Why an address cannot be listened on.
+#[derive(Debug, Error)]
+pub enum BindError {
+    /// The system refuses it.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: ListenAddress,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Another server answers there.
+    #[error("cannot listen on {0}: another server is live there")]
+    Live(ListenAddress),
+    /// Something that is no socket has the socket's name.
+    #[error("cannot listen on {0}: a file that is no socket is there")]
+    NoSocket(ListenAddress),
+    /// Everybody on the network could build as the daemon's user.
+    #[error("cannot listen on {0}: without TLS only loopback addresses are allowed")]
+    NotLoopback(ListenAddress),
+}

@@ -1,0 +1,119 @@
+//! A unix socket to listen on: made with its mode, in place of a stale one, and never of a live one.
+
+use std::fs::{self, DirBuilder, File, Metadata, Permissions, TryLockError};
+use std::io;
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _,
+};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::net::{UnixListener, UnixStream};
+use tokio::time::timeout;
+
+use super::bind::BindError;
+use crate::daemon::address::ListenAddress;
+
+/// Who may connect: the owner and the group, as with buildkitd's.
+const MODE: u32 = 0o660;
+/// How long a server may take to accept before it counts as live and busy.
+const MAX_CONNECT: Duration = Duration::from_secs(1);
+
+/// A listener and its socket file, which goes with it.
+#[derive(Debug)]
+pub struct UnixSocket {
+    /// The listener.
+    pub listener: UnixListener,
+    path: PathBuf,
+    /// Device and inode of the file, by which it is told from one that took its place.
+    id: (u64, u64),
+    /// Held as long as the socket is there, against another inlay that starts.
+    _lock: File,
+}
+
+// === impl UnixSocket ===
+
+impl UnixSocket {
+    /// Listens.
+    ///
+    /// # Errors
+    /// Where another server is live at the path, something that is no socket is there, or the
+    /// system refuses.
+    pub async fn bind(address: &ListenAddress, path: &Path) -> Result<Self, BindError> {
+        let failed = |source| BindError::Listen {
+            address: address.clone(),
+            source,
+        };
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir).map_err(failed)?;
+        }
+        let lock = File::create(path.with_added_extension("lock")).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(BindError::Live(address.clone())),
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+        check_stale(address, path).await?;
+
+        // Nobody but its owner gets at it before it has its mode, and its name is taken in one step.
+        // A short name, since that of a socket may have some 100 bytes.
+        let dir = path.with_file_name(format!(".{}", std::process::id()));
+        let _ = fs::remove_dir(&dir); // of a process that had this number before
+        DirBuilder::new().mode(0o700).create(&dir).map_err(failed)?;
+        let made = make(&dir.join("s"), path);
+        let removed = fs::remove_dir(&dir);
+        let (listener, id) = made.map_err(failed)?;
+        removed.map_err(failed)?;
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+            id,
+            _lock: lock,
+        })
+    }
+}
+
+impl Drop for UnixSocket {
+    fn drop(&mut self) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|file| id(&file) == self.id) {
+            // If it goes by itself in this moment, that will do.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn make(at: &Path, path: &Path) -> io::Result<(UnixListener, (u64, u64))> {
+    let listener = UnixListener::bind(at)?;
+    let placed = fs::set_permissions(at, Permissions::from_mode(MODE))
+        .and_then(|()| fs::symlink_metadata(at))
+        .and_then(|file| fs::rename(at, path).map(|()| id(&file)));
+    match placed {
+        Ok(id) => Ok((listener, id)),
+        Err(err) => {
+            let _ = fs::remove_file(at);
+            Err(err)
+        }
+    }
+}
+
+/// Whether what is at the path, if anything, is a socket that a server left behind.
+async fn check_stale(address: &ListenAddress, path: &Path) -> Result<(), BindError> {
+    let Ok(metadata) = fs::symlink_metadata(path) else {
+        return Ok(());
+    };
+    if !metadata.file_type().is_socket() {
+        return Err(BindError::NoSocket(address.clone()));
+    }
+    match timeout(MAX_CONNECT, UnixStream::connect(path)).await {
+        Ok(Err(err)) if err.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+        Ok(Err(source)) => Err(BindError::Listen {
+            address: address.clone(),
+            source,
+        }),
+        Ok(Ok(_)) | Err(_) => Err(BindError::Live(address.clone())),
+    }
+}
+
+fn id(file: &Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
+}
