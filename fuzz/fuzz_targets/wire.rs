@@ -5,21 +5,14 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use inlay::build::import::RegistryImports;
 use inlay::protocol::imports::{Verdict, in_gateway_solve};
-use inlay::protocol::solve::{Tasks, decide, handed_on};
 use inlay::protocol::proto::control::SolveRequest;
 use inlay::protocol::proto::{gateway, pb};
 use inlay::protocol::result::{images, with_metadata};
+use inlay::protocol::solve::{Plan, forwarded};
 use inlay::protocol::wire::{Edit, Field, WireError, fields, map_entry, rewrite};
 use libfuzzer_sys::{Corpus, fuzz_target};
 use prost::Message;
-
-/// All that inlay does.
-const TASKS: Tasks = Tasks {
-    export: true,
-    registry: RegistryImports::Checked,
-};
 
 fuzz_target!(|input: &[u8]| -> Corpus {
     let Some((&[which, length], input)) = input.split_first_chunk() else {
@@ -33,7 +26,7 @@ fuzz_target!(|input: &[u8]| -> Corpus {
         Ok(fields) => fields,
         Err(err) => {
             assert!(<()>::decode(message).is_err(), "{err}");
-            assert!(decide(message, TASKS).is_err());
+            assert!(Plan::read(message).is_err());
             assert!(with_metadata(message, &HashMap::new()).is_err());
             return Corpus::Keep;
         }
@@ -111,19 +104,17 @@ fn edits_of_a_request(text: &str, message: &[u8], request: &SolveRequest, fields
     let edited = rewrite(message, edit).expect("a message");
     assert_eq!(SolveRequest::decode(&edited[..]), Ok(expected));
 
-    let Some(plan) = decide(message, TASKS).expect("a request") else {
-        return;
-    };
+    let plan = Plan::read(message).expect("a request");
     let mut expected = request.clone();
-    let exports = plan.inline.is_some();
-    if let Some(cache) = expected.cache.as_mut().filter(|_| exports) {
+    let embeds = plan.inline.is_some();
+    if let Some(cache) = expected.cache.as_mut().filter(|_| embeds) {
         cache.exports.retain(|export| export.r#type != "inline");
     }
     if plan.direct.is_some() {
         expected.definition = None;
         expected.frontend.clear();
     }
-    let request = handed_on(message, exports, plan.direct.is_some()).expect("a message");
+    let request = forwarded(message, embeds, plan.direct.is_some()).expect("a message");
     assert_eq!(SolveRequest::decode(&request[..]), Ok(expected));
 }
 

@@ -4,26 +4,23 @@
 //! their cache to a session of inlay's, make the record set of each image, embed it. It knows the
 //! order of things, and leaves the record set, configs, sessions and messages to their modules.
 
+mod error;
 pub mod recall;
 mod side_solve;
 
 use std::collections::HashMap;
 use std::error::Error as _;
-use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use prost::Message as _;
-use thiserror::Error;
 use tonic::{Code, Status};
 use tracing::{debug, info};
 
+use self::error::MAX_RESULT;
 use self::side_solve::{Made, Side};
-
 use super::import::Imports;
 use super::shared::Shared;
-use crate::cache::embed::ImageCacheError;
-use crate::cache::export::ExportedError;
-use crate::cache::image::config::{self, ConfigError};
+use crate::cache::image::config;
 use crate::cache::image::default::default_config;
 use crate::cache::record::Limits;
 use crate::daemon::Daemon;
@@ -31,14 +28,12 @@ use crate::daemon::progress;
 use crate::protocol::proto::gateway::{EvaluateRequest, Result as BuildResult};
 use crate::protocol::result::{self, Image, ResultError};
 use crate::protocol::solve::{Inline, Plan};
-use crate::session::{Blobs, Session, SessionError};
+use crate::session::{Blobs, Session};
+
+pub use error::ExportError;
 
 /// How many blobs an export writes for one image: a cache config and its manifest, and some room.
 const MAX_BLOBS: usize = 8;
-/// How large a result may be with its cache: buildkitd takes messages of 16 MiB, and there is more
-/// in one.
-const MAX_RESULT: usize = (16 << 20) - (4 << 10);
-
 /// What becomes of a result.
 #[derive(Debug)]
 pub enum Conclusion {
@@ -48,51 +43,6 @@ pub enum Conclusion {
     Cached(Vec<u8>),
     /// The build ends with an error, since the user wants no image without its cache.
     Failed(Status),
-}
-
-/// Why a result gets no cache.
-#[derive(Debug, Error)]
-pub enum ExportError {
-    /// The build itself fails.
-    #[error("the build failed: {}", .0.message())]
-    Build(Status),
-    /// Whether the build fails cannot be told.
-    #[error("evaluating the result: {}", .0.message())]
-    Evaluate(Status),
-    /// What was solved is not what the definitions say.
-    #[error("its frontend replaces sources by a policy of its own")]
-    SourcesChanged,
-    /// The result cannot be read.
-    #[error(transparent)]
-    Result(#[from] ResultError),
-    /// There is no session to export to.
-    #[error(transparent)]
-    Session(#[from] SessionError),
-    /// The daemon takes too long.
-    #[error("the daemon did not export the cache within {} s", .0.as_secs())]
-    TimedOut(Duration),
-    /// The daemon does not export the cache.
-    #[error("exporting the cache: {}", .0.message())]
-    Solve(Status),
-    /// The daemon exports no cache of steps. It finds steps that an earlier build in the same session
-    /// had by keys that are that session's alone.
-    #[error("the daemon has no keys of its steps that mean anything to another build")]
-    NoRecords,
-    /// The daemon does not say what platform it has.
-    #[error("asking for the daemon's platform: {}", .0.message())]
-    Workers(Status),
-    /// What the daemon exported cannot be read.
-    #[error(transparent)]
-    Exported(#[from] ExportedError),
-    /// No cache can be made of it.
-    #[error(transparent)]
-    ImageCache(#[from] ImageCacheError),
-    /// The daemon would not take the result.
-    #[error("with it the build's result has {0} bytes, and the daemon takes {MAX_RESULT}")]
-    TooLarge(usize),
-    /// The image config cannot hold it.
-    #[error("image config: {0}")]
-    Config(#[from] ConfigError),
 }
 
 /// Gives a build's result its cache if that can be had, and tells the user if it cannot.

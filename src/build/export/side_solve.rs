@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use tonic::Status;
 use tracing::{debug, info};
 
-use super::ExportError;
+use super::error::ExportError;
 use crate::build::import::Imports;
 use crate::build::shared::Shared;
 use crate::cache::embed::ImageCache;
