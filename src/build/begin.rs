@@ -12,10 +12,10 @@ use super::registry::Registry;
 use super::shared::Shared;
 use super::{Build, Embedding, drive, report};
 use crate::cache::image::Platform;
+use crate::daemon::{ConnectionError, Daemon};
 use crate::protocol::solve::{self, Direct, Plan};
 use crate::protocol::wire::WireError;
 use crate::proxy::unary::{Call, refusal};
-use crate::proxy::{Upstream, UpstreamError};
 use crate::transport::http2::Body;
 
 /// The method's path.
@@ -26,10 +26,10 @@ pub const PATH: &str = "/moby.buildkit.v1.Control/Solve";
 pub async fn begin(
     shared: &Arc<Shared>,
     builds: &Registry,
-    upstream: &Upstream,
+    daemon: &Daemon,
     call: Call,
     message: &[u8],
-) -> Result<Response<Body>, UpstreamError> {
+) -> Result<Response<Body>, ConnectionError> {
     let plan = match Plan::read(message) {
         Ok(plan) => shared.policy.restrict(plan),
         Err(err) => {
@@ -39,23 +39,21 @@ pub async fn begin(
         }
     };
     let Some(plan) = plan else {
-        return upstream.send(call.unchanged()).await;
+        return daemon.connection().forward(call.unchanged()).await;
     };
     // A header ties a build's calls to it. Where none can hold its ref, there are no calls.
-    if let Err(status) = shared.daemon.gateway(&plan.build) {
+    if let Err(status) = daemon.gateway(&plan.build) {
         info!("the build is left to the daemon: {}", status.message());
-        return upstream.send(call.unchanged()).await;
+        return daemon.connection().forward(call.unchanged()).await;
     }
     let span = info_span!("build", build = %plan.build);
     let begun = async {
-        let (build, direct) = Build::begin(shared, plan).await;
+        let (build, direct) = Build::begin(shared, daemon, plan).await;
         match build.solve_request(message, direct.is_some()) {
-            Ok(request) => {
-                solve(builds, upstream, call.with_message(&request), build, direct).await
-            }
+            Ok(request) => solve(builds, daemon, call.with_message(&request), build, direct).await,
             Err(err) => {
                 debug!("a solve request passes unread: {err}");
-                upstream.send(call.unchanged()).await
+                daemon.connection().forward(call.unchanged()).await
             }
         }
     };
@@ -65,11 +63,11 @@ pub async fn begin(
 /// Forwards the request of a build, and drives the build if the client does not.
 async fn solve(
     builds: &Registry,
-    upstream: &Upstream,
+    daemon: &Daemon,
     request: Request<Body>,
     build: Build,
     direct: Option<Direct>,
-) -> Result<Response<Body>, UpstreamError> {
+) -> Result<Response<Body>, ConnectionError> {
     let registration = builds.register(build);
     let build = registration.build();
     let driven = async {
@@ -83,7 +81,7 @@ async fn solve(
         }
     };
     let response = tokio::select! {
-        response = upstream.send(request) => response,
+        response = daemon.connection().forward(request) => response,
         // The solve ends by what the driver returned; the driver itself ends before it only if it
         // cannot return.
         status = driven => Ok(refusal(status)),
@@ -97,12 +95,17 @@ async fn solve(
 impl Build {
     /// Begins a build by its plan, and returns with it what inlay is to drive: a client's own
     /// frontend or definition, if the daemon alone would not do the same.
-    async fn begin(shared: &Arc<Shared>, mut plan: Plan) -> (Self, Option<Direct>) {
-        let embedding = embedding(shared, &plan).await;
+    async fn begin(
+        shared: &Arc<Shared>,
+        daemon: &Daemon,
+        mut plan: Plan,
+    ) -> (Self, Option<Direct>) {
+        let embedding = embedding(daemon, &plan).await;
         let platforms = plan.platforms.iter();
         let platforms = platforms.filter_map(|name| Platform::parse(name));
         let imports = Imports::new(
             Arc::clone(shared),
+            daemon.clone(),
             std::mem::take(&mut plan.imports),
             plan.session.clone(),
             platforms.collect(),
@@ -111,6 +114,7 @@ impl Build {
         let direct = plan.direct.take().filter(|_| is_driven);
         let build = Self {
             shared: Arc::clone(shared),
+            daemon: daemon.clone(),
             plan,
             embedding,
             imports,
@@ -129,11 +133,11 @@ impl Build {
 }
 
 /// Who embeds the inline cache of a build.
-async fn embedding(shared: &Shared, plan: &Plan) -> Embedding {
+async fn embedding(daemon: &Daemon, plan: &Plan) -> Embedding {
     if plan.inline.is_none() {
         return Embedding::None;
     }
-    let exports = shared.daemon.exports_to_sessions().await;
+    let exports = daemon.exports_to_sessions().await;
     if exports.unwrap_or(true) {
         info!("inline cache comes from inlay");
         return Embedding::Inlay;

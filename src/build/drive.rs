@@ -42,7 +42,7 @@ pub async fn drive(build: &Arc<Build>, direct: Direct) -> Status {
 }
 
 async fn to_return(build: &Arc<Build>, direct: Direct) -> Result<(), Status> {
-    let mut gateway = build.shared.daemon.gateway(build.reference())?;
+    let mut gateway = build.daemon.gateway(build.reference())?;
     wait_until_known(&mut gateway).await?;
     let request = with_imports(build, request(direct)).await?;
     let request = match gateway.solve(request).await {

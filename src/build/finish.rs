@@ -42,16 +42,17 @@ impl Build {
 
     /// Gives a result its cache, if inlay embeds it.
     pub async fn conclude(&self, result: &[u8]) -> Conclusion {
-        let (shared, plan) = (&self.shared, &self.plan);
+        let (shared, daemon, plan) = (&self.shared, &self.daemon, &self.plan);
         match &self.embedding {
             Embedding::None => Conclusion::Unchanged,
             Embedding::Inlay => {
                 let sources_changed = self.sources_changed.load(Ordering::Relaxed);
-                export::conclude(shared, plan, &self.imports, sources_changed, result).await
+                let imports = &self.imports;
+                export::conclude(shared, daemon, plan, imports, sources_changed, result).await
             }
             Embedding::LeftToDaemon(reason) => {
                 let text = format!("inline cache is left to the daemon: {reason}");
-                export::warn_user(&shared.daemon, &plan.build, result, &text).await;
+                export::warn_user(daemon, &plan.build, result, &text).await;
                 Conclusion::Unchanged
             }
         }

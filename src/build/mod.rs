@@ -33,6 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use self::import::Imports;
+use crate::daemon::Daemon;
 use crate::protocol::solve::Plan;
 
 pub use policy::{Policy, RegistryImports};
@@ -44,6 +45,8 @@ pub use shared::Shared;
 pub struct Build {
     /// What all builds share.
     shared: Arc<Shared>,
+    /// The daemon that it is on, by the connection of its solve.
+    daemon: Daemon,
     /// What it asks for.
     plan: Plan,
     /// Who embeds its inline cache.

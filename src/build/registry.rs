@@ -97,13 +97,20 @@ mod tests {
             registry_imports: RegistryImports::Checked,
             access: Access::new(Settings::default()).unwrap(),
         };
-        let daemon = Daemon::new("unix:///nowhere".parse().unwrap());
-        let shared = Arc::new(Shared::new(daemon, policy));
+        let daemon = Daemon::new(Arc::new("unix:///nowhere".parse().unwrap()));
+        let shared = Arc::new(Shared::new(policy));
         Build {
             plan: Plan::read(&request.encode_to_vec()).unwrap(),
             embedding: Embedding::LeftToDaemon(reason.to_owned()),
-            imports: Imports::new(Arc::clone(&shared), Vec::new(), String::new(), Vec::new()),
+            imports: Imports::new(
+                Arc::clone(&shared),
+                daemon.clone(),
+                Vec::new(),
+                String::new(),
+                Vec::new(),
+            ),
             shared,
+            daemon,
             told: AtomicBool::new(false),
             sources_changed: AtomicBool::new(false),
         }

@@ -8,7 +8,7 @@ use crate::daemon::progress;
 
 /// Tells what became of them.
 pub async fn imported(build: &Build) {
-    let (daemon, reference) = (&build.shared.daemon, build.reference());
+    let (daemon, reference) = (&build.daemon, build.reference());
     for outcome in build.imports.outcomes().await {
         match &outcome.note {
             Note::Nothing => {}
@@ -21,7 +21,7 @@ pub async fn imported(build: &Build) {
 /// Tells what the daemon has read through inlay by now.
 pub async fn moved(build: &Build) {
     for text in texts(build) {
-        progress::step(&build.shared.daemon, build.reference(), &text).await;
+        progress::step(&build.daemon, build.reference(), &text).await;
     }
 }
 

@@ -1,16 +1,19 @@
 //! Which calls are read, and which pass.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use http::{Request, Response};
+use tokio::sync::oneshot;
 use tonic::Status;
 use tracing::{Instrument as _, info_span};
 
 use super::registry::Registry;
 use super::shared::Shared;
 use super::{begin, finish, gateway, sessions};
+use crate::daemon::{ConnectionError, Daemon};
+use crate::proxy::Service;
 use crate::proxy::unary::{Call, refusal};
-use crate::proxy::{Service, Upstream, UpstreamError};
 use crate::transport::http2::Body;
 
 /// Reads four methods and forwards all others as they are.
@@ -36,12 +39,12 @@ impl Router {
 impl Service for Router {
     async fn call(
         &self,
-        upstream: &Upstream,
+        daemon: &Daemon,
         request: Request<Body>,
-    ) -> Result<Response<Body>, UpstreamError> {
+    ) -> Result<Response<Body>, ConnectionError> {
         let path = request.uri().path();
         if path == sessions::PATH {
-            return sessions::open(&self.shared.sessions, upstream, request).await;
+            return sessions::open(&self.shared.sessions, daemon.connection(), request).await;
         }
         let (begins, finishes) = (path == begin::PATH, path == finish::PATH);
         let build = if path == gateway::PATH || finishes {
@@ -50,7 +53,7 @@ impl Service for Router {
             None
         };
         if !begins && build.is_none() {
-            return upstream.send(request).await;
+            return daemon.connection().forward(request).await;
         }
 
         let call = match Call::read(request).await {
@@ -58,23 +61,33 @@ impl Service for Router {
             Err(err) => return Ok(refusal(Status::invalid_argument(format!("inlay: {err}")))),
         };
         let Some(message) = call.message() else {
-            return upstream.send(call.unchanged()).await;
+            return daemon.connection().forward(call.unchanged()).await;
         };
         let Some(build) = build else {
-            return begin::begin(&self.shared, &self.builds, upstream, call, &message).await;
+            return begin::begin(&self.shared, &self.builds, daemon, call, &message).await;
         };
         let span = info_span!("build", build = build.reference());
-        let changed = async {
-            if finishes {
-                build.finish(&message).await
-            } else {
-                build.gateway_solve(&message).await
+        if finishes {
+            let (give, changed) = oneshot::channel();
+            // The call is open at the daemon from now on, and its message follows.
+            let mut answer = pin!(
+                daemon
+                    .connection()
+                    .forward(call.with_later_message(changed))
+            );
+            tokio::select! {
+                answer = &mut answer => return answer,
+                changed = build.finish(&message).instrument(span) => {
+                    // If the call is over, its answer says why.
+                    let _ = give.send(changed);
+                }
             }
-        };
-        let request = match changed.instrument(span).await {
+            return answer.await;
+        }
+        let request = match build.gateway_solve(&message).instrument(span).await {
             Some(changed) => call.with_message(&changed),
             None => call.unchanged(),
         };
-        upstream.send(request).await
+        daemon.connection().forward(request).await
     }
 }

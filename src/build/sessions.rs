@@ -3,7 +3,7 @@
 use http::{Request, Response};
 use tracing::debug;
 
-use crate::proxy::{Upstream, UpstreamError};
+use crate::daemon::{Connection, ConnectionError};
 use crate::session::{Sessions, is_compressed};
 use crate::transport::http2::Body;
 
@@ -13,14 +13,14 @@ pub const PATH: &str = "/moby.buildkit.v1.Control/Session";
 /// Forwards the call, and terminates the HTTP/2 connection within it on both sides.
 pub async fn open(
     sessions: &Sessions,
-    upstream: &Upstream,
+    connection: &Connection,
     request: Request<Body>,
-) -> Result<Response<Body>, UpstreamError> {
+) -> Result<Response<Body>, ConnectionError> {
     if is_compressed(request.headers()) {
         debug!("a session of compressed messages passes unread");
-        return upstream.send(request).await;
+        return connection.forward(request).await;
     }
     let (request, opening) = sessions.open(request);
-    let answer = upstream.send(request).await?;
+    let answer = connection.forward(request).await?;
     Ok(opening.answered(answer))
 }

@@ -2,14 +2,11 @@
 
 use super::export::recall::Recall;
 use super::policy::Policy;
-use crate::daemon::Daemon;
 use crate::session::Sessions;
 
-/// The daemon, the operator's policy, and what outlives a build.
+/// The operator's policy, and what outlives a build.
 #[derive(Debug)]
 pub struct Shared {
-    /// The daemon that all builds are on.
-    pub daemon: Daemon,
     /// What the operator decided.
     pub policy: Policy,
     /// The sessions of clients.
@@ -22,9 +19,8 @@ pub struct Shared {
 
 impl Shared {
     /// Nothing is in flight, and nothing is remembered yet.
-    pub fn new(daemon: Daemon, policy: Policy) -> Self {
+    pub fn new(policy: Policy) -> Self {
         Self {
-            daemon,
             policy,
             sessions: Sessions::default(),
             recall: Recall::default(),

@@ -4,6 +4,7 @@ use std::env;
 use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -13,7 +14,6 @@ use tracing::{debug, info};
 
 use super::scheduling::yield_to_others;
 use crate::build::{Policy, RegistryImports, Router, Shared};
-use crate::daemon::Daemon;
 use crate::daemon::address::{DaemonAddress, ListenAddress};
 use crate::proxy::Server;
 use crate::source::{Access, Settings};
@@ -145,11 +145,9 @@ impl Serve {
                 let (stop, now) = stop_on_signals()?;
                 info!(buildkitd = %daemon, "proxying to");
                 let server = Server::bind(&self.addr).await?;
-                let daemon = Daemon::new(daemon);
-                let address = daemon.address();
-                let router = Router::new(Shared::new(daemon, policy));
+                let router = Router::new(Shared::new(policy));
                 let grace = Duration::from_secs(self.grace);
-                server.run(router, address, stop, grace, now).await;
+                server.run(router, Arc::new(daemon), stop, grace, now).await;
                 info!("stopped");
                 Ok(())
             })

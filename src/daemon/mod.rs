@@ -1,7 +1,10 @@
-//! The daemon behind inlay: connections to it and inlay's own calls; nothing of what is asked.
+//! The daemon behind inlay: addresses, connections, inlay's own calls, and what a build's user is
+//! told by them.
 
 pub mod address;
 mod connect;
+mod connection;
+mod held;
 pub mod notice;
 mod platform;
 pub mod progress;
@@ -10,35 +13,34 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use hyper_util::rt::TokioIo;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
-use tower::service_fn;
 
-pub use connect::{ConnectError, Stream, connect};
+pub use connect::{ConnectError, Stream};
+pub use connection::{Connection, ConnectionError};
+pub use held::HeldCall;
 
-use crate::daemon::address::DaemonAddress;
+use self::address::DaemonAddress;
+use self::connection::{MAX_MESSAGE, origin};
 use crate::protocol::proto::control::control_client::ControlClient;
-use crate::protocol::proto::control::{CacheOptions, CacheOptionsEntry, SolveRequest};
+use crate::protocol::proto::control::{
+    CacheOptions, CacheOptionsEntry, SolveRequest, SolveResponse,
+};
 use crate::protocol::proto::gateway::llb_bridge_client::LlbBridgeClient;
-use crate::transport::http2::MAX_HEADER_LIST;
 
-/// What a message from the daemon may have at most: the limit of BuildKit's own clients.
-const MAX_MESSAGE: usize = 16 << 20;
+const SOLVE: &str = "/moby.buildkit.v1.Control/Solve";
 /// How a daemon refuses a cache export of a type that it does not have, and one to nowhere.
 const NO_EXPORTER: &str = "unknown cache exporter";
 const NO_DESTINATION: &str = "requires dest";
 /// The header that ties a gateway call to the build of a solve.
 pub const BUILD_HEADER: &str = "buildkit-controlapi-buildid";
 
-/// inlay's own calls to the daemon, on a connection of their own that is made when first needed.
+/// A daemon by one connection to it: calls that are forwarded, and calls of inlay's own.
 #[derive(Debug, Clone)]
 pub struct Daemon {
-    address: Arc<DaemonAddress>,
-    channel: Channel,
+    connection: Connection,
     exports_to_sessions: Arc<AtomicBool>,
 }
 
@@ -47,41 +49,33 @@ pub struct Daemon {
 pub struct OfBuild(MetadataValue<Ascii>);
 
 /// The gateway of one build.
-pub type Gateway = LlbBridgeClient<InterceptedService<Channel, OfBuild>>;
+pub type Gateway = LlbBridgeClient<InterceptedService<Connection, OfBuild>>;
 
 // === impl Daemon ===
 
 impl Daemon {
     /// The daemon at an address; nothing is connected yet.
-    pub fn new(address: DaemonAddress) -> Self {
-        let address = Arc::new(address);
-        let connector = {
-            let address = Arc::clone(&address);
-            service_fn(move |_| {
-                let address = Arc::clone(&address);
-                async move { connect(&address).await.map(TokioIo::new) }
-            })
-        };
-        // The connector does not look at the name. An error whose headers do not fit comes without
-        // a word of what it is.
-        let channel = Endpoint::from_static("http://localhost")
-            .http2_max_header_list_size(MAX_HEADER_LIST)
-            .connect_with_connector_lazy(connector);
+    pub fn new(address: Arc<DaemonAddress>) -> Self {
         Self {
-            address,
-            channel,
+            connection: Connection::new(address),
             exports_to_sessions: Arc::default(),
         }
     }
 
-    /// Where it is.
-    pub fn address(&self) -> Arc<DaemonAddress> {
-        Arc::clone(&self.address)
+    /// The connection that all calls go by.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
     }
 
     /// Its control service.
-    pub fn control(&self) -> ControlClient<Channel> {
-        ControlClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+    pub fn control(&self) -> ControlClient<Connection> {
+        ControlClient::with_origin(self.connection.clone(), origin())
+            .max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    /// A solve whose request is given later. Its stream is open from now on.
+    pub fn hold_solve(&self) -> HeldCall<SolveRequest, SolveResponse> {
+        HeldCall::open(self.connection.clone(), SOLVE)
     }
 
     /// The gateway of a build in flight.
@@ -92,10 +86,8 @@ impl Daemon {
         let build = build
             .parse()
             .map_err(|_| Status::invalid_argument(format!("ref {build:?} is no header value")))?;
-        Ok(
-            LlbBridgeClient::with_interceptor(self.channel.clone(), OfBuild(build))
-                .max_decoding_message_size(MAX_MESSAGE),
-        )
+        let service = InterceptedService::new(self.connection.clone(), OfBuild(build));
+        Ok(LlbBridgeClient::with_origin(service, origin()).max_decoding_message_size(MAX_MESSAGE))
     }
 
     /// Takes it from an error of an export that the daemon is another one now, and cannot do that.

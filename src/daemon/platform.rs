@@ -17,7 +17,11 @@ impl Daemon {
         let workers = control.list_workers(ListWorkersRequest::default()).await?;
         let worker = workers.into_inner().record.into_iter().next();
         let platforms = worker.map_or_else(Vec::new, |worker| worker.platforms);
-        let machine = self.address.is_local().then_some(std::env::consts::ARCH);
+        let machine = self
+            .connection()
+            .address()
+            .is_local()
+            .then_some(std::env::consts::ARCH);
         own_platform(platforms, machine)
             .ok_or_else(|| Status::not_found("the daemon has no worker"))
     }

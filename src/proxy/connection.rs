@@ -1,5 +1,6 @@
 //! One client connection, and the daemon's connection that belongs to it.
 
+use std::future::ready;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,10 +17,9 @@ use tonic::Status;
 use tracing::debug;
 
 use super::unary::refusal;
-use super::upstream::{Upstream, UpstreamError};
-use crate::daemon::Stream;
 use crate::daemon::address::DaemonAddress;
-use crate::transport::http2::{self, Body, from_incoming};
+use crate::daemon::{ConnectionError, Daemon, Stream};
+use crate::transport::http2::{self, Body, CallError, from_incoming};
 
 /// How long a client without calls may take to leave when it is told to.
 const MAX_GOODBYE: Duration = Duration::from_secs(1);
@@ -28,32 +28,35 @@ const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// Answers the calls of clients.
 pub trait Service: Clone + Send + Sync + 'static {
-    /// Answers a call. [`Upstream::send`] forwards it to the daemon and is the answer that changes
-    /// nothing.
+    /// Answers a call. [`Connection::forward`](crate::daemon::Connection::forward) is the answer
+    /// that changes nothing.
     ///
     /// # Errors
     /// Where the daemon cannot be reached or breaks off.
     fn call(
         &self,
-        upstream: &Upstream,
+        daemon: &Daemon,
         request: Request<Body>,
-    ) -> impl Future<Output = Result<Response<Body>, UpstreamError>> + Send;
+    ) -> impl Future<Output = Result<Response<Body>, ConnectionError>> + Send;
 }
 
-/// Serves one client until it leaves, or the daemon's connection is lost, or `stop` finds no call
+/// Serves one client until it leaves, the connection to the daemon is lost, or `stop` finds no call
 /// in flight.
 pub async fn serve(
     stream: Box<dyn Stream>,
     service: impl Service,
-    daemon: Arc<DaemonAddress>,
+    address: Arc<DaemonAddress>,
     stop: CancellationToken,
 ) {
-    let upstream = Arc::new(Upstream::new(daemon));
+    let daemon = Daemon::new(address);
+    let connection = daemon.connection().clone();
     let in_flight = Arc::new(InFlight::default());
+    let told = CancellationToken::new();
     let calls = Calls {
         service,
-        upstream: Arc::clone(&upstream),
+        daemon,
         in_flight: Arc::clone(&in_flight),
+        told: told.clone(),
     };
     let mut served =
         pin!(http2::server().serve_connection(TokioIo::new(http2::accepted(stream)), calls));
@@ -61,9 +64,11 @@ pub async fn serve(
         stop.cancelled().await;
         in_flight.none().await;
     });
-    let mut stopping = false;
+    let (mut stopping, mut draining) = (false, false);
     loop {
         tokio::select! {
+            // First, so that `GOAWAY` is on its way before any call is answered by a reset.
+            biased;
             result = served.as_mut() => {
                 if let Err(err) = result {
                     debug!("client connection ended: {err}");
@@ -72,10 +77,16 @@ pub async fn serve(
             }
             // As if there were nothing between: the client sees what was said before, and its connection
             // break.
-            () = upstream.lost() => {
+            () = connection.lost() => {
                 let _ = timeout(LAST_WORDS, served).await;
                 return;
             }
+            // As the daemon does with inlay: what runs goes on, and new calls are for a new connection.
+            () = connection.draining(), if !draining => {
+                draining = true;
+                served.as_mut().graceful_shutdown();
+            }
+            () = ready(()), if draining && !told.is_cancelled() => told.cancel(),
             () = idle.as_mut(), if !stopping => {
                 stopping = true;
                 served.as_mut().graceful_shutdown();
@@ -93,12 +104,18 @@ pub async fn serve(
 /// Answers a call. What breaks off on the daemon's side breaks off on the client's.
 async fn answer(
     service: &impl Service,
-    upstream: &Upstream,
+    daemon: &Daemon,
+    told: &CancellationToken,
     request: Request<Body>,
-) -> Result<Response<Body>, UpstreamError> {
-    match service.call(upstream, request).await {
-        Err(UpstreamError::Connect(err)) => {
+) -> Result<Response<Body>, ConnectionError> {
+    match service.call(daemon, request).await {
+        Err(ConnectionError::Connect(err)) => {
             Ok(refusal(Status::unavailable(format!("inlay: {err}"))))
+        }
+        Err(ConnectionError::Call(err @ CallError::Refused(_))) => {
+            // By then the client knows that a new call needs a new connection.
+            told.cancelled().await;
+            Err(err.into())
         }
         response => response,
     }
@@ -107,8 +124,10 @@ async fn answer(
 /// The calls of one client.
 struct Calls<S> {
     service: S,
-    upstream: Arc<Upstream>,
+    daemon: Daemon,
     in_flight: Arc<InFlight>,
+    /// The client was told that the daemon takes no more calls on this connection.
+    told: CancellationToken,
 }
 
 /// Counts the calls in flight.
@@ -125,14 +144,15 @@ struct CallInFlight(Arc<InFlight>);
 
 impl<S: Service> hyper::service::Service<Request<Incoming>> for Calls<S> {
     type Response = Response<Body>;
-    type Error = UpstreamError;
+    type Error = ConnectionError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let call = InFlight::begin(&self.in_flight);
-        let (service, upstream) = (self.service.clone(), Arc::clone(&self.upstream));
+        let (service, daemon) = (self.service.clone(), self.daemon.clone());
+        let told = self.told.clone();
         Box::pin(async move {
-            let response = answer(&service, &upstream, request.map(from_incoming)).await?;
+            let response = answer(&service, &daemon, &told, request.map(from_incoming)).await?;
             // The call is in flight until its answer's body is dropped.
             Ok(response.map(|body| {
                 let counted = body.map_frame(move |frame| {

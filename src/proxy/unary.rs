@@ -7,8 +7,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, Request, Response, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use thiserror::Error;
+use tokio::sync::oneshot;
 
-use crate::transport::http2::{self, Body};
+use crate::transport::http2::{self, Body, canceled};
 
 /// What a message that is read may have (bytes): definitions carry the sources of a build.
 const MAX_MESSAGE: usize = 64 << 20;
@@ -84,14 +85,41 @@ impl Call {
     /// The call with another message, framed again.
     pub fn with_message(mut self, message: &[u8]) -> Request<Body> {
         self.head.headers.remove(header::CONTENT_LENGTH);
-        let mut frame = BytesMut::with_capacity(PREFIX + message.len());
-        frame.put_u8(0);
-        // What is sent was read, and is at most a few records longer: far from 4 GiB.
-        frame.put_u32(message.len() as u32);
-        frame.put_slice(message);
-        self.frame = frame.freeze();
+        self.frame = framed(message);
         self.unchanged()
     }
+
+    /// The call with a message that is known later: another one, or the one that came. Where neither
+    /// is given, the call is canceled.
+    pub fn with_later_message(
+        mut self,
+        later: oneshot::Receiver<Option<Vec<u8>>>,
+    ) -> Request<Body> {
+        self.head.headers.remove(header::CONTENT_LENGTH);
+        let Self {
+            head,
+            frame,
+            trailers,
+        } = self;
+        let parts = async move {
+            match later.await {
+                Ok(Some(message)) => Ok((framed(&message), trailers)),
+                Ok(None) => Ok((frame, trailers)),
+                Err(_) => Err(canceled("inlay gave the call up")),
+            }
+        };
+        Request::from_parts(head, http2::from_later_parts(parts))
+    }
+}
+
+/// A message with its prefix.
+fn framed(message: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(PREFIX + message.len());
+    frame.put_u8(0);
+    // What is sent was read, and is at most a few records longer: far from 4 GiB.
+    frame.put_u32(message.len() as u32);
+    frame.put_slice(message);
+    frame.freeze()
 }
 
 /// The answer to a call that failed here.

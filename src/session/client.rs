@@ -18,6 +18,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::join;
 use tokio::sync::Notify;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tower::Service as _;
 use tracing::debug;
@@ -26,7 +27,7 @@ use super::byte_stream::{End, Reader, Writer, messages};
 use super::content::{Content, STORE_HEADER, Store};
 use crate::protocol::proto::content::content_server::ContentServer;
 use crate::transport::HeldPings;
-use crate::transport::http2::{self, Body, BodyError, from_incoming};
+use crate::transport::http2::{self, Body, BodyError, CallError, canceled, from_incoming};
 
 pub(super) const ID_HEADER: &str = "x-docker-expose-session-uuid";
 /// Once for each method that the session has.
@@ -59,6 +60,8 @@ pub struct ClientSession {
     methods: HashSet<String>,
     offers: Offers,
     requests: SendRequest<Body>,
+    /// The connection to the client broke.
+    broken: CancellationToken,
 }
 
 /// Keeps a session known until it is dropped.
@@ -210,9 +213,9 @@ impl ClientSession {
     }
 
     /// Answers a call of the daemon's.
-    async fn answer(&self, call: Request<Body>) -> Result<Response<Body>, hyper::Error> {
+    async fn answer(&self, call: Request<Body>) -> Result<Response<Body>, CallError> {
         let Some(store) = self.offered(&call) else {
-            return http2::send(&mut self.requests.clone(), call).await;
+            return http2::forward(&mut self.requests.clone(), call, &self.broken).await;
         };
         let mut service = ContentServer::new(Content::of_store(store));
         let Ok(response) = service.call(call).await;
@@ -281,7 +284,7 @@ impl Opening {
             tokio::select! {
                 () = self.carry(Reader::new(from_daemon), to_client) => to_daemon.finish(Ok(None)),
                 // The client is gone. The daemon's stream is reset, as the client's is.
-                () = taken.closed() => to_daemon.finish(Err(canceled())),
+                () = taken.closed() => to_daemon.finish(Err(canceled("the client is gone"))),
             }
         });
         Response::from_parts(head, body.boxed_unsync())
@@ -308,8 +311,10 @@ impl Opening {
                     methods,
                     offers: Offers::default(),
                     requests,
+                    broken: CancellationToken::new(),
                 });
                 let session = Arc::clone(&known.session);
+                let broken = session.broken.clone();
                 let calls = hyper::service::service_fn(move |call: Request<Incoming>| {
                     let session = Arc::clone(&session);
                     async move { session.answer(call.map(from_incoming)).await }
@@ -317,6 +322,7 @@ impl Opening {
                 let daemon = http2::server().serve_connection(TokioIo::new(with_daemon), calls);
                 tokio::select! {
                     result = connection => result,
+                    () = broken.cancelled() => Ok(()),
                     result = daemon => {
                         let end = from_daemon.take_end();
                         to_client.finish(last_words("the daemon", end, result));
@@ -337,13 +343,6 @@ impl Opening {
         let end = from_daemon.drain().await;
         to_client.finish(last_words("the daemon", Some(end), Ok(())));
     }
-}
-
-/// What resets a call as one is that nobody waits for.
-fn canceled() -> BodyError {
-    let mut status = Status::cancelled("the client is gone");
-    status.set_source(Arc::new(h2::Error::from(h2::Reason::CANCEL)));
-    status.into()
 }
 
 /// What a client is told at the end of its session.

@@ -1,16 +1,15 @@
-//! Hands HTTP/2 calls on from one connection to another, unread: their bodies, what they may hold,
-//! and what becomes of them when a connection breaks.
-//!
-//! It knows neither who is at the two ends nor what is called.
+//! HTTP/2: the settings of clients and servers, single calls and their bodies, and what becomes of
+//! calls when a connection ends.
 
 use std::error::Error as _;
-use std::future::pending;
+use std::future::{pending, ready};
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use http::{HeaderMap, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, StreamBody};
@@ -20,6 +19,8 @@ use hyper::server::conn::http2 as server_http2;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use thiserror::Error;
 use tokio::io::{AsyncRead, BufReader};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
 
 use super::{Batched, HeldPings};
 
@@ -100,18 +101,65 @@ pub fn server() -> server_http2::Builder<TokioExecutor> {
     server
 }
 
-/// Hands a call on and returns its answer, whose body is still on its way. Where the connection
-/// breaks there is no answer, and no end: that is the connection's to tell.
+/// Why a call got no answer.
+#[derive(Debug, Error)]
+pub enum CallError {
+    /// The server takes no more calls on this connection (`GOAWAY`), and has not seen this one. It can
+    /// be called again on another connection.
+    #[error("the server takes no more calls on this connection")]
+    Refused(#[source] h2::Error),
+    /// The connection broke, and with it all its calls.
+    #[error("the connection broke: {0}")]
+    Lost(#[source] hyper::Error),
+    /// The call was reset.
+    #[error(transparent)]
+    Reset(hyper::Error),
+}
+
+/// Makes a call and returns its answer, whose body is still on its way.
 ///
 /// # Errors
 /// Where the call gets no answer.
-pub async fn send(
+pub async fn call(
     requests: &mut SendRequest<Body>,
     request: Request<Body>,
-) -> Result<Response<Body>, hyper::Error> {
-    match requests.send_request(request).await {
-        Ok(response) => Ok(response.map(|body| OfConnection(body).boxed_unsync())),
-        Err(err) if is_of_connection(&err) => pending().await,
+) -> Result<Response<Incoming>, CallError> {
+    match requests.try_send_request(request).await {
+        Ok(response) => Ok(response),
+        Err(mut failed) => {
+            let never_sent = failed.take_message().is_some();
+            let err = failed.into_error();
+            Err(if is_of_connection(&err) {
+                CallError::Lost(err)
+            } else if never_sent || is_refused(&err) {
+                // A reset with this reason lets the client call again (RFC 9113, 8.7).
+                CallError::Refused(h2::Reason::REFUSED_STREAM.into())
+            } else {
+                CallError::Reset(err)
+            })
+        }
+    }
+}
+
+/// Forwards a call and returns its answer, whose body is still on its way. Where the connection
+/// breaks there is no answer, and no end: `broken` tells of it.
+///
+/// # Errors
+/// Where the call gets no answer.
+pub async fn forward(
+    requests: &mut SendRequest<Body>,
+    request: Request<Body>,
+    broken: &CancellationToken,
+) -> Result<Response<Body>, CallError> {
+    match call(requests, request).await {
+        Ok(response) => Ok(response.map(|body| {
+            let broken = broken.clone();
+            OfConnection { body, broken }.boxed_unsync()
+        })),
+        Err(CallError::Lost(_)) => {
+            broken.cancel();
+            pending().await
+        }
         Err(err) => Err(err),
     }
 }
@@ -130,8 +178,24 @@ fn is_of_connection(err: &hyper::Error) -> bool {
     false
 }
 
-/// The body of an answer. Where its connection breaks it has no end, as in [`send`].
-struct OfConnection(Incoming);
+/// Whether the server had ended the connection in order before it saw the call.
+fn is_refused(err: &hyper::Error) -> bool {
+    let mut source = err.source();
+    while let Some(err) = source {
+        let h2 = err.downcast_ref::<h2::Error>();
+        if h2.is_some_and(|err| err.is_go_away() && err.is_remote()) {
+            return true;
+        }
+        source = err.source();
+    }
+    false
+}
+
+/// The body of an answer. Where its connection breaks it has no end, as in [`forward`].
+struct OfConnection {
+    body: Incoming,
+    broken: CancellationToken,
+}
 
 impl HttpBody for OfConnection {
     type Data = Bytes;
@@ -141,18 +205,21 @@ impl HttpBody for OfConnection {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match Pin::new(&mut self.0).poll_frame(context) {
-            Poll::Ready(Some(Err(err))) if is_of_connection(&err) => Poll::Pending,
+        match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Ready(Some(Err(err))) if is_of_connection(&err) => {
+                self.broken.cancel();
+                Poll::Pending
+            }
             frame => frame.map_err(Into::into),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
+        self.body.size_hint()
     }
 }
 
@@ -163,7 +230,30 @@ pub fn from_incoming(body: Incoming) -> Body {
 
 /// A body of what is already here. Its length is not told beforehand: no header that was not sent.
 pub fn from_parts(data: Bytes, trailers: Option<HeaderMap>) -> Body {
-    let frames = [Some(Frame::data(data)), trailers.map(Frame::trailers)];
-    let frames = frames.into_iter().flatten().map(Ok);
-    StreamBody::new(stream::iter(frames)).boxed_unsync()
+    from_later_parts(ready(Ok((data, trailers))))
+}
+
+/// The same of what is there later.
+pub fn from_later_parts<F>(parts: F) -> Body
+where
+    F: Future<Output = Result<(Bytes, Option<HeaderMap>), BodyError>> + Send + 'static,
+{
+    let frames = stream::once(parts).flat_map(|parts| {
+        let frames = match parts {
+            Ok((data, trailers)) => [
+                Some(Ok(Frame::data(data))),
+                trailers.map(|trailers| Ok(Frame::trailers(trailers))),
+            ],
+            Err(err) => [Some(Err(err)), None],
+        };
+        stream::iter(frames.into_iter().flatten())
+    });
+    StreamBody::new(frames).boxed_unsync()
+}
+
+/// What resets a call as one is that nobody waits for.
+pub fn canceled(reason: &str) -> BodyError {
+    let mut status = Status::cancelled(reason);
+    status.set_source(Arc::new(h2::Error::from(h2::Reason::CANCEL)));
+    status.into()
 }

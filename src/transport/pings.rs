@@ -5,7 +5,9 @@
 //! it pings for each 100 KiB, with a write and two switches each time, and takes the little that
 //! arrived meanwhile for all that the connection can hold, which keeps its windows small.
 //!
-//! It knows of HTTP/2 where a frame begins and which is a ping; all else passes as it comes.
+//! It reads of HTTP/2 where a frame begins, which is a ping, and which belongs to a block of headers:
+//! nothing may come between the frames of such a block (RFC 9113, section 6.10). All else passes as it
+//! comes.
 
 use std::io;
 use std::pin::Pin;
@@ -26,6 +28,12 @@ const HEAD: usize = 9;
 /// A whole ping (bytes; section 6.7).
 const PING: usize = HEAD + 8;
 
+/// Types of frames (section 6), and the flag of the last frame of a block of headers.
+const HEADERS: u8 = 1;
+const PUSH_PROMISE: u8 = 5;
+const CONTINUATION: u8 = 9;
+const END_HEADERS: u8 = 4;
+
 /// A connection from which pings are read later than they come, one at a time: another one, or one
 /// that comes in pieces, is read at once.
 #[derive(Debug)]
@@ -43,6 +51,8 @@ struct Place {
     of_head: usize,
     /// How much of the payload is not read yet.
     payload: usize,
+    /// Whether the next frame goes on with a block of headers.
+    in_headers: bool,
 }
 
 #[derive(Debug)]
@@ -84,7 +94,7 @@ impl<S> HeldPings<S> {
         let Some(Ping::Due { frame, read }) = &mut self.ping else {
             return false;
         };
-        if self.place.to_frame() > 0 {
+        if self.place.to_gap() > 0 {
             return false;
         }
         let length = into.remaining().min(PING - *read);
@@ -135,7 +145,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for HeldPings<S> {
         }
         if matches!(this.ping, Some(Ping::Due { .. })) {
             // No further than where it can be read.
-            let room = into.remaining().min(this.place.to_frame());
+            let room = into.remaining().min(this.place.to_gap());
             let mut piece = ReadBuf::new(into.initialize_unfilled_to(room));
             ready!(Pin::new(&mut this.inner).poll_read(context, &mut piece))?;
             let length = piece.filled().len();
@@ -197,6 +207,14 @@ impl Place {
         }
     }
 
+    /// The least that is to be read before a frame may come that is not the next one (bytes).
+    fn to_gap(&self) -> usize {
+        match self.to_frame() {
+            0 if self.in_headers => HEAD,
+            length => length,
+        }
+    }
+
     /// Reads on.
     fn pass(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
@@ -209,9 +227,11 @@ impl Place {
                 self.head[self.of_head..][..length].copy_from_slice(&bytes[..length]);
                 self.of_head += length;
                 if self.of_head == HEAD {
-                    let [high, middle, low, ..] = self.head;
+                    let [high, middle, low, kind, flags, ..] = self.head;
                     self.payload = u32::from_be_bytes([0, high, middle, low]) as usize;
                     self.of_head = 0;
+                    self.in_headers = matches!(kind, HEADERS | PUSH_PROMISE | CONTINUATION)
+                        && flags & END_HEADERS == 0;
                 }
                 length
             };
@@ -225,7 +245,7 @@ impl Place {
         let mut at = 0;
         while at < bytes.len() {
             let rest = &bytes[at..];
-            if self.to_frame() == 0 && is_ping(rest) {
+            if self.to_gap() == 0 && is_ping(rest) {
                 return Some(at);
             }
             let length = match self.to_frame() {
@@ -273,6 +293,30 @@ mod tests {
         let mut frame = (length as u32).to_be_bytes()[1..].to_vec();
         frame.extend([0, 0, 0, 0, 0, 1]);
         frame.extend(ping(0).iter().cycle().take(length));
+        frame
+    }
+
+    /// A block of headers in frames of these lengths, or one of another kind that goes on like it.
+    fn headers(kind: u8, lengths: &[usize]) -> Vec<u8> {
+        let mut block = Vec::new();
+        for (at, length) in lengths.iter().enumerate() {
+            let kind = if at == 0 { kind } else { CONTINUATION };
+            let flags = if at + 1 == lengths.len() {
+                END_HEADERS
+            } else {
+                0
+            };
+            block.extend(&(*length as u32).to_be_bytes()[1..]);
+            block.extend([kind, flags, 0, 0, 0, 1]);
+            block.extend(ping(0).iter().cycle().take(*length));
+        }
+        block
+    }
+
+    /// Any other frame.
+    fn other(kind: u8, flags: u8, length: usize) -> Vec<u8> {
+        let mut frame = data(length);
+        (frame[3], frame[4]) = (kind, flags);
         frame
     }
 
@@ -344,6 +388,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_ping_that_is_due_waits_for_the_end_of_a_block_of_headers() {
+        let (mut near, mut far) = connection();
+        let block = headers(HEADERS, &[100, 0, 50]);
+        far.write_all(&[&ping(1), &block[..HEAD + 100]].concat())
+            .await
+            .expect("room");
+        assert_eq!(here(&mut near).await, block[..HEAD + 100]);
+        advance(HELD).await;
+        far.write_all(&[&block[HEAD + 100..], &SETTINGS].concat())
+            .await
+            .expect("room");
+        let mut read = Vec::new();
+        while read.len() < block.len() - (HEAD + 100) {
+            read.extend(here(&mut near).await);
+        }
+        assert_eq!(read, block[HEAD + 100..]);
+        assert_eq!(here(&mut near).await, ping(1));
+        assert_eq!(here(&mut near).await, SETTINGS);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_preface_of_a_client_is_no_frame() {
         let (near, mut far) = duplex(ROOM);
         let mut near = HeldPings::accepted(near);
@@ -367,17 +432,27 @@ mod tests {
     }
 
     proptest! {
-        /// However it is cut: all frames are read whole, those that are no pings in their order.
+        /// However it is cut: all frames are read whole, those that are no pings in their order, and
+        /// no ping comes within a block of headers.
         #[test]
         fn no_frame_is_lost_or_torn(
-            kinds in vec(0..5_usize, 1..40),
+            kinds in vec(0..16_usize, 1..40),
             writes in vec(1..60_usize, 1..20),
             reads in vec(1..60_usize, 1..20),
         ) {
             let sent: Vec<Vec<u8>> = kinds.iter().enumerate().map(|(at, kind)| match kind {
-                0 | 1 => ping(at as u8),
-                2 => pong(at as u8),
-                3 => SETTINGS.into(),
+                0..4 => ping(at as u8),
+                4 => pong(at as u8),
+                5 => SETTINGS.into(),
+                6 => headers(HEADERS, &[at]),
+                7 => headers(HEADERS, &[3 * at, at, 0, at]),
+                8 => headers(PUSH_PROMISE, &[at, 2 * at]),
+                // PRIORITY, RST_STREAM, GOAWAY, WINDOW_UPDATE, and one that nobody knows.
+                9 => other(2, 0, 5),
+                10 => other(3, 0, 4),
+                11 => other(7, 0, 8 + at),
+                12 => other(8, 0, 4),
+                13 => other(200, at as u8, at),
                 _ => data(3 * at),
             }).collect();
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -402,18 +477,104 @@ mod tests {
                 }
                 read
             });
-            let (mut pings, mut others) = (Vec::new(), Vec::new());
+            let (mut pings, mut others, mut in_headers) = (Vec::new(), Vec::new(), false);
             for frame in frames(&read) {
+                prop_assert!(!in_headers || frame[3] == CONTINUATION);
+                let is_of_headers = matches!(frame[3], HEADERS | PUSH_PROMISE | CONTINUATION);
+                in_headers = is_of_headers && frame[4] & END_HEADERS == 0;
                 if is_ping(frame) { pings.push(frame) } else { others.push(frame) }
             }
             let (mut sent_pings, mut sent_others) = (Vec::new(), Vec::new());
-            for frame in &sent {
-                if is_ping(frame) { sent_pings.push(&frame[..]) } else { sent_others.push(&frame[..]) }
+            for frame in frames(&bytes) {
+                if is_ping(frame) { sent_pings.push(frame) } else { sent_others.push(frame) }
             }
             pings.sort_unstable();
             sent_pings.sort_unstable();
             prop_assert_eq!(pings, sent_pings);
             prop_assert_eq!(others, sent_others);
+        }
+    }
+
+    /// Headers of more than one frame, with pings between them, by a real client to a real server.
+    #[tokio::test]
+    async fn h2_reads_long_headers_among_pings() {
+        let (near, far) = duplex(ROOM);
+        let server = async {
+            let mut server = h2::server::Builder::new();
+            server.max_header_list_size(1 << 20);
+            let near = HeldPings::accepted(Slices(near, 0));
+            let mut connection = server.handshake::<_, bytes::Bytes>(near).await.unwrap();
+            let mut lengths = Vec::new();
+            while let Some(call) = connection.accept().await {
+                let (request, mut answer) = call.unwrap();
+                lengths.push(request.headers()["long"].len());
+                answer.send_response(http::Response::new(()), true).unwrap();
+            }
+            lengths
+        };
+        let client = async {
+            let mut client = h2::client::Builder::new();
+            client.max_header_list_size(1 << 20);
+            let (requests, mut connection) =
+                client.handshake::<_, bytes::Bytes>(far).await.unwrap();
+            let mut pings = connection.ping_pong().unwrap();
+            let pinging =
+                tokio::spawn(async move { while pings.ping(h2::Ping::opaque()).await.is_ok() {} });
+            let connection = tokio::spawn(connection);
+            for number in 0..200 {
+                let mut requests = requests.clone().ready().await.unwrap();
+                let long = "x".repeat(20_000 + 997 * number % 30_000);
+                let request = http::Request::get("http://localhost/").header("long", long);
+                let (answer, _) = requests
+                    .send_request(request.body(()).unwrap(), true)
+                    .unwrap();
+                answer.await.unwrap();
+            }
+            drop(requests);
+            pinging.abort();
+            connection.await.unwrap().unwrap();
+        };
+        let (lengths, ()) = tokio::join!(server, client);
+        assert_eq!(lengths.len(), 200);
+    }
+
+    /// A stream that is read in pieces of changing sizes, as a busy machine's sockets are.
+    struct Slices(DuplexStream, usize);
+
+    impl AsyncRead for Slices {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            into: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            self.1 = (self.1 * 31 + 7) % 4_099;
+            let room = into.remaining().min(1 + self.1);
+            let mut piece = ReadBuf::new(into.initialize_unfilled_to(room));
+            ready!(Pin::new(&mut self.0).poll_read(context, &mut piece))?;
+            let length = piece.filled().len();
+            into.advance(length);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Slices {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            data: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.0).poll_write(context, data)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(context)
+        }
+
+        fn poll_shutdown(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_shutdown(context)
         }
     }
 }

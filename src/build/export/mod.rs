@@ -11,13 +11,13 @@ mod side_solve;
 use std::collections::HashMap;
 use std::error::Error as _;
 
-use futures_util::future::try_join_all;
+use futures_util::future::{join, try_join_all};
 use prost::Message as _;
 use tonic::{Code, Status};
 use tracing::{debug, info};
 
 use self::error::MAX_RESULT;
-use self::side_solve::{Made, Side};
+use self::side_solve::{Made, Side, Solves};
 use super::import::Imports;
 use super::shared::Shared;
 use crate::cache::image::config;
@@ -49,6 +49,7 @@ pub enum Conclusion {
 /// `sources_changed`: the result's definitions are not what was solved.
 pub async fn conclude(
     shared: &Shared,
+    daemon: &Daemon,
     plan: &Plan,
     imports: &Imports,
     sources_changed: bool,
@@ -57,7 +58,17 @@ pub async fn conclude(
     let Some(inline) = &plan.inline else {
         return Conclusion::Unchanged;
     };
-    match with_cache(shared, plan, inline, imports, sources_changed, result).await {
+    match with_cache(
+        shared,
+        daemon,
+        plan,
+        inline,
+        imports,
+        sources_changed,
+        result,
+    )
+    .await
+    {
         Ok(cached) => Conclusion::Cached(cached),
         Err(ExportError::Build(status)) => {
             // The daemon meets the same error in a moment, and tells the user in its own words.
@@ -69,7 +80,7 @@ pub async fn conclude(
         }
         Err(err) => {
             let text = format!("built without inline cache: {err}");
-            warn_user(&shared.daemon, &plan.build, result, &text).await;
+            warn_user(daemon, &plan.build, result, &text).await;
             Conclusion::Unchanged
         }
     }
@@ -86,34 +97,41 @@ pub async fn warn_user(daemon: &Daemon, build: &str, result: &[u8], text: &str) 
 
 async fn with_cache(
     shared: &Shared,
+    daemon: &Daemon,
     plan: &Plan,
     inline: &Inline,
     imports: &Imports,
     sources_changed: bool,
     result: &[u8],
 ) -> Result<Vec<u8>, ExportError> {
-    let daemon = &shared.daemon;
     let decoded = BuildResult::decode(result).map_err(ResultError::from)?;
     let images = result::images(&decoded)?;
+    // All that the export calls is opened now: once the result is evaluated, a daemon that drains takes
+    // no more calls.
+    let solves: Vec<_> = images.iter().map(|_| Solves::open(daemon)).collect();
+    let opened = async {
+        let session = Session::open(daemon, Blobs::new(Limits::default().bytes, MAX_BLOBS)).await?;
+        let platform = daemon.platform().await.map_err(ExportError::Workers)?;
+        Ok::<_, ExportError>((session, platform))
+    };
     debug!("evaluating the result");
-    evaluate(daemon, &plan.build, &images).await?;
+    let (evaluated, opened) = join(evaluate(daemon, &plan.build, &images), opened).await;
+    evaluated?;
     if sources_changed {
         return Err(ExportError::SourcesChanged);
     }
     debug!("exporting the cache of the result");
-
-    let blobs = Blobs::new(Limits::default().bytes, MAX_BLOBS);
-    let session = &Session::open(daemon, blobs).await?;
-    let platform = daemon.platform().await.map_err(ExportError::Workers)?;
+    let (session, platform) = opened?;
     let side = Side {
         shared,
+        daemon,
         plan,
         inline,
         imports,
-        session,
+        session: &session,
     };
-    let caches = images.iter().enumerate();
-    let caches = caches.map(|(n, image)| side.cache(n, image, &platform));
+    let caches = images.iter().zip(solves).enumerate();
+    let caches = caches.map(|(n, (image, solves))| side.cache(n, image, solves, &platform));
     let caches = try_join_all(caches).await?;
 
     let mut configs = HashMap::new();

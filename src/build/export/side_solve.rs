@@ -16,8 +16,10 @@ use crate::cache::embed::ImageCache;
 use crate::cache::export::{self, Exported};
 use crate::cache::llb::{self, probe::Probe};
 use crate::cache::record::{Digest, InlineCache, select};
-use crate::daemon::new_id;
-use crate::protocol::proto::control::{CacheOptions, CacheOptionsEntry, SolveRequest};
+use crate::daemon::{Daemon, HeldCall, new_id};
+use crate::protocol::proto::control::{
+    CacheOptions, CacheOptionsEntry, SolveRequest, SolveResponse,
+};
 use crate::protocol::proto::pb;
 use crate::protocol::result::Image;
 use crate::protocol::solve::{Inline, Plan};
@@ -33,6 +35,8 @@ const MAX_PROBE: Duration = Duration::from_secs(2);
 pub struct Side<'a> {
     /// What all builds share.
     pub shared: &'a Shared,
+    /// The daemon that the build is on.
+    pub daemon: &'a Daemon,
     /// The client's build.
     pub plan: &'a Plan,
     /// What it asks for.
@@ -43,12 +47,30 @@ pub struct Side<'a> {
     pub session: &'a Session,
 }
 
+/// The solves that the cache of one image takes. They are open, and wait for their requests.
+pub struct Solves {
+    export: HeldCall<SolveRequest, SolveResponse>,
+    probe: HeldCall<SolveRequest, SolveResponse>,
+}
+
 /// The cache of an image.
 pub struct Made {
     /// Encoded.
     pub cache: String,
     /// What the user is to be told of it.
     pub note: Option<String>,
+}
+
+// === impl Solves ===
+
+impl Solves {
+    /// Opens them.
+    pub fn open(daemon: &Daemon) -> Self {
+        Self {
+            export: daemon.hold_solve(),
+            probe: daemon.hold_solve(),
+        }
+    }
 }
 
 // === impl Side ===
@@ -59,6 +81,7 @@ impl Side<'_> {
         &self,
         number: usize,
         image: &Image<'_>,
+        solves: Solves,
         platform: &pb::Platform,
     ) -> Result<Option<Made>, ExportError> {
         let definition = image.definition;
@@ -67,13 +90,18 @@ impl Side<'_> {
         let limit = self.shared.policy.export_timeout;
         let exported = timeout(
             limit,
-            self.solve(definition.clone(), &store, &self.inline.compression),
+            self.solve(
+                solves.export,
+                definition.clone(),
+                &store,
+                &self.inline.compression,
+            ),
         )
         .await;
         let exported = exported.map_err(|_| ExportError::TimedOut(limit))?;
         let exported = exported.inspect_err(|err| {
             if let ExportError::Solve(status) = err {
-                self.shared.daemon.cannot_export_to_sessions(status);
+                self.daemon.cannot_export_to_sessions(status);
             }
         });
         let Some(exported) = exported? else {
@@ -87,7 +115,7 @@ impl Side<'_> {
         let mut note = None;
         if let Some(probe) = cache.probe(definition, &new_id()) {
             let store = format!("{number}-probe");
-            if let Err(err) = self.ask(&probe, &store, &mut cache).await {
+            if let Err(err) = self.ask(solves.probe, &probe, &store, &mut cache).await {
                 // A larger cache is sound. But it may not be the same again.
                 note = Some(format!(
                     "records of earlier builds stay in the inline cache: {err}"
@@ -122,6 +150,7 @@ impl Side<'_> {
     /// this takes no time, and where they are not, they must not be waited for.
     async fn ask(
         &self,
+        solve: HeldCall<SolveRequest, SolveResponse>,
         probe: &Probe,
         store: &str,
         cache: &mut ImageCache,
@@ -129,7 +158,7 @@ impl Side<'_> {
         // Its own layer is of no use to anybody.
         let compression = [("compression".to_owned(), "uncompressed".to_owned())].into();
         let definition = Bytes::copy_from_slice(probe.definition());
-        let solved = self.solve(definition, store, &compression);
+        let solved = self.solve(solve, definition, store, &compression);
         let answer = timeout(MAX_PROBE, solved).await.map_err(|_| {
             ExportError::Solve(Status::deadline_exceeded("no answer to a probe in time"))
         })??;
@@ -144,6 +173,7 @@ impl Side<'_> {
     /// nothing to cache.
     async fn solve(
         &self,
+        solve: HeldCall<SolveRequest, SolveResponse>,
         definition: Bytes,
         store: &str,
         compression: &HashMap<String, String>,
@@ -178,14 +208,8 @@ impl Side<'_> {
             proxy_network: terms.proxy_network,
             ..Default::default()
         };
-        let response = self
-            .shared
-            .daemon
-            .control()
-            .solve(request)
-            .await
-            .map_err(ExportError::Solve)?;
-        let Some(manifest) = response.get_ref().exporter_response.get("cache.manifest") else {
+        let response = solve.send(request).await.map_err(ExportError::Solve)?;
+        let Some(manifest) = response.exporter_response.get("cache.manifest") else {
             return Ok(None);
         };
         let blobs = self.session.blobs();

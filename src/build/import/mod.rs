@@ -33,7 +33,7 @@ use super::policy::RegistryImports;
 use super::shared::Shared;
 use crate::cache::image::Platform;
 use crate::cache::record::Digest;
-use crate::daemon::new_id;
+use crate::daemon::{Daemon, new_id};
 use crate::protocol::imports::{Entry, REF, REGISTRY, Verdict};
 use crate::session::Offer;
 use crate::source::location::{self, LocationError};
@@ -57,6 +57,7 @@ const SHORT_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Imports {
     shared: Arc<Shared>,
+    daemon: Daemon,
     entries: Vec<Entry>,
     session: String,
     platforms: Vec<Platform>,
@@ -101,12 +102,14 @@ impl Imports {
     /// build's, or none for the daemon's own.
     pub fn new(
         shared: Arc<Shared>,
+        daemon: Daemon,
         entries: Vec<Entry>,
         session: String,
         platforms: Vec<Platform>,
     ) -> Self {
         Self {
             shared,
+            daemon,
             entries,
             session,
             platforms,
@@ -157,7 +160,7 @@ impl Imports {
     /// for stages that run there.
     async fn platforms(&self) -> Vec<Platform> {
         let mut platforms = self.platforms.clone();
-        match self.shared.daemon.platform().await {
+        match self.daemon.platform().await {
             Ok(own) => platforms.push(own.into()),
             Err(status) => warn!("the daemon's platform is unknown: {}", status.message()),
         }
