@@ -21,13 +21,12 @@ use tower::service_fn;
 pub use connect::{ConnectError, Stream, connect};
 
 use crate::daemon::address::DaemonAddress;
+use crate::protocol::MAX_MESSAGE;
 use crate::protocol::proto::control::control_client::ControlClient;
 use crate::protocol::proto::control::{CacheOptions, CacheOptionsEntry, SolveRequest};
 use crate::protocol::proto::gateway::llb_bridge_client::LlbBridgeClient;
 use crate::transport::http2::MAX_HEADER_LIST;
 
-/// What a message from the daemon may have at most: the limit of BuildKit's own clients.
-const MAX_MESSAGE: usize = 16 << 20;
 /// How a daemon refuses a cache export of a type that it does not have, and one to nowhere.
 const NO_EXPORTER: &str = "unknown cache exporter";
 const NO_DESTINATION: &str = "requires dest";
@@ -77,6 +76,11 @@ impl Daemon {
     /// Where it is.
     pub fn address(&self) -> Arc<DaemonAddress> {
         Arc::clone(&self.address)
+    }
+
+    /// The connection, for calls whose messages tonic does not know.
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
     }
 
     /// Its control service.

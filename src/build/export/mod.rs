@@ -35,9 +35,9 @@ use crate::session::{Blobs, Session, SessionError};
 
 /// How many blobs an export writes for one image: a cache config and its manifest, and some room.
 const MAX_BLOBS: usize = 8;
-/// How large a result may be with its cache: buildkitd takes messages of 16 MiB, and there is more
-/// in one.
-const MAX_RESULT: usize = (16 << 20) - (4 << 10);
+/// How large a result may be with its cache (bytes): the message that carries it has other fields,
+/// too.
+const MAX_RESULT: usize = crate::protocol::MAX_MESSAGE - (4 << 10);
 
 /// What becomes of a result.
 #[derive(Debug)]
