@@ -10,8 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use inlay::source::{
-    Access, Anonymous, Credentials, CredentialsError, Location, Login, Settings, Source,
-    SourceError, fetch,
+    Access, Credentials, CredentialsError, Location, Login, Settings, Source, SourceError, fetch,
 };
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 use support::{
@@ -63,7 +62,7 @@ impl Reader {
     }
 
     fn open(&self, location: &str) -> Result<Box<dyn Source>, SourceError> {
-        self.open_as(location, Arc::new(Anonymous))
+        self.open_as(location, User::new(None))
     }
 
     fn open_as(
@@ -77,7 +76,7 @@ impl Reader {
 
     /// What it says that is wrong with a location.
     fn refusal(&self, location: &str) -> SourceError {
-        self.refusal_as(location, Arc::new(Anonymous))
+        self.refusal_as(location, User::new(None))
     }
 
     fn refusal_as(&self, location: &str, user: Arc<dyn Credentials>) -> SourceError {
@@ -681,8 +680,8 @@ fn a_blob_is_missing_if_it_cannot_be_read_either() {
         }
     });
     let source = reader.open(&format!("{}/app", registry.host())).unwrap();
-    reader.wait(source.look(&layer("1"))).unwrap();
-    let refusal = reader.wait(source.look(&layer("2"))).unwrap_err();
+    reader.wait(source.stat(&layer("1"))).unwrap();
+    let refusal = reader.wait(source.stat(&layer("2"))).unwrap_err();
     assert!(matches!(refusal, SourceError::Missing(_)), "{refusal}");
 }
 
@@ -693,7 +692,7 @@ fn who_falls_silent_is_not_waited_for() {
     let _silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     let reader = Reader::new(Settings {
         containerd_address: Some(socket),
-        patience: Duration::from_millis(300),
+        timeout: Duration::from_millis(300),
         ..Settings::default()
     });
     let refusal = reader.refusal("containerd:app").to_string();
@@ -757,7 +756,7 @@ fn containerd_gives_what_it_imported_by_namespace() {
     let location: Location = "containerd:app:1".parse().unwrap();
     let named = other
         .access
-        .open(&location, Some("builds"), Arc::new(Anonymous));
+        .open(&location, Some("builds"), User::new(None));
     let (root, _) = other.wait(other.wait(named).unwrap().root(LIMIT)).unwrap();
     assert_eq!(root.digest().as_ref(), digest);
 

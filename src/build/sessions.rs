@@ -7,8 +7,7 @@ use crate::daemon::{Connection, ConnectionError};
 use crate::session::{Sessions, is_compressed};
 use crate::transport::http2::Body;
 
-/// The method's path.
-pub const PATH: &str = "/moby.buildkit.v1.Control/Session";
+pub use crate::session::PATH;
 
 /// Forwards the call, and terminates the HTTP/2 connection within it on both sides.
 pub async fn open(

@@ -14,7 +14,7 @@ use crate::cache::image::manifest::CACHE_CONFIG;
 use crate::cache::record::Digest;
 
 /// The annotation with a layer's diff ID.
-const DIFF_ID: &str = "containerd.io/uncompressed";
+pub const DIFF_ID: &str = "containerd.io/uncompressed";
 
 /// Why an export cannot be read.
 #[derive(Debug, Error)]

@@ -17,9 +17,6 @@ use super::address::DaemonAddress;
 use super::connect::{ConnectError, connect};
 use crate::transport::http2::{self, Body, BodyError, CallError};
 
-/// What a message from the daemon may have at most: the limit of BuildKit's own clients.
-pub(super) const MAX_MESSAGE: usize = 16 << 20;
-
 /// What inlay's own calls name as their server, as BuildKit's clients do on a unix socket.
 pub(super) fn origin() -> Uri {
     Uri::from_static("http://localhost")
@@ -90,8 +87,14 @@ impl Connection {
         self.note(answer)
     }
 
-    /// Makes a call of inlay's own.
-    async fn call(&self, request: Request<Body>) -> Result<Response<Incoming>, ConnectionError> {
+    /// Makes a call of inlay's own. Where the connection breaks it ends with an error.
+    ///
+    /// # Errors
+    /// Where the daemon cannot be reached or gives no answer.
+    pub async fn call(
+        &self,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, ConnectionError> {
         let mut requests = self.requests().await?;
         let answer = http2::call(&mut requests, request).await;
         self.note(answer)

@@ -13,7 +13,8 @@ use tonic::client::Grpc;
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
-use super::connection::{Connection, MAX_MESSAGE, origin};
+use super::connection::{Connection, origin};
+use crate::protocol::MAX_MESSAGE;
 
 /// An open call that waits for its message. It is canceled when it is dropped.
 #[derive(Debug)]

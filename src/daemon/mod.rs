@@ -23,7 +23,8 @@ pub use connection::{Connection, ConnectionError};
 pub use held::HeldCall;
 
 use self::address::DaemonAddress;
-use self::connection::{MAX_MESSAGE, origin};
+use self::connection::origin;
+use crate::protocol::MAX_MESSAGE;
 use crate::protocol::proto::control::control_client::ControlClient;
 use crate::protocol::proto::control::{
     CacheOptions, CacheOptionsEntry, SolveRequest, SolveResponse,

@@ -6,6 +6,10 @@
 //!
 //! All of it is functions of bytes.
 
+/// The largest message that buildkitd and its clients take (bytes). gRPC's own default is 4 MiB.
+#[cfg(feature = "server")]
+pub const MAX_MESSAGE: usize = 16 << 20;
+
 #[cfg(feature = "server")]
 pub mod imports;
 pub mod proto;

@@ -1,5 +1,8 @@
-//! The byte stream within a session's call: what comes as messages in one body is read, and what
-//! is written goes as messages into another.
+//! The byte stream within a session's call: a [`Reader`] of the messages in one body, and a
+//! [`Writer`] of the messages in another.
+//!
+//! Memory is bounded: a writer waits while as many messages are held as [`MAX_HELD`] says, and a
+//! reader takes the next frame of its body when the last one is read.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -17,26 +20,27 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::framing::{self, Decoder, FramingError, HEAD};
 use crate::transport::http2::{Body, BodyError};
 
-/// How much data a message has at most (bytes). With its head it fills a frame of 16 KiB, the largest
-/// that gRPC's Go implementation takes: a message in one frame is read where it is, and one of
-/// several is copied to a buffer that is cleared first, of 1 MiB from 32 KiB on.
-const MESSAGE: usize = (16 << 10) - HEAD;
-/// How many messages are held between the stream and the body that takes them.
-const HELD: usize = 4;
+/// The largest HTTP/2 frame that gRPC's Go implementation takes (bytes). Go reads a message of one
+/// frame in place. It copies one of several frames to a buffer that it clears first, of 1 MiB from
+/// 32 KiB on.
+pub const MAX_FRAME: usize = 16 << 10;
+/// The most data in a message that is written (bytes): with its head it fills a frame.
+pub const MAX_DATA: usize = MAX_FRAME - HEAD;
+/// The most messages that are held between a writer and the body that takes them.
+pub const MAX_HELD: usize = 4;
 
 /// How a stream ended.
 #[derive(Debug)]
 pub enum End {
-    /// In order; with the trailers that came last, or none.
+    /// In order, with the trailers that came last.
     Clean(Option<HeaderMap>),
     /// The call that carries it broke off.
     Broken(BodyError),
-    /// What it carries are no messages.
+    /// Its bytes are no messages.
     Framing(FramingError),
 }
 
-/// The reading end: bytes out of a body's messages. Clones read the same stream, and one of them at
-/// a time.
+/// The reading end. Clones read the same stream, one at a time.
 #[derive(Debug, Clone)]
 pub struct Reader(Arc<Mutex<Source>>);
 
@@ -44,12 +48,12 @@ pub struct Reader(Arc<Mutex<Source>>);
 struct Source {
     body: Body,
     decoder: Decoder,
-    /// What came and is not decoded yet.
+    /// Bytes of the body that are not decoded yet.
     input: Bytes,
-    /// What is decoded and not read yet.
+    /// Data that is not read yet.
     data: Bytes,
     ended: bool,
-    /// How, until it is asked.
+    /// How it ended, until [`Reader::take_end`] takes it.
     end: Option<End>,
 }
 
@@ -60,7 +64,7 @@ pub struct Writer {
     dropped: CancellationToken,
 }
 
-/// The body that takes what a [`Writer`] gives.
+/// The body of the messages of a [`Writer`].
 #[derive(Debug)]
 pub struct Messages {
     held: Arc<Mutex<Held>>,
@@ -69,17 +73,17 @@ pub struct Messages {
 
 #[derive(Debug, Default)]
 struct Held {
-    /// Each is room for a message's head, and then its data. The last may get more.
+    /// Each is room for the message's head, and its data. More data may be added to the last one.
     messages: VecDeque<BytesMut>,
-    /// What follows; after it nothing is written.
+    /// How the stream ends after them.
     end: Option<Result<Option<HeaderMap>, BodyError>>,
-    /// Who takes, if there was nothing to take.
+    /// Wakes the task that waits for a message.
     taker: Option<Waker>,
-    /// Who writes, if there was no room.
+    /// Wakes the task that waits for room.
     writer: Option<Waker>,
 }
 
-/// A writing end and the body of what is written.
+/// A writing end, and the body of its messages.
 pub fn messages() -> (Writer, Messages) {
     let held = Arc::default();
     let dropped = CancellationToken::new();
@@ -91,14 +95,14 @@ pub fn messages() -> (Writer, Messages) {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics while it is held; if it did, what is lost is one session.
+    // Nothing panics while it is held. If something did, one session would be lost.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 // === impl Reader ===
 
 impl Reader {
-    /// Of the messages of a body.
+    /// Reads the messages of a body.
     pub fn new(body: Body) -> Self {
         Self(Arc::new(Mutex::new(Source {
             body,
@@ -110,12 +114,12 @@ impl Reader {
         })))
     }
 
-    /// How it ended, if it did and this was not asked before.
+    /// How the stream ended; `None` before its end, and when this was called before.
     pub fn take_end(&self) -> Option<End> {
         lock(&self.0).end.take()
     }
 
-    /// Reads to the end, whatever comes, and tells how it ended.
+    /// Reads to the end of the stream, and returns how it ended.
     pub async fn drain(self) -> End {
         poll_fn(|context| {
             let mut source = lock(&self.0);
@@ -157,7 +161,7 @@ impl Source {
             None => None,
         };
         let end = match self.decoder.finish() {
-            // An error in the trailers says more.
+            // The status in trailers says more.
             Err(err) if trailers.is_none() => End::Framing(err),
             _ => End::Clean(trailers),
         };
@@ -177,7 +181,7 @@ impl AsyncRead for Reader {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let mut source = lock(&self.0);
-        // As much as there is room for and has come.
+        // Fills the buffer with all that has come.
         let before = buffer.filled().len();
         while buffer.remaining() > 0 {
             match source.poll_data(context) {
@@ -198,7 +202,8 @@ impl AsyncRead for Reader {
 // === impl Writer ===
 
 impl Writer {
-    /// Ends the stream after what was written: with trailers, or with an error.
+    /// Ends the stream after what was written, with trailers or with an error. Only the first call
+    /// counts.
     pub fn finish(&self, end: Result<Option<HeaderMap>, BodyError>) {
         let mut held = lock(&self.held);
         held.end.get_or_insert(end);
@@ -206,7 +211,7 @@ impl Writer {
         wake(&mut held.writer);
     }
 
-    /// Ends when nobody takes any more.
+    /// Waits until the body is dropped.
     pub async fn closed(&self) {
         self.dropped.cancelled().await;
     }
@@ -226,7 +231,7 @@ impl Writer {
             while !part.is_empty()
                 && let Some(message) = held.with_room()
             {
-                let length = part.len().min(HEAD + MESSAGE - message.len());
+                let length = part.len().min(MAX_FRAME - message.len());
                 message.extend_from_slice(&part[..length]);
                 part = &part[length..];
                 written += length;
@@ -263,12 +268,12 @@ impl AsyncWrite for Writer {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Whoever takes has been told.
+        // Each write wakes the task that takes messages.
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // How the stream ends is known better elsewhere: `finish`.
+        // `finish` ends the stream, and says how.
         Poll::Ready(Ok(()))
     }
 }
@@ -276,14 +281,14 @@ impl AsyncWrite for Writer {
 // === impl Held ===
 
 impl Held {
-    /// The message that has room for more data, if any may be held.
+    /// A message with room for more data; `None` where no more may be held.
     fn with_room(&mut self) -> Option<&mut BytesMut> {
-        let is_full = |message: &BytesMut| message.len() == HEAD + MESSAGE;
+        let is_full = |message: &BytesMut| message.len() == MAX_FRAME;
         if self.messages.back().is_none_or(is_full) {
-            if self.messages.len() == HELD {
+            if self.messages.len() == MAX_HELD {
                 return None;
             }
-            let mut message = BytesMut::with_capacity(HEAD + MESSAGE);
+            let mut message = BytesMut::with_capacity(MAX_FRAME);
             message.resize(HEAD, 0);
             self.messages.push_back(message);
         }
@@ -313,7 +318,7 @@ impl HttpBody for Messages {
                 held.taker = Some(context.waker().clone());
                 Poll::Pending
             }
-            // What was told once leaves a plain end.
+            // Trailers and errors come once.
             Some(end) => match std::mem::replace(end, Ok(None)) {
                 Ok(trailers) => Poll::Ready(trailers.map(|map| Ok(Frame::trailers(map)))),
                 Err(err) => Poll::Ready(Some(Err(err))),

@@ -1,5 +1,5 @@
-//! Clients' sessions, ended here on both sides: the daemon's calls within are answered here where
-//! inlay offers what they ask for, and go on to the client where not.
+//! The sessions of clients. inlay terminates the HTTP/2 connection of a session on both sides. It
+//! answers the daemon's calls to a store that it offers, and proxies all others to the client.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -24,30 +24,26 @@ use tower::Service as _;
 use tracing::debug;
 
 use super::byte_stream::{End, Reader, Writer, messages};
-use super::content::{Content, STORE_HEADER, Store};
+use super::content::{Content, READ_METHODS, SERVICE, STORE_HEADER, Store};
 use crate::protocol::proto::content::content_server::ContentServer;
 use crate::transport::HeldPings;
 use crate::transport::http2::{self, Body, BodyError, CallError, canceled, from_incoming};
 
+/// The path of the call that carries a session.
+pub const PATH: &str = "/moby.buildkit.v1.Control/Session";
+/// The header with the session's id.
 pub(super) const ID_HEADER: &str = "x-docker-expose-session-uuid";
-/// Once for each method that the session has.
+/// The header with a method that the session has; there is one for each.
 pub(super) const METHOD_HEADER: &str = "x-docker-expose-session-grpc-method";
-/// What a session has from inlay: the calls by which an offered store is read.
-const METHODS: [&str; 2] = [
-    "/containerd.services.content.v1.Content/Info",
-    "/containerd.services.content.v1.Content/Read",
-];
-/// The service that these are of.
-const CONTENT: &str = "/containerd.services.content.v1.Content/";
-/// How long a session may be waited for: a client opens it beside its solve.
-const MAX_WAIT: Duration = Duration::from_secs(5);
+/// The timeout for a session to be opened: a client opens it beside its solve.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The sessions of clients in flight, by their ids.
+/// The open sessions of clients, by their ids.
 #[derive(Debug, Clone, Default)]
-pub struct Sessions(Arc<Registry>);
+pub struct Sessions(Arc<Known>);
 
 #[derive(Debug, Default)]
-struct Registry {
+struct Known {
     open: Mutex<HashMap<String, Arc<ClientSession>>>,
     opened: Notify,
 }
@@ -56,7 +52,7 @@ struct Registry {
 #[derive(Debug)]
 pub struct ClientSession {
     id: String,
-    /// What the client has, in lower case, as the daemon compares it.
+    /// The client's methods, in lower case, as the daemon compares them.
     methods: HashSet<String>,
     offers: Offers,
     requests: SendRequest<Body>,
@@ -108,17 +104,17 @@ impl Sessions {
                 opened.await;
             }
         };
-        timeout(MAX_WAIT, found).await.ok()
+        timeout(TIMEOUT, found).await.ok()
     }
 
-    /// Takes a client's call of `Control.Session`: gives the call to hand on to the daemon, and
-    /// what waits for the daemon's answer to it.
+    /// Takes a client's call of `Control.Session`. Returns the call to forward to the daemon, and what
+    /// begins the session with the daemon's answer.
     pub fn open(&self, call: Request<Body>) -> (Request<Body>, Opening) {
         let (mut head, from_client) = call.into_parts();
         let id = head.headers.get(ID_HEADER).map(HeaderValue::as_bytes);
         let id = String::from_utf8_lossy(id.unwrap_or_default()).into_owned();
         let methods = advertised(&head.headers);
-        for method in METHODS {
+        for method in READ_METHODS {
             if !methods.contains(&method.to_lowercase()) {
                 let method = HeaderValue::from_static(method);
                 head.headers.append(METHOD_HEADER, method);
@@ -135,7 +131,7 @@ impl Sessions {
         (Request::from_parts(head, body.boxed_unsync()), opening)
     }
 
-    /// Makes a session known. Of two with one id the later one is, as for the daemon.
+    /// Registers a session. It replaces an earlier one with its id, as at the daemon.
     fn register(&self, session: ClientSession) -> Registration {
         let session = Arc::new(session);
         lock(&self.0.open).insert(session.id.clone(), Arc::clone(&session));
@@ -147,8 +143,8 @@ impl Sessions {
     }
 }
 
-/// Whether a call with these headers may have messages that are compressed, of which a session's
-/// stream is not read here.
+/// Whether a call with these headers may have compressed messages, which the byte stream of a session
+/// does not read.
 pub fn is_compressed(headers: &HeaderMap) -> bool {
     let encodings = headers.get_all("grpc-encoding");
     encodings.iter().any(|encoding| encoding != "identity")
@@ -182,8 +178,8 @@ impl Drop for Registration {
 // === impl ClientSession ===
 
 impl ClientSession {
-    /// Offers a store under a name, until the offer is dropped. Of two with one name the later one
-    /// is offered; a store of the client's own of that name is hidden.
+    /// Offers a store under a name, until the offer is dropped. It replaces an earlier offer of that
+    /// name, and hides a store of the client's own.
     pub fn offer(&self, name: &str, store: Arc<dyn Store>) -> Offer {
         lock(&self.offers).insert(name.to_owned(), Arc::clone(&store));
         Offer {
@@ -203,9 +199,9 @@ impl ClientSession {
         self.methods.contains(&method.to_lowercase())
     }
 
-    /// The store that a call is to be answered from, if it is one of those on offer.
+    /// The offered store that a call asks for.
     fn offered(&self, call: &Request<Body>) -> Option<Arc<dyn Store>> {
-        if !call.uri().path().starts_with(CONTENT) {
+        if !call.uri().path().starts_with(SERVICE) {
             return None;
         }
         let name = call.headers().get(STORE_HEADER)?.to_str().ok()?;
@@ -254,7 +250,7 @@ impl tower::Service<Request<tonic::body::Body>> for Calls {
 
     fn call(&mut self, call: Request<tonic::body::Body>) -> Self::Future {
         let (mut head, body) = call.into_parts();
-        // A call in HTTP/2 has these; BuildKit's own have the same.
+        // Calls in HTTP/2 have a scheme and an authority. BuildKit's have these.
         let path = head.uri.path_and_query().cloned();
         let mut uri = http::uri::Parts::default();
         uri.scheme = Some(Scheme::HTTP);
@@ -271,7 +267,7 @@ impl tower::Service<Request<tonic::body::Body>> for Calls {
 // === impl Opening ===
 
 impl Opening {
-    /// Begins the session with the daemon's answer; gives the answer for the client.
+    /// Begins the session with the daemon's answer. Returns the answer for the client.
     pub fn answered(self, answer: Response<Body>) -> Response<Body> {
         // The daemon refuses: there is no session.
         if answer.body().is_end_stream() {
@@ -282,16 +278,16 @@ impl Opening {
         tokio::spawn(async move {
             let (taken, to_daemon) = (to_client.clone(), self.to_daemon.clone());
             tokio::select! {
-                () = self.carry(Reader::new(from_daemon), to_client) => to_daemon.finish(Ok(None)),
-                // The client is gone. The daemon's stream is reset, as the client's is.
+                () = self.proxy(Reader::new(from_daemon), to_client) => to_daemon.finish(Ok(None)),
+                // The client is gone: its stream was reset, and so is the daemon's.
                 () = taken.closed() => to_daemon.finish(Err(canceled("the client is gone"))),
             }
         });
         Response::from_parts(head, body.boxed_unsync())
     }
 
-    /// Carries the session until either side ends it; then ends it on the other.
-    async fn carry(self, from_daemon: Reader, to_client: Writer) {
+    /// Proxies the session's calls until one side ends it, and then ends it on the other side.
+    async fn proxy(self, from_daemon: Reader, to_client: Writer) {
         let Self {
             sessions,
             id,
@@ -345,7 +341,7 @@ impl Opening {
     }
 }
 
-/// What a client is told at the end of its session.
+/// The end of the client's stream: what the daemon ended with, or the reason for an end without that.
 fn last_words(
     who: &str,
     end: Option<End>,

@@ -1,8 +1,8 @@
-//! The content service of a session: hands out blobs of stores, whatever is behind these, and takes
-//! small blobs that the daemon writes.
+//! The content service of a session. The daemon reads blobs of a [`Store`] from it, and writes small
+//! blobs to it.
 //!
-//! What it hands out is streamed, in the pieces that the store gives. Of what is written, layers are
-//! never taken: the daemon is told that they are here, and sends no byte of them.
+//! A read is streamed, in the pieces that the store gives. Layers are never written: the daemon is
+//! told that they exist, and sends none of their bytes.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -21,26 +21,39 @@ use crate::protocol::proto::content as api;
 use crate::protocol::proto::content::WriteAction;
 use crate::protocol::proto::content::content_server::Content as Service;
 
+/// What the paths of the service's methods begin with.
+pub const SERVICE: &str = "/containerd.services.content.v1.Content/";
+/// The methods that read a store.
+pub const READ_METHODS: [&str; 2] = [
+    "/containerd.services.content.v1.Content/Info",
+    "/containerd.services.content.v1.Content/Read",
+];
+/// The methods that write to one.
+pub const WRITE_METHODS: [&str; 3] = [
+    "/containerd.services.content.v1.Content/Status",
+    "/containerd.services.content.v1.Content/Write",
+    "/containerd.services.content.v1.Content/Abort",
+];
 /// The header by which a caller names one of a session's stores.
 pub const STORE_HEADER: &str = "buildkit-attachable-store-id";
 /// The ref of a layer's write begins with it; that of a manifest or config is its bare digest.
 const LAYER_REF: &str = "layer-";
-/// What one message of a read carries (bytes).
+/// The most that one message of a read carries (bytes).
 const READ_CHUNK: usize = 1 << 20;
 
 /// Pieces of a blob, in order.
 pub type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, ReadError>> + Send>>;
 
-/// Where blobs are read from.
+/// A store of blobs that are read.
 #[tonic::async_trait]
 pub trait Store: Send + Sync + fmt::Debug {
-    /// The size of a blob; `None` if it is not here.
+    /// The size of a blob; `None` where the store does not have it.
     ///
     /// # Errors
-    /// Where this cannot be told.
+    /// Where the store cannot tell.
     async fn info(&self, digest: &str) -> Result<Option<u64>, ReadError>;
 
-    /// A range of a blob, within its size. Whoever takes it verifies it.
+    /// A range of a blob, within its size. The reader verifies it.
     ///
     /// # Errors
     /// Where it cannot be read; also later, in the stream.
@@ -50,26 +63,26 @@ pub trait Store: Send + Sync + fmt::Debug {
 /// Why a blob cannot be read.
 #[derive(Debug, Error)]
 pub enum ReadError {
-    /// There is none.
+    /// The store does not have it.
     #[error("no blob {0}")]
     NotFound(String),
-    /// It has not so much.
+    /// The range is not within it.
     #[error("blob {digest} has {size} bytes")]
     OutOfRange {
         /// The blob.
         digest: String,
-        /// What it has.
+        /// Its size.
         size: u64,
     },
-    /// It ended before its size, or before its range.
+    /// It ended before its range did.
     #[error("blob {digest} ends {missing} bytes early")]
     Truncated {
         /// The blob.
         digest: String,
-        /// What did not come.
+        /// The bytes that did not come.
         missing: u64,
     },
-    /// Where it comes from broke off.
+    /// Its source broke off.
     #[error("blob {digest}: {source}")]
     Broken {
         /// The blob.
@@ -79,7 +92,7 @@ pub enum ReadError {
     },
 }
 
-/// Why a blob is not taken.
+/// Why a write is refused.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum StoreError {
     /// It is larger than allowed.
@@ -103,19 +116,19 @@ pub enum StoreError {
     Offset {
         /// The write's ref.
         reference: String,
-        /// How much is there.
+        /// Where it stopped.
         at: usize,
-        /// Where the write wants to go on.
+        /// Where the write continues.
         offset: i64,
     },
-    /// It is not what it was said to be.
+    /// It does not match its digest.
     #[error("blob {reference} has digest {found}, not {expected}")]
     Digest {
         /// The write's ref.
         reference: String,
-        /// What was announced.
+        /// The digest that was announced.
         expected: String,
-        /// What came.
+        /// The digest of what came.
         found: String,
     },
 }
@@ -141,16 +154,16 @@ pub struct Content {
     stores: Stores,
 }
 
-/// Which stores it is over.
+/// The stores of a service.
 #[derive(Debug)]
 enum Stores {
-    /// Those of inlay's own session, which the daemon writes to.
+    /// Those of inlay's own session, by name. The daemon writes to them.
     Blobs(Blobs),
-    /// One, whatever its name.
+    /// One store. The name in a call does not matter.
     One(Arc<dyn Store>),
 }
 
-/// A blob as far as it came.
+/// A blob that is being written.
 #[derive(Debug, Default)]
 struct Ingest {
     reference: String,
@@ -161,7 +174,7 @@ struct Ingest {
 // === impl Blobs ===
 
 impl Blobs {
-    /// No blobs yet, and at most `max_count` of `max_size` bytes each in a store.
+    /// Empty. A store takes at most `max_count` blobs of at most `max_size` bytes.
     pub fn new(max_size: usize, max_count: usize) -> Self {
         Self {
             max_size,
@@ -170,7 +183,7 @@ impl Blobs {
         }
     }
 
-    /// Puts a blob into a store and returns its digest.
+    /// Puts a blob into a store. Returns its digest.
     ///
     /// # Errors
     /// Where the store is full.
@@ -193,7 +206,7 @@ impl Blobs {
         self.lock().get(store)?.get(digest).cloned()
     }
 
-    /// One of the stores, to be read.
+    /// One of the stores, for reading.
     pub fn store(&self, name: &str) -> Arc<dyn Store> {
         Arc::new(Named {
             blobs: self.clone(),
@@ -206,7 +219,7 @@ impl Blobs {
         self.stores.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does what one message of a write asks for; answers with it.
+    /// Does what one message of a write asks for. Returns the answer.
     fn write(
         &self,
         store: &str,
@@ -321,14 +334,14 @@ impl Store for Named {
 // === impl Content ===
 
 impl Content {
-    /// Over the stores of these blobs, to be read and written.
+    /// For reads and writes of these blobs.
     pub fn of_blobs(blobs: Blobs) -> Self {
         Self {
             stores: Stores::Blobs(blobs),
         }
     }
 
-    /// Over one store, to be read.
+    /// For reads of one store.
     pub fn of_store(store: Arc<dyn Store>) -> Self {
         Self {
             stores: Stores::One(store),
@@ -353,8 +366,7 @@ fn store_name<T>(request: &Request<T>) -> Result<String, Status> {
         .ok_or_else(|| Status::invalid_argument(format!("no {STORE_HEADER}")))
 }
 
-/// The messages of a read: the chunks of a range, cut where they are large, and no more and no less
-/// than the range.
+/// The messages of a read: exactly the range, in chunks of at most [`READ_CHUNK`] bytes.
 fn replies(digest: &str, range: Range<u64>, chunks: Chunks) -> Replies<api::ReadContentResponse> {
     let digest = digest.to_owned();
     let state = (chunks, Bytes::new(), range);

@@ -2,14 +2,14 @@
 //! [framing](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md), a flag byte (1:
 //! compressed) and a big-endian length before each.
 //!
-//! Pure. No message is held to be read: its data goes on in the pieces that it comes in.
+//! Pure. No message is buffered: its data comes out in the pieces in which it came in.
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use thiserror::Error;
 
-/// What a message may have at most (bytes): the limit of buildkitd and of its clients.
-const MAX_MESSAGE: usize = 16 << 20;
-/// What gRPC has before a message.
+use crate::protocol::MAX_MESSAGE;
+
+/// The length of gRPC's prefix of a message: flag and length.
 const PREFIX: usize = 5;
 /// The key of the field `data`.
 const DATA: u64 = 1 << 3 | LENGTH_DELIMITED;
@@ -17,18 +17,18 @@ const VARINT: u64 = 0;
 const FIXED_64: u64 = 1;
 const LENGTH_DELIMITED: u64 = 2;
 const FIXED_32: u64 = 5;
-/// The length of [`head`], and so of what is left free before data.
+/// The length of [`head`].
 pub const HEAD: usize = PREFIX + 1 + LENGTH;
-/// A length is written in as many bytes, whatever it is: up to 2^28, more than a message has.
+/// The bytes in which [`head`] writes the length of the data. Four hold lengths below 2^28.
 const LENGTH: usize = 4;
 
 /// Why bytes are no messages of a session.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum FramingError {
-    /// A message is compressed, which nobody agreed on.
+    /// A message is compressed, and the call's headers do not say so.
     #[error("a message of the session has flag {0} instead of 0")]
     Flag(u8),
-    /// A message is larger than allowed.
+    /// A message is larger than buildkitd and its clients take.
     #[error("a message of the session has {0} bytes, more than {MAX_MESSAGE}")]
     TooLarge(usize),
     /// A message is no `BytesMessage`.
@@ -43,26 +43,27 @@ pub enum FramingError {
 #[derive(Debug, Default)]
 pub struct Decoder {
     state: State,
-    /// How much of the message is still to come.
+    /// The bytes of the message that are still to come.
     left: usize,
-    /// Whether the message had its data. A second one would replace it, which has gone on.
+    /// Whether the message had its data. By protobuf's rules a second one would replace the first,
+    /// which is out already.
     had_data: bool,
 }
 
-/// Where the next byte belongs.
+/// What the next byte is part of.
 #[derive(Debug, Clone, Copy)]
 enum State {
-    /// gRPC's prefix, of which some bytes are here.
+    /// gRPC's prefix, as far as it has come.
     Prefix { bytes: [u8; PREFIX], count: usize },
-    /// A number of protobuf, of which some bits are here.
+    /// A varint, as far as it has come.
     Number { of: Number, value: u64, bits: u32 },
-    /// The data, of which so much is still to come.
+    /// The data, of which this many bytes are still to come.
     Data(usize),
-    /// A field that is not known, of which so much is still to come.
+    /// A field that is not known, of which this many bytes are still to come.
     Unknown(usize),
 }
 
-/// What a number is.
+/// What a varint is.
 #[derive(Debug, Clone, Copy)]
 enum Number {
     Key,
@@ -71,13 +72,13 @@ enum Number {
     Unknown,
 }
 
-/// What stands before `length` bytes of data, to make a message of them.
+/// What comes before `length` bytes of data in a message that has only these.
 pub fn head(length: usize) -> [u8; HEAD] {
     debug_assert!(length < 1 << (7 * LENGTH));
     let mut head = [0; HEAD];
     let mut rest = &mut head[..];
     rest.put_u8(0);
-    // Data is cut far below 4 GiB.
+    // Far below 4 GiB, by the assertion.
     rest.put_u32((1 + LENGTH + length) as u32);
     rest.put_u8(DATA as u8);
     for byte in 0..LENGTH {
@@ -90,10 +91,10 @@ pub fn head(length: usize) -> [u8; HEAD] {
 // === impl Decoder ===
 
 impl Decoder {
-    /// Takes the next piece of data out of `input`; `None` when there is no more in it.
+    /// Takes the next piece of data out of `input`; `None` where it has no more.
     ///
     /// # Errors
-    /// Where the stream is not of such messages.
+    /// Where the bytes are no such messages.
     pub fn next(&mut self, input: &mut Bytes) -> Result<Option<Bytes>, FramingError> {
         while !input.is_empty() {
             match &mut self.state {
@@ -115,7 +116,7 @@ impl Decoder {
                 }
                 State::Number { of, value, bits } => {
                     let byte = input.get_u8();
-                    // Ten bytes; the last has the one bit that is left.
+                    // A varint has at most ten bytes, and of the last one a single bit.
                     if *bits == 63 && byte > 1 {
                         return Err(FramingError::Malformed("a number has more than 64 bits"));
                     }
@@ -152,10 +153,10 @@ impl Decoder {
         Ok(None)
     }
 
-    /// Whether the stream may end here.
+    /// Says that the stream ends here.
     ///
     /// # Errors
-    /// Within a message it may not.
+    /// Where it ends within a message.
     pub fn finish(&self) -> Result<(), FramingError> {
         match self.state {
             State::Prefix { count: 0, .. } => Ok(()),
@@ -258,7 +259,7 @@ mod tests {
         Ok(data)
     }
 
-    /// However it comes in pieces.
+    /// The same, in pieces of any size.
     fn decode_all(stream: &[u8]) -> Result<Vec<u8>, FramingError> {
         let decoded = decode(stream, usize::MAX);
         for size in 1..stream.len().min(20) {

@@ -1,4 +1,4 @@
-//! What the operator lets be read, and how: the way from a location to a source.
+//! What the operator lets be read, and how. Opens a location as a source.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use super::containerd::Containerd;
 use super::docker_archive::DockerArchive;
 use super::files::{Allowed, blocking};
 use super::layout::Layout;
-use super::registry::{Client, Registry, host, is_local};
+use super::registry::{Client, RegistryImage, host, is_local};
 use super::{Credentials, Location, Source, SourceError};
 
 /// What an operator can set.
@@ -21,18 +21,17 @@ use super::{Credentials, Location, Source, SourceError};
 pub struct Settings {
     /// The folders below which layouts and archives may be read. There are none at first.
     pub allow_paths: Vec<PathBuf>,
-    /// containerd's socket. There is none at first: who may build could read all of its images.
+    /// containerd's socket. There is none at first: every user who may build could read its images.
     pub containerd_address: Option<PathBuf>,
-    /// The namespaces of containerd that may be read. The first is that of images whose location has
-    /// none.
+    /// The namespaces of containerd that may be read. The first one is used where a build names none.
     pub containerd_namespaces: Vec<String>,
     /// Registries, by host and port, that are spoken to without TLS. Those of this machine are, as
     /// by BuildKit.
     pub plain_http_registries: Vec<String>,
     /// Files of certificates, as PEM, that registries may have beside the system's.
     pub registry_authorities: Vec<PathBuf>,
-    /// How long a registry or containerd may be silent.
-    pub patience: Duration,
+    /// The timeout for a registry or containerd that sends nothing.
+    pub timeout: Duration,
 }
 
 /// What may be read.
@@ -43,7 +42,7 @@ pub struct Access {
     containerd_namespaces: Vec<String>,
     plain_http_registries: Vec<String>,
     authorities: Vec<Certificate>,
-    patience: Duration,
+    timeout: Duration,
     /// Made when first needed: each reads the system's certificates.
     registries: OnceCell<Client>,
     local_registries: OnceCell<Client>,
@@ -59,7 +58,7 @@ impl Default for Settings {
             containerd_namespaces: vec!["default".to_owned()],
             plain_http_registries: Vec::new(),
             registry_authorities: Vec::new(),
-            patience: Duration::from_secs(60),
+            timeout: Duration::from_secs(60),
         }
     }
 }
@@ -82,18 +81,17 @@ impl Access {
             containerd_namespaces: settings.containerd_namespaces,
             plain_http_registries: settings.plain_http_registries,
             authorities,
-            patience: settings.patience,
+            timeout: settings.timeout,
             registries: OnceCell::new(),
             local_registries: OnceCell::new(),
         })
     }
 
-    /// Opens what is at a location. `namespace` is containerd's, where it is not the usual one; the
-    /// credentials are asked when a registry wants a login.
+    /// Opens the image at a location. `namespace` is containerd's, if not the first one that is
+    /// allowed. The credentials are asked for when a registry wants a login.
     ///
     /// # Errors
-    /// Where it may not be read, is not there, or is nothing that can be read. A registry is asked
-    /// only later, by the source.
+    /// Where it may not be read, is missing, or is no image. The source itself asks a registry, later.
     pub async fn open(
         &self,
         location: &Location,
@@ -111,11 +109,11 @@ impl Access {
                 } else {
                     &self.registries
                 };
-                let make = || async { Client::new(&self.authorities, self.patience, local) };
+                let make = || async { Client::new(&self.authorities, self.timeout, local) };
                 let client = clients.get_or_try_init(make).await?.clone();
                 let plain = local || self.plain_http_registries.iter().any(|plain| plain == host);
-                let registry = Registry::new(client, reference, plain, credentials)?;
-                Ok(Box::new(registry))
+                let image = RegistryImage::new(client, reference, plain, credentials)?;
+                Ok(Box::new(image))
             }
             Location::Containerd(name) => {
                 let closed = |reason| SourceError::Closed { what, reason };
@@ -130,7 +128,7 @@ impl Access {
                 let Some(namespace) = found else {
                     return Err(closed("no --containerd-namespace names its namespace"));
                 };
-                let image = Containerd::open(address, namespace, &name, self.patience).await?;
+                let image = Containerd::open(address, namespace, &name, self.timeout).await?;
                 Ok(Box::new(image))
             }
             Location::OciLayout { path, pick } => {

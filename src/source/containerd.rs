@@ -94,7 +94,7 @@ impl Source for Containerd {
         self.store.read(descriptor.digest().as_ref(), range).await
     }
 
-    async fn look(&self, descriptor: &Descriptor) -> Result<(), SourceError> {
+    async fn stat(&self, descriptor: &Descriptor) -> Result<(), SourceError> {
         self.store.look(descriptor).await
     }
 }

@@ -1,21 +1,21 @@
 //! What `docker save` writes: a tar with a list of images, `manifest.json`, each a config and the
 //! files of its layers.
 //!
-//! Such an image has no manifest of its own, so it gets one here, of OCI's kind, which depends on
-//! the image alone. A layer's digest is taken from its file's name where that is a digest, as in
-//! newer archives; of an uncompressed one it is the diff ID in the config; only a compressed file of
-//! another name has to be read for it. As any layer's, it is verified by who takes the layer.
+//! Such an image has no manifest. It gets one of OCI's kind here, which depends on the image alone.
+//! The digest of a layer is in its file's name in newer archives. The digest of an uncompressed layer
+//! is its diff ID, which the config has. A compressed file of another name is read for its digest.
+//! Whoever reads the layer verifies it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use oci_spec::image::{Descriptor, Digest, ImageManifestBuilder, MediaType};
+use oci_spec::image::{Descriptor, Digest as OciDigest, ImageManifestBuilder, MediaType};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use super::files::{Extent, Files};
+use super::files::{CHUNK, Extent, Files};
 use super::location::{Pick, reference};
 use super::{ByteStream, MAX_JSON, Source, SourceError, hashed, sha256, within};
 
@@ -23,10 +23,8 @@ use super::{ByteStream, MAX_JSON, Source, SourceError, hashed, sha256, within};
 const BLOBS: &str = "blobs/sha256/";
 /// How many layers an image may have. Linux stacks fewer.
 const MAX_LAYERS: usize = 1024;
-/// How much may have to be hashed for the digests of layers, of one image. A build waits for that.
+/// The most that is hashed for the digests of one image's layers (bytes). A build waits for that.
 const MAX_HASHED: u64 = 4 << 30;
-/// How much of a file is hashed at once.
-const CHUNK: u64 = 1 << 20;
 
 /// One image of an archive.
 #[derive(Debug)]
@@ -34,7 +32,7 @@ pub struct DockerArchive {
     root: Descriptor,
     manifest: Bytes,
     /// The config's and the layers' files, by digest.
-    blobs: HashMap<Digest, Extent>,
+    blobs: HashMap<OciDigest, Extent>,
 }
 
 /// An image in the list.
@@ -54,7 +52,7 @@ struct Config {
 
 #[derive(Debug, Deserialize)]
 struct RootFs {
-    diff_ids: Vec<Digest>,
+    diff_ids: Vec<OciDigest>,
 }
 
 impl DockerArchive {
@@ -176,12 +174,12 @@ fn compression(file: &Extent) -> Result<MediaType, SourceError> {
 /// The digests of files that had to be read for them.
 #[derive(Default)]
 struct Hashes<'a> {
-    by_name: HashMap<&'a str, Digest>,
+    by_name: HashMap<&'a str, OciDigest>,
     bytes: u64,
 }
 
 impl<'a> Hashes<'a> {
-    fn of(&mut self, name: &'a str, file: &Extent) -> Result<Digest, SourceError> {
+    fn of(&mut self, name: &'a str, file: &Extent) -> Result<OciDigest, SourceError> {
         if let Some(known) = self.by_name.get(name) {
             return Ok(known.clone());
         }
@@ -198,7 +196,7 @@ impl<'a> Hashes<'a> {
     }
 }
 
-fn hash(file: &Extent) -> Result<Digest, SourceError> {
+fn hash(file: &Extent) -> Result<OciDigest, SourceError> {
     let mut hasher = Sha256::new();
     let mut at = 0;
     while at < file.size() {
@@ -244,8 +242,8 @@ impl Source for DockerArchive {
         Ok(file.clone().stream(range))
     }
 
-    async fn look(&self, descriptor: &Descriptor) -> Result<(), SourceError> {
-        // Its file is found before anything is read of it.
+    async fn stat(&self, descriptor: &Descriptor) -> Result<(), SourceError> {
+        // That finds the file, and reads nothing.
         self.read(descriptor, 0..0).await.map(drop)
     }
 }

@@ -1,10 +1,10 @@
 //! Files that users name, on the machine of inlay: opened only below the folders that the operator
 //! allows, and read in ranges.
 //!
-//! What holds: a path is resolved first, links and all, and has to lie below an allowed folder then.
-//! It is opened relative to that folder, which was opened at the start, by a call in which the
-//! kernel itself follows no link and leaves no folder. So who swaps a part of the path between the
-//! two steps gets an error, and no file from elsewhere.
+//! A path is resolved first, links and all, and has to lie below an allowed folder then. The file is
+//! opened relative to that folder, which was opened at the start, by a call in which the kernel
+//! follows no link and leaves no folder. So a part of the path that is swapped between the two steps
+//! leads to an error, and to no file elsewhere.
 
 use std::fs::File;
 use std::io;
@@ -19,8 +19,8 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use super::{ByteStream, SourceError};
 
-/// How much is read at once.
-const CHUNK: u64 = 1 << 20;
+/// How much of a file is read at once (bytes).
+pub const CHUNK: u64 = 1 << 20;
 
 /// Files by name, as an image layout has them.
 pub trait Files: Send + Sync + std::fmt::Debug {
@@ -106,7 +106,7 @@ impl Allowed {
         let what = path.display().to_string();
         let resolved = match path.canonicalize() {
             Ok(resolved) => resolved,
-            // Only of what is allowed may be told whether it exists.
+            // Whether it exists is told of allowed paths only.
             Err(error) if self.has_spelled(path) => return Err(failed(what, error)),
             Err(_) => return Err(SourceError::NotAllowed(what)),
         };
@@ -154,7 +154,7 @@ fn failed(what: String, error: io::Error) -> SourceError {
 
 impl Folder {
     fn beneath(&self, path: &Path, kind: OFlags, resolve: ResolveFlags) -> io::Result<File> {
-        // Who opens a pipe waits for its other end, without the flag.
+        // Without the last flag, opening a pipe waits for its other end.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | kind;
         let file = openat2(
             &self.file,
@@ -218,10 +218,10 @@ impl Extent {
         self.size
     }
 
-    /// That it has this many bytes.
+    /// Checks that it has this many bytes.
     ///
     /// # Errors
-    /// Where it has not.
+    /// Where it has more or fewer.
     pub fn expect_size(&self, size: u64) -> Result<(), SourceError> {
         if self.size == size {
             return Ok(());
@@ -271,7 +271,7 @@ impl Extent {
         Ok(data.into())
     }
 
-    /// Some bytes of it, read as they are wanted.
+    /// A range of it, each chunk read when it is wanted.
     pub fn stream(self, range: Range<u64>) -> ByteStream {
         let rest = stream::try_unfold((self, range), |(extent, range)| async move {
             let end = range.end.min(range.start.saturating_add(CHUNK));
@@ -292,7 +292,7 @@ impl Extent {
     }
 }
 
-/// Runs work that waits for a disk where waiting is no harm.
+/// Runs work that waits for a disk on a thread for such work.
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SourceError> + Send + 'static,
 ) -> Result<T, SourceError> {

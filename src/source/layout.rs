@@ -11,8 +11,7 @@ use super::files::{Extent, Files, blocking};
 use super::location::Pick;
 use super::{ByteStream, MAX_JSON, Source, SourceError, verify, within};
 
-/// The name of an image in a layout: what its maker likes, a tag for some and a full name for
-/// others.
+/// The name of an image in a layout. Some tools write a tag, others a full name.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// Its full name, where containerd, Docker or BuildKit wrote the layout.
 const FULL_NAME: &str = "io.containerd.image.name";
@@ -113,8 +112,8 @@ impl Source for Layout {
         Ok(file.stream(range))
     }
 
-    async fn look(&self, descriptor: &Descriptor) -> Result<(), SourceError> {
-        // Its file is found before anything is read of it.
+    async fn stat(&self, descriptor: &Descriptor) -> Result<(), SourceError> {
+        // That finds the file, and reads nothing.
         self.read(descriptor, 0..0).await.map(drop)
     }
 }

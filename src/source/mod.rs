@@ -1,36 +1,38 @@
 //! Where cached images are read from, one file a transport, behind one trait.
 //!
-//! A [`Location`] says where an image is; [`Access`] is what the operator lets be read, and opens
-//! it as a [`Source`]. Nothing here knows of builds, sessions or cache records: it hands out
-//! manifests that match their digests, and the bytes of blobs.
+//! A [`Location`] says where an image is. [`Access`] is what the operator lets be read, and opens a
+//! location as a [`Source`]: the image's manifests, which match their digests, and the bytes of its
+//! blobs.
 
 mod access;
 mod archive;
 mod containerd;
+mod credentials;
 mod docker_archive;
 mod files;
 mod layout;
 pub mod location;
 mod registry;
 
-use std::fmt::Debug;
+use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::pin::Pin;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
-use oci_spec::image::{Descriptor, Digest, DigestAlgorithm};
+use oci_spec::image::{Descriptor, Digest as OciDigest, DigestAlgorithm};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-use crate::cache::record;
+use crate::cache::record::Digest;
 
 pub use access::{Access, Settings};
+pub use credentials::{Credentials, CredentialsError, Login};
 pub use location::Location;
 
-/// What a list of images or a config may have in a layout or an archive (bytes). BuildKit reads no
-/// config above 1 MiB.
+/// The largest list of images or config of a layout or an archive that is read (bytes). BuildKit
+/// reads no config above 1 MiB.
 const MAX_JSON: u64 = 4 << 20;
 
 /// A blob's bytes as they come.
@@ -38,7 +40,7 @@ pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, SourceError>> + Se
 
 /// One image, wherever it is.
 #[tonic::async_trait]
-pub trait Source: Send + Sync + Debug {
+pub trait Source: Send + Sync + fmt::Debug {
     /// What the location names, an index or a manifest: its descriptor and its bytes, which match
     /// the descriptor.
     ///
@@ -46,8 +48,8 @@ pub trait Source: Send + Sync + Debug {
     /// Where it is missing, larger than `limit` bytes, or cannot be read.
     async fn root(&self, limit: u64) -> Result<(Descriptor, Bytes), SourceError>;
 
-    /// Some bytes of a blob or manifest of the image. They are not verified: a part has no digest.
-    /// A stream that ends without error has given the whole range.
+    /// A range of a blob or manifest of the image. It is not verified: a part has no digest. A stream
+    /// that ends without error has given the whole range.
     ///
     /// # Errors
     /// Where the range exceeds the descriptor's size, or the blob is missing or cannot be read.
@@ -57,50 +59,11 @@ pub trait Source: Send + Sync + Debug {
         range: Range<u64>,
     ) -> Result<ByteStream, SourceError>;
 
-    /// That a blob is there, with the descriptor's size; nothing of it is read.
+    /// Checks that a blob exists and has the descriptor's size, without reading it.
     ///
     /// # Errors
-    /// Where it is not, or this cannot be told.
-    async fn look(&self, descriptor: &Descriptor) -> Result<(), SourceError>;
-}
-
-/// What a registry wants of a user.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Login {
-    /// A name and a password.
-    Password {
-        /// The name.
-        username: String,
-        /// The password.
-        secret: String,
-    },
-    /// An identity token, as OAuth's refresh token.
-    IdentityToken(String),
-}
-
-/// The user's logins. They are asked for only when a registry wants one.
-#[tonic::async_trait]
-pub trait Credentials: Send + Sync + Debug {
-    /// The login for a registry, by host and port as buildkitd asks for it: Docker Hub is
-    /// `registry-1.docker.io`. `None` where the user has none.
-    ///
-    /// # Errors
-    /// Where the user cannot be asked.
-    async fn of(&self, host: &str) -> Result<Option<Login>, CredentialsError>;
-}
-
-/// Nobody's logins: what is read, anyone may read.
-#[derive(Debug, Clone, Copy)]
-pub struct Anonymous;
-
-/// Why a user's logins cannot be had.
-#[derive(Debug, Error)]
-#[error("asking for the login of {host}: {reason}")]
-pub struct CredentialsError {
-    /// The registry.
-    pub host: String,
-    /// What went wrong.
-    pub reason: String,
+    /// Where it does not exist, has another size, or cannot be asked for.
+    async fn stat(&self, descriptor: &Descriptor) -> Result<(), SourceError>;
 }
 
 /// Why an image cannot be read.
@@ -109,7 +72,7 @@ pub enum SourceError {
     /// It is not there, or a part of it is not.
     #[error("{0} does not exist")]
     Missing(String),
-    /// Whoever has it does not give it to this user.
+    /// This user may not read it.
     #[error("{what} is refused: {reason}")]
     Denied {
         /// What was asked for.
@@ -133,7 +96,7 @@ pub enum SourceError {
     Closed {
         /// What was asked for.
         what: String,
-        /// What the operator would have to say.
+        /// What the operator has not allowed.
         reason: &'static str,
     },
     /// It is larger than what is read.
@@ -141,10 +104,10 @@ pub enum SourceError {
     TooLarge {
         /// What.
         what: String,
-        /// What is read at most.
+        /// The limit.
         limit: u64,
     },
-    /// It is not what its digest says.
+    /// It does not match its digest.
     #[error("{what} has digest {found}, not {expected}")]
     Digest {
         /// What was read.
@@ -159,7 +122,7 @@ pub enum SourceError {
     Malformed {
         /// What.
         what: String,
-        /// In which way.
+        /// What is wrong with it.
         reason: String,
     },
     /// A file cannot be read.
@@ -171,10 +134,10 @@ pub enum SourceError {
         #[source]
         error: io::Error,
     },
-    /// Whoever has it does not answer as it should.
+    /// Its registry or containerd does not answer as it should.
     #[error("{what}: {reason}")]
     Unavailable {
-        /// What was asked for, and of whom.
+        /// What was asked for, and where.
         what: String,
         /// What happened.
         reason: String,
@@ -210,7 +173,7 @@ pub async fn fetch(
     Ok(data)
 }
 
-/// That a range lies within what a descriptor describes.
+/// Checks that a range lies within the blob of a descriptor.
 fn within(descriptor: &Descriptor, range: &Range<u64>) -> Result<(), SourceError> {
     if range.start <= range.end && range.end <= descriptor.size() {
         return Ok(());
@@ -226,7 +189,7 @@ fn within(descriptor: &Descriptor, range: &Range<u64>) -> Result<(), SourceError
     })
 }
 
-/// That what was found of a blob is its descriptor's size, if it is known.
+/// Checks that a blob has its descriptor's size, where its own is known.
 fn has_size(descriptor: &Descriptor, found: Option<u64>) -> Result<(), SourceError> {
     match found {
         Some(size) if size != descriptor.size() => Err(SourceError::Malformed {
@@ -237,8 +200,8 @@ fn has_size(descriptor: &Descriptor, found: Option<u64>) -> Result<(), SourceErr
     }
 }
 
-/// That data has this digest. Only SHA-256 is known here: BuildKit makes no other.
-fn verify(digest: &Digest, data: &[u8]) -> Result<(), SourceError> {
+/// Checks that data has this digest, a SHA-256: BuildKit writes no other.
+fn verify(digest: &OciDigest, data: &[u8]) -> Result<(), SourceError> {
     if *digest.algorithm() != DigestAlgorithm::Sha256 {
         return Err(SourceError::Malformed {
             what: digest.to_string(),
@@ -257,13 +220,13 @@ fn verify(digest: &Digest, data: &[u8]) -> Result<(), SourceError> {
     }
 }
 
-fn sha256(data: &[u8]) -> Result<Digest, SourceError> {
+fn sha256(data: &[u8]) -> Result<OciDigest, SourceError> {
     hashed(Sha256::new_with_prefix(data))
 }
 
 /// The digest of what was put into a hasher.
-fn hashed(hasher: Sha256) -> Result<Digest, SourceError> {
-    let digest = record::Digest::from_sha256(hasher.finalize().into()).to_string();
+fn hashed(hasher: Sha256) -> Result<OciDigest, SourceError> {
+    let digest = Digest::from_sha256(hasher.finalize().into()).to_string();
     digest.parse().map_err(|err| SourceError::Malformed {
         what: digest,
         reason: format!("{err}"),
@@ -291,25 +254,4 @@ fn exactly(length: u64, what: String, stream: ByteStream) -> ByteStream {
         }
     });
     whole.boxed()
-}
-
-// === impl Login ===
-
-impl Debug for Login {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Secrets have no place in logs.
-        f.write_str(match self {
-            Self::Password { .. } => "Password(…)",
-            Self::IdentityToken(_) => "IdentityToken(…)",
-        })
-    }
-}
-
-// === impl Anonymous ===
-
-#[tonic::async_trait]
-impl Credentials for Anonymous {
-    async fn of(&self, _: &str) -> Result<Option<Login>, CredentialsError> {
-        Ok(None)
-    }
 }

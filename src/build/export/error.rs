@@ -8,12 +8,13 @@ use tonic::Status;
 use crate::cache::embed::ImageCacheError;
 use crate::cache::export::ExportedError;
 use crate::cache::image::config::ConfigError;
+use crate::protocol::MAX_MESSAGE;
 use crate::protocol::result::ResultError;
 use crate::session::SessionError;
 
-/// How large a result may be with its cache: buildkitd takes messages of 16 MiB, and there is more
-/// in one.
-pub const MAX_RESULT: usize = (16 << 20) - (4 << 10);
+/// How large a result may be with its cache (bytes): the message that carries it has other fields,
+/// too.
+pub const MAX_RESULT: usize = MAX_MESSAGE - (4 << 10);
 
 /// Why a result gets no cache.
 #[derive(Debug, Error)]

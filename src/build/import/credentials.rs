@@ -1,38 +1,23 @@
-//! The user's logins, asked for on the session of their build.
+//! The logins of the user whose build it is, asked for over the session of that build.
 
 use crate::session::{Sessions, credentials};
 use crate::source::{Credentials, CredentialsError, Login};
 
-/// The logins that a client has.
+/// The logins of one build's client.
 #[derive(Debug)]
-pub struct OfSession {
+pub struct ClientCredentials {
     /// The sessions of clients.
     pub sessions: Sessions,
-    /// The one of the build.
-    pub id: String,
+    /// The id of the build's session.
+    pub session: String,
 }
 
 #[tonic::async_trait]
-impl Credentials for OfSession {
+impl Credentials for ClientCredentials {
     async fn of(&self, host: &str) -> Result<Option<Login>, CredentialsError> {
-        let Some(session) = self.sessions.get(&self.id).await else {
-            return Ok(None);
-        };
-        let login = credentials(&session, host).await;
-        let login = login.map_err(|err| CredentialsError {
-            host: host.to_owned(),
-            reason: err.to_string(),
-        })?;
-        // A client gives an identity token without a name.
-        Ok(login.map(|login| {
-            if login.username.is_empty() {
-                Login::IdentityToken(login.secret)
-            } else {
-                Login::Password {
-                    username: login.username,
-                    secret: login.secret,
-                }
-            }
-        }))
+        match self.sessions.get(&self.session).await {
+            Some(session) => credentials(&session, host).await,
+            None => Ok(None),
+        }
     }
 }

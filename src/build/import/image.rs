@@ -1,58 +1,34 @@
-//! A cached image: what its manifest, its config and the cache in it say, held against each other.
+//! A cached image: its manifest, its config and the cache in it, checked against each other.
 //!
-//! Pure. What comes out is checked: the records are sound and are of this image, and what BuildKit
-//! is to import can be written anew from it, so that it reads nothing that was not looked at. It
-//! knows no source of images, and no build.
+//! Pure. The records of a [`CachedImage`] are sound, and are of this image. [`documents`] writes what
+//! BuildKit imports anew from it, so BuildKit reads nothing that was not checked.
 
 use std::collections::HashMap;
 
-use oci_spec::image::{Descriptor, ImageManifest};
+use oci_spec::image::{Descriptor, ImageManifest, MediaType};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::cache::export::DIFF_ID;
 use crate::cache::image::config::{self, ConfigError};
 use crate::cache::image::spelling;
 use crate::cache::record::{
     Contradiction, Digest, DigestError, Limits, ParseError, RecordSet, base64,
 };
 
-/// A layer that is not compressed, by its media types: its blob's digest is its diff ID.
-const UNCOMPRESSED: [&str; 4] = [
-    "application/vnd.oci.image.layer.v1.tar",
-    "application/vnd.oci.image.layer.nondistributable.v1.tar",
-    "application/vnd.docker.image.rootfs.diff.tar",
-    "application/vnd.docker.image.rootfs.foreign.diff.tar",
-];
-/// A layer that is compressed, by its media types.
-const COMPRESSED: [&str; 7] = [
-    "application/vnd.oci.image.layer.v1.tar+gzip",
-    "application/vnd.oci.image.layer.v1.tar+zstd",
-    "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
-    "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
-    "application/vnd.docker.image.rootfs.diff.tar.gzip",
-    "application/vnd.docker.image.rootfs.diff.tar.zstd",
-    "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
-];
-/// The longest document of a cache that BuildKit imports (bytes; v0.34.2, `readBlob` in
+/// The largest document of a cache that BuildKit imports (bytes; v0.34.2, `readBlob` in
 /// `cache/remotecache/import.go`).
 pub const MAX_DOCUMENT: usize = 1 << 20;
-/// How many layers the results of all records may have together. BuildKit makes a list of its own for
-/// each result, even where they lie on one another, of some 600 bytes a layer.
+/// The most layers that the results of all records have together. BuildKit makes a list for each
+/// result, of some 600 bytes a layer, even where results share layers.
 const MAX_STACKED: usize = 1 << 18;
-/// The annotation with a layer's diff ID.
-const DIFF_ID: &str = "containerd.io/uncompressed";
-/// What a config is in manifests that are written here.
-const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
-const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
-const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
-
 /// Why an image's cache is refused.
 #[derive(Debug, Error)]
 pub enum ImageError {
     /// Its config cannot be read.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Its config does not say what layers it has, or does not say it to all that read it.
+    /// Its config does not say what layers it has, or says it to Go in another way.
     #[error("the image config: {0}")]
     Rootfs(serde_json::Error),
     /// Manifest and config are not of one image.
@@ -63,7 +39,7 @@ pub enum ImageError {
         /// Of the config.
         diff_ids: usize,
     },
-    /// A digest is none.
+    /// A digest is malformed.
     #[error("layer {layer}: {why}")]
     Digest {
         /// Its number.
@@ -81,21 +57,21 @@ pub enum ImageError {
         /// The one in the config.
         config: String,
     },
-    /// A layer is nothing that can be unpacked.
+    /// A layer is of a type that cannot be unpacked.
     #[error("layer {layer} is of the type {media_type:?}")]
     MediaType {
         /// Its number.
         layer: usize,
-        /// What it is said to be.
+        /// Its media type.
         media_type: String,
     },
     /// The records are not sound.
     #[error("its records: {0}")]
     Records(#[from] ParseError),
-    /// The records cannot all be true.
+    /// The records contradict each other.
     #[error("its records contradict each other: {0}")]
     Contradiction(#[from] Contradiction),
-    /// What the records end in is not the image.
+    /// The last record is not the image.
     #[error("its last record has {found} of {layers} layers")]
     End {
         /// How many layers the last record has.
@@ -103,13 +79,13 @@ pub enum ImageError {
         /// How many the image has.
         layers: usize,
     },
-    /// BuildKit would need much memory for what the records name.
+    /// BuildKit would need much memory for the layers that the records name.
     #[error("its records have results of {0} layers together, more than {MAX_STACKED}")]
     Stacked(usize),
     /// BuildKit would make a loop of the records.
     #[error("of its records BuildKit would make a loop, and not survive it")]
     Loop,
-    /// The cache is not the JSON that it should be.
+    /// The cache is malformed JSON.
     #[error("its records: {0}")]
     Json(serde_json::Error),
 }
@@ -151,7 +127,7 @@ struct Rootfs {
 // === impl CachedImage ===
 
 impl CachedImage {
-    /// Reads the cache of an image, whose manifest has that digest; `None` if it has none.
+    /// Reads the cache of an image, whose manifest has this digest; `None` where it has no cache.
     ///
     /// # Errors
     /// Where manifest, config and cache do not fit together, or the cache is not sound.
@@ -236,26 +212,27 @@ impl CachedImage {
         &self.set
     }
 
-    /// Its records as they were found, as text for an image config.
+    /// Its records as they were read, as text for an image config.
     pub fn encoded(&self) -> String {
         base64::encode(&self.records)
     }
 
-    /// Whether BuildKit can import its cache as the image stands. It does not look under the key that
-    /// was proposed first, reads no config of more than [`MAX_DOCUMENT`], and of an image whose history has fewer entries than the image has layers
-    /// it panics (v0.34.2, `parseCreatedLayerInfo` in `cache/remotecache/import.go`).
+    /// Whether BuildKit can import the cache from the image itself. BuildKit does not read the key
+    /// that was proposed first, and no config of more than [`MAX_DOCUMENT`] bytes. It panics where the
+    /// history has fewer entries than the image has layers (v0.34.2, `parseCreatedLayerInfo` in
+    /// `cache/remotecache/import.go`).
     pub fn is_importable(&self) -> bool {
         self.is_importable
     }
 }
 
-/// The documents that BuildKit reads to import a cache: config and manifest of each image, and what
-/// is imported: the only manifest, or an index, last.
+/// The documents that BuildKit reads to import a cache: config and manifest of each image, and an
+/// index where there are several. The last document is the one to import.
 pub fn documents(images: &[CachedImage]) -> Vec<Vec<u8>> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Blob<'a> {
-        media_type: &'a str,
+        media_type: &'a MediaType,
         digest: String,
         size: u64,
     }
@@ -263,7 +240,7 @@ pub fn documents(images: &[CachedImage]) -> Vec<Vec<u8>> {
     #[serde(rename_all = "camelCase")]
     struct Manifest<'a> {
         schema_version: u8,
-        media_type: &'static str,
+        media_type: MediaType,
         config: Blob<'a>,
         layers: Vec<Blob<'a>>,
     }
@@ -271,7 +248,7 @@ pub fn documents(images: &[CachedImage]) -> Vec<Vec<u8>> {
     #[serde(rename_all = "camelCase")]
     struct Index<'a> {
         schema_version: u8,
-        media_type: &'static str,
+        media_type: MediaType,
         manifests: Vec<Blob<'a>>,
     }
     #[derive(Serialize)]
@@ -287,7 +264,7 @@ pub fn documents(images: &[CachedImage]) -> Vec<Vec<u8>> {
         #[serde(rename = "moby.buildkit.cache.v0")]
         cache: String,
     }
-    fn blob<'a>(media_type: &'a str, document: &[u8]) -> Blob<'a> {
+    fn blob<'a>(media_type: &'a MediaType, document: &[u8]) -> Blob<'a> {
         Blob {
             media_type,
             digest: Digest::of(document).to_string(),
@@ -315,23 +292,23 @@ pub fn documents(images: &[CachedImage]) -> Vec<Vec<u8>> {
             cache: image.encoded(),
         });
         let layers = image.layers.iter().map(|layer| Blob {
-            media_type: layer.media_type().as_ref(),
+            media_type: layer.media_type(),
             digest: layer.digest().to_string(),
             size: layer.size(),
         });
         let manifest = json(&Manifest {
             schema_version: 2,
-            media_type: MANIFEST_TYPE,
-            config: blob(CONFIG_TYPE, &config),
+            media_type: MediaType::ImageManifest,
+            config: blob(&MediaType::ImageConfig, &config),
             layers: layers.collect(),
         });
-        manifests.push(blob(MANIFEST_TYPE, &manifest));
+        manifests.push(blob(&MediaType::ImageManifest, &manifest));
         documents.extend([config, manifest]);
     }
     if manifests.len() > 1 {
         documents.push(json(&Index {
             schema_version: 2,
-            media_type: INDEX_TYPE,
+            media_type: MediaType::ImageIndex,
             manifests,
         }));
     }
@@ -353,7 +330,7 @@ fn records_of(cache: &[u8]) -> Result<Vec<u8>, ImageError> {
     Ok(whole.records.get().as_bytes().to_vec())
 }
 
-/// The diff IDs of layers, which the manifest may tell as well.
+/// The diff IDs of layers, by the config. Where the manifest tells one too, it has to be the same.
 fn diff_ids(layers: &[Descriptor], config: &[String]) -> Result<Vec<Digest>, ImageError> {
     if layers.len() != config.len() {
         return Err(ImageError::Layers {
@@ -365,15 +342,13 @@ fn diff_ids(layers: &[Descriptor], config: &[String]) -> Result<Vec<Digest>, Ima
     both.map(|(number, (layer, diff_id))| {
         let annotations = layer.annotations().as_ref();
         let told = annotations.and_then(|annotations| annotations.get(DIFF_ID));
-        let media_type = layer.media_type().as_ref();
-        let is_plain = UNCOMPRESSED.contains(&media_type);
-        if !is_plain && !COMPRESSED.contains(&media_type) {
-            return Err(ImageError::MediaType {
-                layer: number,
-                media_type: media_type.to_owned(),
-            });
-        }
-        let own = is_plain.then(|| layer.digest().as_ref());
+        let media_type = layer.media_type();
+        let is_compressed = is_compressed(media_type).ok_or_else(|| ImageError::MediaType {
+            layer: number,
+            media_type: media_type.to_string(),
+        })?;
+        // The digest of an uncompressed blob is its diff ID.
+        let own = (!is_compressed).then(|| layer.digest().as_ref());
         for manifest in told.map(String::as_str).into_iter().chain(own) {
             if manifest != diff_id {
                 return Err(ImageError::DiffId {
@@ -386,6 +361,26 @@ fn diff_ids(layers: &[Descriptor], config: &[String]) -> Result<Vec<Digest>, Ima
         blob(number, diff_id)
     })
     .collect()
+}
+
+/// Whether layers of a media type are compressed; `None` for a media type of other things.
+fn is_compressed(media_type: &MediaType) -> Option<bool> {
+    match media_type {
+        MediaType::ImageLayer | MediaType::ImageLayerNonDistributable => Some(false),
+        MediaType::ImageLayerGzip
+        | MediaType::ImageLayerZstd
+        | MediaType::ImageLayerNonDistributableGzip
+        | MediaType::ImageLayerNonDistributableZstd => Some(true),
+        MediaType::Other(docker) => match docker.as_str() {
+            "application/vnd.docker.image.rootfs.diff.tar"
+            | "application/vnd.docker.image.rootfs.foreign.diff.tar" => Some(false),
+            "application/vnd.docker.image.rootfs.diff.tar.gzip"
+            | "application/vnd.docker.image.rootfs.diff.tar.zstd"
+            | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => Some(true),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 /// The digest of a layer.

@@ -1,12 +1,9 @@
 //! The import: an image that a build names as a cache source is read and checked, and the daemon is
 //! told where to import it from.
 //!
-//! Top to bottom: which imports are of images, what each of them is, and what goes on in its place.
-//! An image in a registry stays where it is, and the daemon reads it there, by the digest of what
-//! was checked. Every other image, and one whose cache the daemon would not find, is offered to it
-//! as a content store on the client's own session.
-//!
-//! It knows the order of things, and leaves reading, checking and requests to their modules.
+//! The daemon reads an image in a registry there, by the digest of the manifest that was checked.
+//! inlay serves every other image, and an image whose cache the daemon would not find, as a content
+//! store on the client's own session.
 
 mod credentials;
 
@@ -25,7 +22,7 @@ use tokio::sync::OnceCell;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use self::credentials::OfSession;
+use self::credentials::ClientCredentials;
 use self::image::{CachedImage, MAX_DOCUMENT};
 use self::reading::{Found, ReadingError};
 use self::store::ImportStore;
@@ -44,13 +41,14 @@ const NAMESPACE: &str = "namespace";
 /// The daemon looks for the store `local:NAME` where an import says `src=NAME`.
 const STORE_PREFIX: &str = "local:";
 
-/// How many imports of a build are looked at. The others go on as they are, or do not go on.
+/// The most imports of a build that are read. A further one is left to the daemon if it is
+/// `type=registry`, and dropped if not.
 const MAX_IMPORTS: usize = 64;
 /// How many of them are read at a time.
 const AT_A_TIME: usize = 4;
-/// How long an image may take: it is some small documents. A build waits for it.
+/// The timeout for reading an image, which is some small documents. A build waits for it.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// How long it may take where the daemon can do without inlay.
+/// The timeout where the daemon can read the image without inlay.
 const SHORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The imports of one build.
@@ -98,8 +96,8 @@ struct Served {
 // === impl Imports ===
 
 impl Imports {
-    /// The imports of a build, those that inlay looks at; nothing is read yet. `platforms` are the
-    /// build's, or none for the daemon's own.
+    /// The imports of a build that inlay reads. Nothing is read yet. `platforms` are the build's;
+    /// without any, it is for the daemon's own.
     pub fn new(
         shared: Arc<Shared>,
         daemon: Daemon,
@@ -117,7 +115,7 @@ impl Imports {
         }
     }
 
-    /// Those that inlay looks at.
+    /// The imports that inlay reads.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
@@ -127,7 +125,7 @@ impl Imports {
         self.entries.is_empty()
     }
 
-    /// What became of them; reads them if that is still to be done.
+    /// What became of them. The first call reads them.
     pub async fn outcomes(&self) -> &[Outcome] {
         self.outcomes
             .get_or_init(|| async {
@@ -141,13 +139,13 @@ impl Imports {
             .await
     }
 
-    /// The images that they are, as far as they have been read.
+    /// Their images, as far as they have been read.
     pub fn images(&self) -> impl Iterator<Item = &CachedImage> {
         let outcomes = self.outcomes.get().into_iter().flatten();
         outcomes.flat_map(|outcome| &outcome.images)
     }
 
-    /// What inlay has given to the daemon of each image that it serves.
+    /// What the daemon has read of each image that inlay serves.
     pub fn served(&self) -> impl Iterator<Item = (&str, store::Moved)> {
         let outcomes = self.outcomes.get().into_iter().flatten();
         outcomes.filter_map(|outcome| {
@@ -156,8 +154,8 @@ impl Imports {
         })
     }
 
-    /// The platforms whose images may be of use: those that the build is for, and the daemon's own,
-    /// for stages that run there.
+    /// The platforms whose images are of use: those that the build is for, and the daemon's own, for
+    /// stages that run there.
     async fn platforms(&self) -> Vec<Platform> {
         let mut platforms = self.platforms.clone();
         match self.daemon.platform().await {
@@ -186,7 +184,7 @@ impl Imports {
         let reference = &outcome.reference;
         match judged.unwrap_or(Err(Refusal::TimedOut(limit))) {
             Ok(()) => {}
-            // The daemon may get at it where inlay does not, and says so if not.
+            // The daemon may be able to read it, and tells the user if not.
             Err(refusal) if of_daemon && refusal.is_of_inlay() => {
                 info!(image = reference, "not checked: {refusal}");
                 if !refusal.is_missing() {
@@ -215,9 +213,9 @@ impl Imports {
             _ => outcome.reference.parse()?,
         };
         let namespace = entry.attrs.get(NAMESPACE).map(String::as_str);
-        let credentials = Arc::new(OfSession {
+        let credentials = Arc::new(ClientCredentials {
             sessions: self.shared.sessions.clone(),
-            id: self.session.clone(),
+            session: self.session.clone(),
         });
         let access = &self.shared.policy.access;
         let source = access.open(&location, namespace, credentials).await;
@@ -270,7 +268,7 @@ impl Imports {
         Ok(())
     }
 
-    /// Offers images to the daemon; gives the import of what is offered.
+    /// Offers images to the daemon. Returns the import of what is offered.
     async fn serve(
         &self,
         images: &[CachedImage],
@@ -304,20 +302,20 @@ impl Imports {
     }
 }
 
-/// What becomes of an import, by what became of those that were read.
+/// What becomes of an import. One that was not read is kept.
 pub fn verdict(outcomes: &[Outcome], entry: &Entry) -> Verdict {
     let mut outcomes = outcomes.iter();
     let outcome = outcomes.find(|outcome| outcome.entry == *entry);
     outcome.map_or(Verdict::Keep, |outcome| outcome.verdict.clone())
 }
 
-/// The name of an image with the digest that it has now.
+/// The name of an image with a digest.
 fn pinned(name: &oci_spec::distribution::Reference, digest: &str) -> String {
     let tag = name.tag().map_or(String::new(), |tag| format!(":{tag}"));
     format!("{}/{}{tag}@{digest}", name.registry(), name.repository())
 }
 
-/// Why an import does not go on, or goes on as it is.
+/// Why an import is dropped, or left to the daemon.
 #[derive(Debug, Error)]
 enum Refusal {
     #[error(transparent)]
@@ -343,7 +341,7 @@ enum Refusal {
 // === impl Refusal ===
 
 impl Refusal {
-    /// Whether inlay cannot do it, which says nothing of the image.
+    /// Whether inlay could not read the image, which says nothing of its cache.
     fn is_of_inlay(&self) -> bool {
         match self {
             Self::Location(_) | Self::TimedOut(_) | Self::NoSession | Self::TooMany => true,

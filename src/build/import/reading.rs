@@ -1,7 +1,5 @@
-//! Reads the caches of an image: its manifests for a build's platforms, their configs, and the
-//! caches in these, each checked.
-//!
-//! It knows how an image is read through a [`Source`], and nothing of builds and what they are told.
+//! Reads the caches of an image through a [`Source`]: its manifests for a build's platforms, their
+//! configs, and the cache in each, checked.
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -18,13 +16,13 @@ use crate::source::{Source, SourceError, fetch};
 
 /// The largest manifest or index: BuildKit imports no larger one.
 const MAX_MANIFEST: u64 = MAX_DOCUMENT as u64;
-/// How many layers are looked for at a time.
-const LOOKS: usize = 8;
+/// How many layers are asked for at a time.
+const STATS_AT_A_TIME: usize = 8;
 
 /// What an image has.
 #[derive(Debug)]
 pub enum Found {
-    /// No image: a cache that was exported by itself.
+    /// A cache that was exported by itself, and no image.
     CacheExport,
     /// Images for the build's platforms that have a cache; perhaps none.
     Images {
@@ -41,7 +39,7 @@ pub enum ReadingError {
     /// It cannot be read.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// A document is none.
+    /// A manifest or an index is malformed.
     #[error("manifest {digest}: {reason}")]
     Manifest {
         /// Its digest.
@@ -49,7 +47,7 @@ pub enum ReadingError {
         /// What is wrong with it.
         reason: ManifestError,
     },
-    /// What an index names is an index.
+    /// An index names another index.
     #[error("manifest {0} is an index within an index")]
     Nested(String),
     /// The build is for other platforms.
@@ -63,10 +61,10 @@ pub enum ReadingError {
         /// What is wrong with it.
         reason: ImageError,
     },
-    /// Reading it went wrong here.
+    /// inlay panicked while it read the image.
     #[error("reading it failed within inlay")]
     Panicked,
-    /// A layer is not there, or not what its manifest says.
+    /// A layer does not exist, or is not what its manifest says.
     #[error("image {digest}: {reason}")]
     Layer {
         /// The digest of its manifest.
@@ -77,7 +75,7 @@ pub enum ReadingError {
 }
 
 impl ReadingError {
-    /// Whether the image could not be had, which says nothing of its cache.
+    /// Whether the image could not be read, which says nothing of its cache.
     pub fn is_of_source(&self) -> bool {
         match self {
             Self::Source(err) => !matches!(
@@ -145,8 +143,8 @@ fn parse(descriptor: &Descriptor, document: &[u8]) -> Result<Document, ReadingEr
     })
 }
 
-/// The cache of one image, whose layers are all there: the daemon would find out in the middle of a
-/// build.
+/// The cache of one image, whose layers all exist. Without this check, a build would fail when the
+/// daemon needs a missing layer.
 async fn checked(
     source: &dyn Source,
     descriptor: &Descriptor,
@@ -155,7 +153,7 @@ async fn checked(
 ) -> Result<Option<CachedImage>, ReadingError> {
     let digest = || descriptor.digest().to_string();
     let named = digest();
-    // Large ones take a while.
+    // A large one takes a while.
     let read = spawn_blocking(move || CachedImage::read(named, &manifest, &config));
     let image = read.await.map_err(|_| ReadingError::Panicked)?;
     let image = image.map_err(|reason| ReadingError::Image {
@@ -165,19 +163,19 @@ async fn checked(
     let Some(image) = image else {
         return Ok(None);
     };
-    let looks = stream::iter(image.layers()).map(Ok);
-    looks
-        .try_for_each_concurrent(LOOKS, |layer| async move {
-            match source.look(layer).await {
+    let layers = stream::iter(image.layers()).map(Ok);
+    layers
+        .try_for_each_concurrent(STATS_AT_A_TIME, |layer| async move {
+            match source.stat(layer).await {
                 Err(reason @ (SourceError::Missing(_) | SourceError::Malformed { .. })) => {
                     Err(ReadingError::Layer {
                         digest: digest(),
                         reason,
                     })
                 }
-                // Whoever does not say is not asked again.
+                // The daemon finds out when it needs the layer.
                 Err(err) => {
-                    debug!("not looked for: {err}");
+                    debug!("a layer is not checked: {err}");
                     Ok(())
                 }
                 Ok(()) => Ok(()),

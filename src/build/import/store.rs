@@ -1,5 +1,5 @@
-//! What an import offers to the daemon: the documents that it reads first, and the layers, which it
-//! reads when it needs them, from wherever the image is.
+//! The content store of an import that inlay serves: documents in memory, and layers that are read
+//! from the image's source when the daemon needs them.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;

@@ -4,7 +4,7 @@
 //! alike; what a document is, its fields tell, as they do for BuildKit. Nothing here knows where a
 //! document comes from.
 
-use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
+use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType, ToDockerV2S2 as _};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use thiserror::Error;
@@ -84,19 +84,30 @@ impl Document {
     }
 }
 
+/// Whether a media type is that of a manifest, OCI's or Docker's.
+pub fn is_manifest(media_type: &MediaType) -> bool {
+    is_either(media_type, &MediaType::ImageManifest)
+}
+
+/// Whether a media type is that of an index, OCI's or Docker's.
+pub fn is_index(media_type: &MediaType) -> bool {
+    is_either(media_type, &MediaType::ImageIndex)
+}
+
+fn is_either(media_type: &MediaType, oci: &MediaType) -> bool {
+    media_type == oci || oci.to_docker_v2s2() == Ok(media_type.as_ref())
+}
+
 /// Of an index the manifest for a platform: the first one with its system, architecture and
 /// variant. Where a variant is not said it is the usual one.
 pub fn for_platform<'a>(index: &'a ImageIndex, wanted: &Platform) -> Option<&'a Descriptor> {
     let kind = normalized(&wanted.architecture, &wanted.variant);
     index.manifests().iter().find(|manifest| {
-        let is_image = matches!(manifest.media_type(), MediaType::ImageManifest)
-            || manifest.media_type().as_ref()
-                == "application/vnd.docker.distribution.manifest.v2+json";
         let Some(platform) = manifest.platform().as_ref() else {
             return false;
         };
         let variant = platform.variant().as_deref().unwrap_or_default();
-        is_image
+        is_manifest(manifest.media_type())
             && platform.os().to_string() == wanted.os
             && normalized(&platform.architecture().to_string(), variant) == kind
     })

@@ -20,7 +20,8 @@ use crate::protocol::proto::auth::{CredentialsRequest, CredentialsResponse};
 use crate::protocol::proto::content as api;
 use crate::protocol::proto::content::content_client::ContentClient;
 use crate::session::byte_stream::Messages;
-use crate::session::{Blobs, Login, credentials};
+use crate::session::{Blobs, credentials};
+use crate::source::Login;
 use hyper_util::rt::TokioExecutor;
 
 /// How long anything may take that has nothing to wait for.
@@ -354,13 +355,13 @@ async fn a_hundred_calls_run_beside_each_other() {
 #[tokio::test]
 async fn methods_are_added_and_none_twice() {
     let other = "/moby.filesync.v1.Auth/Credentials";
-    let read = METHODS[1];
+    let read = READ_METHODS[1];
     let ends = ends(&[other, read]);
     let sent: Vec<_> = ends.headers.get_all(METHOD_HEADER).iter().collect();
-    assert_eq!(sent, [other, read, METHODS[0]]);
+    assert_eq!(sent, [other, read, READ_METHODS[0]]);
     let session = ends.sessions.get("one").await.unwrap();
     assert!(session.advertises(&other.to_uppercase()) && session.advertises(read));
-    assert!(!session.advertises(METHODS[0]), "that one is inlay's");
+    assert!(!session.advertises(READ_METHODS[0]), "that one is inlay's");
 }
 
 #[tokio::test]
@@ -444,7 +445,7 @@ async fn a_clients_credentials_are_asked_for() {
     let login = credentials(&stand.session, "registry.example")
         .await
         .unwrap();
-    let expected = Login {
+    let expected = Login::Password {
         username: "user".to_owned(),
         secret: "secret".to_owned(),
     };

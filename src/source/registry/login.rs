@@ -6,7 +6,7 @@ use http_auth::parse_challenges;
 use reqwest::{RequestBuilder, Url};
 use serde::Deserialize;
 
-use super::{MAX_ANSWER, body, causes, refusal};
+use super::answer::{MAX_ANSWER, body, causes, refusal};
 use crate::source::{Login, SourceError};
 
 /// What a token's client calls itself, as buildkitd does.

@@ -1,64 +1,50 @@
 //! A registry, by OCI's distribution protocol: manifests and blobs of one repository.
 //!
-//! There are crates that pull images. Those that were looked at read what a registry says without a
-//! bound, want a login before it is asked for, and know no identity tokens; what is needed of the
-//! protocol is two kinds of GET, and a HEAD.
+//! No crate that pulls images was found that bounds what it reads, logs in only where the registry
+//! asks for it, and knows identity tokens. inlay needs two kinds of GET of the protocol, and a HEAD.
 
+mod answer;
+mod client;
+mod host;
 mod login;
 mod rests;
 
-use std::error::Error as _;
-use std::net::IpAddr;
 use std::ops::Range;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, LazyLock};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use http::{HeaderValue, Method, StatusCode};
 use oci_spec::distribution::Reference;
-use oci_spec::image::{Descriptor, Digest, MediaType};
-use reqwest::redirect::Policy;
-use reqwest::{Certificate, Response, Url};
+use oci_spec::image::{Descriptor, Digest as OciDigest, MediaType, ToDockerV2S2 as _};
+use reqwest::{Response, Url};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
+use self::answer::{body, causes, refusal};
+use self::login::Challenge;
+use self::rests::Rests;
 use super::{
     ByteStream, Credentials, Source, SourceError, exactly, has_size, sha256, verify, within,
 };
-use login::Challenge;
-use rests::Rests;
+use crate::cache::image::manifest::{is_index, is_manifest};
 
-/// What a manifest may be.
-const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
-    application/vnd.oci.image.manifest.v1+json, \
-    application/vnd.docker.distribution.manifest.list.v2+json, \
-    application/vnd.docker.distribution.manifest.v2+json";
-/// The name of Docker Hub in images' names, and that of its registry.
-const HUB: &str = "docker.io";
-const HUB_REGISTRY: &str = "registry-1.docker.io";
-/// By which a registry may say the digest of a manifest.
+pub use self::client::Client;
+pub use self::host::{host, is_local};
+
+/// The media types of indexes and manifests, OCI's and Docker's, as requests say them.
+static MANIFESTS: LazyLock<String> = LazyLock::new(|| {
+    let kinds = [MediaType::ImageIndex, MediaType::ImageManifest];
+    let docker = kinds.iter().filter_map(|kind| kind.to_docker_v2s2().ok());
+    let all: Vec<&str> = kinds.iter().map(AsRef::as_ref).chain(docker).collect();
+    all.join(", ")
+});
+/// The header in which a registry may tell the digest of a manifest.
 const CONTENT_DIGEST: &str = "docker-content-digest";
-/// How long a connection may take. Builds wait for it.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// How many redirects are followed.
-const MAX_REDIRECTS: usize = 10;
-/// What an error or a token may have (bytes).
-const MAX_ANSWER: u64 = 1 << 20;
-
-/// The connections to registries; made once.
-#[derive(Debug, Clone)]
-pub struct Client {
-    /// Follows redirects, to other hosts without the login.
-    http: reqwest::Client,
-    /// Carries logins in requests' bodies, too: stays on the host that it asks.
-    tokens: reqwest::Client,
-}
-
 /// One image of a registry.
 #[derive(Debug)]
-pub struct Registry {
+pub struct RegistryImage {
     client: Client,
     reference: Reference,
     /// Host and port, as the user's login is asked for.
@@ -66,31 +52,18 @@ pub struct Registry {
     /// The repository, with a slash at its end.
     base: Url,
     credentials: Arc<dyn Credentials>,
-    /// What a request carries, once the registry has wanted it.
+    /// What requests carry, once the registry asked for it.
     authorization: Mutex<Option<Authorization>>,
-    /// Of blobs that come whole.
+    /// The rest of blobs that the registry sends whole.
     rests: Rests,
 }
 
-/// What a request carries to be let in.
+/// What a request carries to be allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Authorization {
     header: HeaderValue,
-    /// Whether it comes of the user's login, or is what anyone gets.
+    /// Whether it comes of the user's login. Else anyone gets the same.
     as_user: bool,
-}
-
-/// How registries say what is wrong.
-#[derive(Debug, Deserialize)]
-struct Errors {
-    errors: Vec<ErrorEntry>,
-}
-
-#[derive(Debug, Deserialize)]
-struct ErrorEntry {
-    code: String,
-    #[serde(default)]
-    message: String,
 }
 
 /// What a manifest says of its own kind.
@@ -100,143 +73,13 @@ struct Kind {
     media_type: Option<String>,
 }
 
-/// The host and port of an image's registry.
-pub fn host(reference: &Reference) -> &str {
-    match reference.registry() {
-        HUB => HUB_REGISTRY,
-        host => host,
-    }
-}
+// === impl RegistryImage ===
 
-/// Whether BuildKit speaks to a host without TLS, if it is not told how: this machine.
-pub fn is_local(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        // Not the last part of an IPv6 address.
-        Some((name, port)) if port.parse::<u16>().is_ok() && !name.ends_with(':') => name,
-        _ => host,
-    };
-    let address = name.trim_start_matches('[').trim_end_matches(']');
-    name == "localhost"
-        || address
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
-}
-
-/// An error with its causes: reqwest's own says little.
-fn causes(err: &reqwest::Error) -> String {
-    let mut said = err.to_string();
-    let mut cause = err.source();
-    while let Some(err) = cause {
-        said = format!("{said}: {err}");
-        cause = err.source();
-    }
-    said
-}
-
-/// A whole answer of at most `limit` bytes.
-async fn body(mut response: Response, limit: u64, what: &str) -> Result<Bytes, SourceError> {
-    let mut data = BytesMut::new();
-    loop {
-        let chunk = response.chunk().await;
-        let chunk = chunk.map_err(|err| SourceError::Unavailable {
-            what: what.to_owned(),
-            reason: causes(&err),
-        })?;
-        let Some(chunk) = chunk else {
-            return Ok(data.freeze());
-        };
-        if data.len() as u64 + chunk.len() as u64 > limit {
-            return Err(SourceError::TooLarge {
-                what: what.to_owned(),
-                limit,
-            });
-        }
-        data.extend_from_slice(&chunk);
-    }
-}
-
-/// What an answer that is no success means.
-async fn refusal(response: Response, what: &str) -> SourceError {
-    let status = response.status();
-    let url = response.url();
-    let host = url.host_str().unwrap_or_default();
-    let host = match url.port() {
-        Some(port) => format!("{host}:{port}"),
-        None => host.to_owned(),
-    };
-    let said = body(response, MAX_ANSWER, what).await.unwrap_or_default();
-    let said = serde_json::from_slice::<Errors>(&said).map(|said| said.errors);
-    let said: Vec<String> = said
-        .unwrap_or_default()
-        .into_iter()
-        .map(|entry| format!(" ({}: {})", entry.code, entry.message))
-        .collect();
-    let what = what.to_owned();
-    match status {
-        StatusCode::NOT_FOUND => SourceError::Missing(what),
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => SourceError::Denied {
-            what,
-            reason: format!("{host} answers {status}{}", said.concat()),
-        },
-        _ => SourceError::Unavailable {
-            what,
-            reason: format!("{host} answers {status}{}", said.concat()),
-        },
-    }
-}
-
-// === impl Client ===
-
-impl Client {
-    /// With further certificates beside the system's. Nothing may come for `patience`. What is on
-    /// this machine is not behind the proxy that the environment names: such are Go's rules, and so
-    /// BuildKit's.
+impl RegistryImage {
+    /// The image of that name. It sends no request yet.
     ///
     /// # Errors
-    /// Where there is no certificate at all.
-    pub fn new(
-        authorities: &[Certificate],
-        patience: Duration,
-        local: bool,
-    ) -> Result<Self, SourceError> {
-        // Where another one is the process's already, that one is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let build = |redirects: Policy| {
-            let client = reqwest::Client::builder()
-                .user_agent(concat!("inlay/", env!("CARGO_PKG_VERSION")))
-                .connect_timeout(CONNECT_LIMIT)
-                .read_timeout(patience)
-                .redirect(redirects)
-                .referer(false)
-                .tls_certs_merge(authorities.iter().cloned());
-            let client = if local { client.no_proxy() } else { client };
-            client.build().map_err(|err| SourceError::Unavailable {
-                what: "registries".to_owned(),
-                reason: causes(&err),
-            })
-        };
-        let stay = Policy::custom(|attempt| {
-            let first = attempt.previous().first().map(Url::origin);
-            if attempt.previous().len() > MAX_REDIRECTS || first != Some(attempt.url().origin()) {
-                attempt.stop()
-            } else {
-                attempt.follow()
-            }
-        });
-        Ok(Self {
-            http: build(Policy::limited(MAX_REDIRECTS))?,
-            tokens: build(stay)?,
-        })
-    }
-}
-
-// === impl Registry ===
-
-impl Registry {
-    /// The image of that name; nothing is asked yet.
-    ///
-    /// # Errors
-    /// Where the name is none that a registry can have.
+    /// Where the name makes no URL.
     pub fn new(
         client: Client,
         reference: Reference,
@@ -261,7 +104,7 @@ impl Registry {
         })
     }
 
-    /// Asks for a manifest or a blob, and logs in where the registry wants it.
+    /// Asks for a manifest or a blob, and logs in where the registry asks for that.
     async fn ask(
         &self,
         method: Method,
@@ -279,7 +122,7 @@ impl Registry {
         loop {
             let authorization = self.authorization.lock().await.clone();
             let request = self.client.http.request(method.clone(), url.clone());
-            let mut request = request.header(ACCEPT, MANIFESTS);
+            let mut request = request.header(ACCEPT, &*MANIFESTS);
             if let Some(range) = range {
                 let range = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
                 request = request.header(RANGE, range);
@@ -314,11 +157,11 @@ impl Registry {
     }
 
     /// What errors call a blob.
-    fn blob(&self, digest: &Digest) -> String {
+    fn blob(&self, digest: &OciDigest) -> String {
         format!("{digest} of {}/{}", self.host, self.reference.repository())
     }
 
-    /// Does what a refused request wants, so that the next one carries what it lacked.
+    /// Answers the challenge of a refused request: the next one carries what it lacked.
     async fn log_in(
         &self,
         refused: &Response,
@@ -351,7 +194,7 @@ impl Registry {
 }
 
 #[tonic::async_trait]
-impl Source for Registry {
+impl Source for RegistryImage {
     async fn root(&self, limit: u64) -> Result<(Descriptor, Bytes), SourceError> {
         let what = self.reference.whole();
         let named = self.reference.digest().or(self.reference.tag());
@@ -375,7 +218,7 @@ impl Source for Registry {
             })?;
             verify(&digest, &data)?;
         }
-        // What it says of itself is part of its digest; OCI's need not say it.
+        // Its own media type is part of its digest. OCI's manifests need not have one.
         let kind: Kind = serde_json::from_slice(&data).map_err(|err| SourceError::Malformed {
             what: what.clone(),
             reason: err.to_string(),
@@ -411,11 +254,9 @@ impl Source for Registry {
         if let Some(rest) = self.rests.take(digest, range.start).await {
             return Ok(part(range.start, rest));
         }
-        let kind = match descriptor.media_type() {
-            MediaType::ImageIndex | MediaType::ImageManifest => "manifests",
-            MediaType::Other(kind) if MANIFESTS.split(", ").any(|one| one == kind) => "manifests",
-            _ => "blobs",
-        };
+        let media_type = descriptor.media_type();
+        let is_document = is_manifest(media_type) || is_index(media_type);
+        let kind = if is_document { "manifests" } else { "blobs" };
         let partial = (range != (0..descriptor.size())).then_some(&range);
         let response = self
             .ask(Method::GET, &format!("{kind}/{digest}"), partial, &what)
@@ -441,18 +282,17 @@ impl Source for Registry {
             });
         Ok(match is_partial {
             true => exactly(length, what, chunks.boxed()),
-            // Who does not know ranges sends all.
+            // A registry without ranges sends the whole blob.
             false => part(0, chunks.boxed()),
         })
     }
 
-    async fn look(&self, descriptor: &Descriptor) -> Result<(), SourceError> {
+    async fn stat(&self, descriptor: &Descriptor) -> Result<(), SourceError> {
         let digest = descriptor.digest();
         let what = self.blob(digest);
         let path = format!("blobs/{digest}");
         let response = match self.ask(Method::HEAD, &path, None, &what).await {
-            // One that stands for another registry may not have the blob yet, and get it once it is
-            // read.
+            // A pull-through cache may not have the blob yet, and fetches it when it is read.
             Err(SourceError::Missing(_)) => {
                 let start = 0..1;
                 return self
@@ -460,38 +300,10 @@ impl Source for Registry {
                     .await
                     .map(drop);
             }
-            looked => looked?,
+            answer => answer?,
         };
         let length = response.headers().get(CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
         has_size(descriptor, length)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_this_machine_is_spoken_to_without_tls() {
-        for host in [
-            "localhost",
-            "localhost:5000",
-            "127.0.0.1:5000",
-            "127.1.2.3",
-            "[::1]:5000",
-            "[::1]",
-        ] {
-            assert!(is_local(host), "{host}");
-        }
-        for host in [
-            "registry-1.docker.io",
-            "localhost.example",
-            "128.0.0.1:5000",
-            "[::2]:5000",
-            "127.0.0.1.example:5000",
-        ] {
-            assert!(!is_local(host), "{host}");
-        }
     }
 }

@@ -1,8 +1,7 @@
-//! Blobs of a registry that knows no ranges, and sends all of a blob for each part of it.
+//! Blobs of a registry that knows no ranges, and sends a whole blob for each part of it.
 //!
-//! The daemon reads a blob in parts, from its start to its end. What comes behind a part is kept for
-//! who asks for the next one, or the blob would pass as many times as it has parts. It knows no
-//! requests.
+//! The daemon reads a blob in parts, from its start to its end. The stream behind a part is kept for
+//! the read of the next part. Else the registry would send the blob as many times as it has parts.
 
 use std::fmt;
 use std::ops::Range;
@@ -10,19 +9,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use oci_spec::image::Digest;
+use oci_spec::image::Digest as OciDigest;
 
-use super::super::{ByteStream, SourceError};
+use crate::source::{ByteStream, SourceError};
 
-/// How many are kept: each holds a connection. The daemon pulls as many layers at a time.
+/// The most rests that are kept: each holds a connection. The daemon pulls as many layers at a time.
 const MAX_RESTS: usize = 4;
 
-/// What is left of blobs of which a part was read.
+/// The rests of blobs of which a part was read.
 #[derive(Clone, Default)]
 pub struct Rests(Arc<Mutex<Vec<Rest>>>);
 
 struct Rest {
-    digest: Digest,
+    digest: OciDigest,
     at: u64,
     stream: ByteStream,
 }
@@ -30,7 +29,7 @@ struct Rest {
 /// A part that is read.
 struct Part {
     rests: Rests,
-    digest: Digest,
+    digest: OciDigest,
     /// What is left to skip before it, and of it.
     skip: u64,
     left: u64,
@@ -49,7 +48,7 @@ impl Rests {
 
     /// All of a blob from `at` on, if a part that ended there was the last one to be read. Not if its
     /// connection broke since.
-    pub async fn take(&self, digest: &Digest, at: u64) -> Option<ByteStream> {
+    pub async fn take(&self, digest: &OciDigest, at: u64) -> Option<ByteStream> {
         let mut stream = {
             let mut rests = self.lock();
             let mut all = rests.iter();
@@ -64,7 +63,7 @@ impl Rests {
     /// not begin before that. It may come out short, where the stream is.
     pub fn part(
         &self,
-        digest: &Digest,
+        digest: &OciDigest,
         size: u64,
         range: Range<u64>,
         from: u64,
@@ -143,7 +142,7 @@ mod tests {
 
     const BLOB: &[u8] = b"0123456789";
 
-    fn digest(number: u8) -> Digest {
+    fn digest(number: u8) -> OciDigest {
         format!("sha256:{}", format!("{number:02}").repeat(32))
             .parse()
             .unwrap()

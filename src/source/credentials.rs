@@ -1,0 +1,52 @@
+//! The user's logins to registries.
+
+use std::fmt;
+
+use thiserror::Error;
+
+/// What a user logs in to a registry with.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Login {
+    /// A name and a password.
+    Password {
+        /// The name.
+        username: String,
+        /// The password.
+        secret: String,
+    },
+    /// An identity token, as OAuth's refresh token.
+    IdentityToken(String),
+}
+
+/// The user's logins. A source asks for one only when a registry wants it.
+#[tonic::async_trait]
+pub trait Credentials: Send + Sync + fmt::Debug {
+    /// The login for a registry; `None` where the user has none. `host` is host and port as
+    /// buildkitd asks for them: Docker Hub is `registry-1.docker.io`.
+    ///
+    /// # Errors
+    /// Where the user cannot be asked.
+    async fn of(&self, host: &str) -> Result<Option<Login>, CredentialsError>;
+}
+
+/// Why a user's login cannot be had.
+#[derive(Debug, Error)]
+#[error("asking the client for its credentials of {host}: {reason}")]
+pub struct CredentialsError {
+    /// The registry.
+    pub host: String,
+    /// What went wrong.
+    pub reason: String,
+}
+
+// === impl Login ===
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Logs have no secrets.
+        f.write_str(match self {
+            Self::Password { .. } => "Password(…)",
+            Self::IdentityToken(_) => "IdentityToken(…)",
+        })
+    }
+}

@@ -1,0 +1,67 @@
+//! The HTTP clients for registries.
+
+use std::time::Duration;
+
+use reqwest::redirect::Policy;
+use reqwest::{Certificate, Url};
+
+use super::answer::causes;
+use crate::source::SourceError;
+
+/// Builds wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_REDIRECTS: usize = 10;
+
+/// The connections to registries.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// For manifests and blobs. It follows redirects, to other hosts without the login.
+    pub(super) http: reqwest::Client,
+    /// For tokens. It follows no redirect to another host: bodies have logins, too.
+    pub(super) tokens: reqwest::Client,
+}
+
+// === impl Client ===
+
+impl Client {
+    /// A client that trusts `authorities` beside the system's. `timeout` is for answers that send
+    /// nothing. As in Go, and so in BuildKit, requests to this machine (`local`) go by no proxy of
+    /// the environment.
+    ///
+    /// # Errors
+    /// Where no certificate can be loaded.
+    pub fn new(
+        authorities: &[Certificate],
+        timeout: Duration,
+        local: bool,
+    ) -> Result<Self, SourceError> {
+        // An error says that the process has a provider already: that one will do.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let build = |redirects: Policy| {
+            let client = reqwest::Client::builder()
+                .user_agent(concat!("inlay/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(CONNECT_TIMEOUT)
+                .read_timeout(timeout)
+                .redirect(redirects)
+                .referer(false)
+                .tls_certs_merge(authorities.iter().cloned());
+            let client = if local { client.no_proxy() } else { client };
+            client.build().map_err(|err| SourceError::Unavailable {
+                what: "registries".to_owned(),
+                reason: causes(&err),
+            })
+        };
+        let stay = Policy::custom(|attempt| {
+            let first = attempt.previous().first().map(Url::origin);
+            if attempt.previous().len() > MAX_REDIRECTS || first != Some(attempt.url().origin()) {
+                attempt.stop()
+            } else {
+                attempt.follow()
+            }
+        });
+        Ok(Self {
+            http: build(Policy::limited(MAX_REDIRECTS))?,
+            tokens: build(stay)?,
+        })
+    }
+}
