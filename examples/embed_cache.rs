@@ -1,26 +1,37 @@
-//! Puts an exported cache into an image config. The export is the cache config that BuildKit writes:
-//! of `--export-cache type=local`, the blob that the manifest has as its config.
+//! Puts the cache of a build into its image config: from what a daemon exported as
+//! `--export-cache type=local,image-manifest=true,dest=DIR`, and from the LLB definition of the build.
 //!
 //! ```text
-//! crane config registry.example/app | cargo run --example embed_cache -- cache.json
+//! crane config registry.example/app | cargo run --example embed_cache -- DIR definition.pb
 //! ```
 
 use std::env;
 use std::error::Error;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
+use std::path::PathBuf;
 
+use inlay::cache::embed::embed;
+use inlay::cache::export;
 use inlay::cache::image::config::{self, DEFAULT_LIMIT};
-use inlay::cache::record::{Limits, RecordSet, select};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let export = env::args_os()
-        .nth(1)
-        .ok_or("the cache config is not named")?;
-    let set = RecordSet::parse(&fs::read(export)?, &Limits::default())?;
-    let cache = select(&set)?;
+    let mut args = env::args_os().skip(1).map(PathBuf::from);
+    let dir = args.next().ok_or("the exported cache is not named")?;
+    let definition = args.next().ok_or("the definition is not named")?;
+
+    let index: serde_json::Value = serde_json::from_slice(&fs::read(dir.join("index.json"))?)?;
+    let manifest = index["manifests"][0].to_string();
+    let blob = |digest: &str| fs::read(dir.join("blobs").join(digest.replace(':', "/"))).ok();
+    let exported = export::read(&manifest, blob)?;
+    let embedded = embed(&exported, &fs::read(definition)?, None)?;
+    for note in embedded.notes {
+        eprintln!("{note}");
+    }
+
     let mut image = Vec::new();
     io::stdin().read_to_end(&mut image)?;
-    io::stdout().write_all(&config::embed(&image, &cache.encode(), DEFAULT_LIMIT)?)?;
+    let cached = config::embed(&image, &embedded.cache.encode(), DEFAULT_LIMIT)?;
+    io::stdout().write_all(&cached)?;
     Ok(())
 }

@@ -19,7 +19,7 @@
 //!    [`build::export`] gives them their cache: it has the daemon evaluate the result, and then solve
 //!    the same definition once more, on a [`session`] of inlay's own, with an export of the cache to
 //!    that session. The client's build is still open and its steps are shared, so nothing runs.
-//! 5. [`cache::export`] reads what came, and [`cache::embed`] makes the cache of it:
+//! 5. [`cache::export`] reads what came, and [`cache::embed`] makes the cache of it and of the definition:
 //!    [`cache::record`] checks the graph of records and brings it into canonical form, [`cache::llb`]
 //!    lays the definition over it and tells the records of this build from those of earlier builds.
 //! 6. [`cache::image`] puts the cache into the image's config, the result is forwarded, and the daemon
@@ -33,30 +33,14 @@
 //! said `ignore-error=false`.
 //!
 //! # The pure core
-//! [`cache`] is functions of bytes: no I/O, no clock, no runtime. With `default-features = false` it
-//! is all there is, with the messages of LLB in [`protocol::proto`].
-//!
-//! ```
-//! use inlay::cache::image::config;
-//! use inlay::cache::record::{Limits, RecordSet, select};
-//!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // What a daemon exports as `type=local`: layers, and records that are keys of steps.
-//! let exported = std::fs::read("examples/image/cache.json")?;
-//! let set = RecordSet::parse(&exported, &Limits::default())?;
-//! let cache = select(&set)?;
-//! assert_eq!((cache.records().len(), cache.layers()), (9, 3));
-//!
-//! let image = br#"{"architecture":"amd64","os":"linux"}"#;
-//! let cached = config::embed(image, &cache.encode(), config::DEFAULT_LIMIT)?;
-//! assert_eq!(config::strip(&cached, config::DEFAULT_LIMIT)?, image);
-//! # Ok(())
-//! # }
-//! ```
+//! [`cache`] is functions of bytes: no I/O, no clock, no runtime, no log. With
+//! `default-features = false` it is all there is, with the messages of LLB in [`protocol::proto`].
+//! [`cache::embed::embed`] does the whole job: an export and a definition in, the inline cache and
+//! what is to be said of it out.
 //!
 //! `examples/` of the repository has a program for each job: read the cache of an image, list it,
-//! embed it, strip it. `examples/image/` has what BuildKit v0.34.2 exported for a small build, and
-//! the config of its image.
+//! embed it, strip it. `examples/image/` has what BuildKit v0.34.2 exported for a small build, its
+//! definition, and the config of its image.
 // Without the server its modules are not there to be linked to.
 #![cfg_attr(not(feature = "server"), doc = "")]
 #![cfg_attr(not(feature = "server"), doc = "[`proxy`]: #the-pure-core")]

@@ -135,13 +135,13 @@ fn keys(graph: &Graph, places: &HashMap<String, usize>) -> HashMap<String, (Key,
     for (vertex, op) in graph.vertices().iter().enumerate() {
         let place = places[&op.digest] as u8;
         if let Some(root) = manifest_root(op, Some(&platform())) {
-            keys.insert(root, (Key::Manifest(place), vertex));
+            keys.insert(root.to_string(), (Key::Manifest(place), vertex));
         }
         for (dialect, output) in Dialect::ALL.into_iter().flat_map(|d| [(d, 0), (d, 1)]) {
             let edge = Edge { vertex, output };
             let digest = edge_digest(graph, edge, Some(&platform()), dialect);
             let key = Key::Edge(place, output as u8, dialect == Dialect::Gogo);
-            keys.extend(digest.map(|digest| (digest, (key, vertex))));
+            keys.extend(digest.map(|digest| (digest.to_string(), (key, vertex))));
         }
     }
     keys

@@ -96,7 +96,7 @@ fn cache(
         }
         check(set);
     };
-    cache.finish(complete).ok()
+    cache.finish(complete).ok().map(|embedded| embedded.cache)
 }
 
 /// Every record comes after its sources, and each input has one.

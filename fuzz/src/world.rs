@@ -217,7 +217,7 @@ pub fn hash(bytes: &[u8]) -> String {
 
 /// A digest that nothing has but what has the same name.
 fn name(kind: &str, n: u8) -> String {
-    content_root(&format!("{kind} {n}"))
+    content_root(&record::Digest::of(format!("{kind} {n}").as_bytes())).to_string()
 }
 
 /// The records and layers to which others lead by number, in another order.
@@ -330,11 +330,13 @@ impl Export<'_> {
                 } else {
                     Dialect::Current
                 };
-                edge_digest(self.graph.as_ref()?, edge, Some(&platform()), dialect)
+                let digest = edge_digest(self.graph.as_ref()?, edge, Some(&platform()), dialect)?;
+                Some(digest.to_string())
             }),
             Key::Manifest(op) => {
                 let vertex = self.vertex(op);
-                vertex.and_then(|vertex| manifest_root(vertex, Some(&platform())))
+                let root = vertex.and_then(|vertex| manifest_root(vertex, Some(&platform())));
+                root.map(|root| root.to_string())
             }
             Key::Random(n) => Some(name("random", n).replace("sha256:", "random:")),
             Key::Content(_) | Key::Other(_) => None,

@@ -1,17 +1,43 @@
 //! The inline cache of one image: made of what the daemon exported, and of the definition that was
 //! solved.
 //!
-//! Pure. It lays the two over each other, so that records of other builds go and records of this
-//! build have their results; it knows nothing of how an export or an answer comes.
+//! It lays the two over each other, so that records of other builds go and records of this build
+//! have their results. [`embed`] does it in one call. Where a daemon can be asked, [`ImageCache`]
+//! does the same in steps: read the export, solve the [probe](ImageCache::probe) if there is one,
+//! [learn](ImageCache::learn) from its answer, [finish](ImageCache::finish).
+//!
+//! ```
+//! use inlay::cache::embed::embed;
+//! use inlay::cache::export::Exported;
+//! use inlay::cache::image::config;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // What a daemon exported as `type=local`, and the LLB definition that it was solved from.
+//! let exported = Exported {
+//!     config: std::fs::read("examples/image/cache.json")?,
+//!     diff_ids: Default::default(),
+//! };
+//! let definition = std::fs::read("examples/image/definition.pb")?;
+//! let embedded = embed(&exported, &definition, None)?;
+//! assert_eq!((embedded.cache.records().len(), embedded.cache.layers()), (9, 3));
+//! assert_eq!(embedded.notes, []);
+//!
+//! let image = br#"{"architecture":"amd64","os":"linux"}"#;
+//! let cached = config::embed(image, &embedded.cache.encode(), config::DEFAULT_LIMIT)?;
+//! assert_eq!(config::strip(&cached, config::DEFAULT_LIMIT)?, image);
+//! # Ok(())
+//! # }
+//! ```
 
 use std::collections::{HashMap, HashSet};
 
 use thiserror::Error;
-use tracing::debug;
 
 use crate::cache::export::Exported;
 use crate::cache::llb::probe::Probe;
-use crate::cache::llb::{self, Assumptions, Evidence, Graph, Lineage, Link, layers};
+use crate::cache::llb::{
+    self, Assumptions, Evidence, Graph, GraphError, Lineage, LineageError, layers,
+};
 use crate::cache::record::{
     self, Digest, InlineCache, InlineResult, Limits, ParseError, RecordSet, SelectError,
 };
@@ -28,16 +54,55 @@ pub enum ImageCacheError {
     Select(#[from] SelectError),
 }
 
+/// The inline cache of an image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embedded {
+    /// Its records.
+    pub cache: InlineCache,
+    /// What could not be told of them.
+    pub notes: Vec<Note>,
+}
+
+/// Why a cache may hold more than its own build determines. It is sound all the same.
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum Note {
+    /// The definition cannot be read.
+    #[error("records of other builds may be kept: {0}")]
+    Definition(#[from] GraphError),
+    /// The definition cannot be compared with the records.
+    #[error("records of other builds may be kept: {0}")]
+    Lineage(#[from] LineageError),
+    /// The records are of another build than the definition.
+    #[error("records of other builds may be kept: the records do not fit the definition")]
+    Contradicted,
+    /// Several keys may be the content that an input of a step has now.
+    #[error("records of earlier builds may be kept: the content of {0} inputs is not told")]
+    Content(usize),
+}
+
+/// Makes the inline cache of an image of an export and of the encoded definition that it is the
+/// cache of. `platform` is the daemon's own, of operations that name none.
+///
+/// # Errors
+/// Where the export is no sound cache, or no record set can be made of it.
+pub fn embed(
+    exported: &Exported,
+    definition: &[u8],
+    platform: Option<pb::Platform>,
+) -> Result<Embedded, ImageCacheError> {
+    ImageCache::read(exported, definition, platform)?.finish(|_| {})
+}
+
 /// The cache of an image in the making.
 #[derive(Debug)]
 pub struct ImageCache {
     set: RecordSet,
-    /// `None` if the definition cannot be read; nothing is concluded from it then.
-    graph: Option<Graph>,
+    /// Nothing is concluded from a definition that cannot be read.
+    graph: Result<Graph, GraphError>,
     assumptions: Assumptions,
     evidence: Evidence,
     /// Of the set, by all the evidence there is.
-    lineage: Option<Lineage>,
+    lineage: Result<Lineage, Note>,
 }
 
 // === impl ImageCache ===
@@ -56,29 +121,27 @@ impl ImageCache {
         let mut set = RecordSet::parse(&exported.config, &Limits::default())?;
         set.set_diff_ids(|blob| exported.diff_ids.get(blob).cloned());
         set.settle();
-        let graph = Graph::parse(definition, &llb::Limits::default())
-            .inspect_err(|err| debug!("records are not compared with the definition: {err}"))
-            .ok();
+        let graph = Graph::parse(definition, &llb::Limits::default());
         let assumptions = Assumptions {
             platform,
             ..Default::default()
         };
-        let mut cache = Self {
+        let evidence = Evidence::default();
+        let lineage = trace(&graph, &set, &evidence, &assumptions);
+        Ok(Self {
             set,
             graph,
             assumptions,
-            evidence: Evidence::default(),
-            lineage: None,
-        };
-        cache.lineage = cache.trace();
-        Ok(cache)
+            evidence,
+            lineage,
+        })
     }
 
     /// What the daemon is to be asked before the records of this build can be told from others;
     /// `None` if there is nothing to ask.
     pub fn probe(&self, definition: &[u8], nonce: &str) -> Option<Probe> {
-        let graph = self.graph.as_ref()?;
-        let lineage = self.lineage.as_ref()?;
+        let graph = self.graph.as_ref().ok()?;
+        let lineage = self.lineage.as_ref().ok()?;
         Probe::new(graph, definition, lineage.questions(), nonce)
     }
 
@@ -90,7 +153,7 @@ impl ImageCache {
         let answer = RecordSet::parse(&exported.config, &Limits::default())?;
         if let [record] = answer.finals()[..] {
             probe.read(&answer, record, &mut self.evidence);
-            self.lineage = self.trace();
+            self.lineage = trace(&self.graph, &self.set, &self.evidence, &self.assumptions);
         }
         Ok(())
     }
@@ -110,76 +173,101 @@ impl ImageCache {
     /// # Errors
     /// Where no record set can be made of the export.
     pub fn finish(
-        mut self,
+        self,
         complete: impl FnOnce(&mut RecordSet),
-    ) -> Result<InlineCache, ImageCacheError> {
+    ) -> Result<Embedded, ImageCacheError> {
+        let Self {
+            mut set,
+            graph,
+            assumptions,
+            evidence,
+            lineage,
+        } = self;
+        let mut notes = Vec::new();
         // Without a lineage nothing is known of the records but what they say of each other.
-        if let Some(lineage) = self.lineage.take() {
-            let doubtful = doubtful(&lineage, &self.set);
-            self.set.retain_links(|record, input, link| {
-                let is_doubtful =
-                    link.selector.is_empty() && doubtful.contains(&(record, input, link.record));
-                lineage.keeps(record, input, known(link)) && !is_doubtful
-            });
-            if !lineage.contradicted() {
-                complete(&mut self.set);
-            }
-        }
-        let expected = self.expected_results();
-        Ok(record::select_expecting(&self.set, &expected)?)
-    }
-
-    fn trace(&self) -> Option<Lineage> {
-        let graph = self.graph.as_ref()?;
-        let lineage = Lineage::trace(graph, &self.set, &self.evidence, &self.assumptions)
-            .inspect_err(|err| debug!("records of other builds are kept: {err}"))
-            .ok()?;
-        if lineage.contradicted() {
-            debug!("records of other builds are kept: the records do not fit the definition");
-        }
-        Some(lineage)
-    }
-
-    /// The results that the definition tells: of each record that is one vertex, and that no other
-    /// record is.
-    fn expected_results(&self) -> HashMap<usize, InlineResult> {
-        let finals = self.set.finals();
-        let results = finals
-            .iter()
-            .flat_map(|record| &self.set.records()[*record].results);
-        let image = results.map(|result| result.len()).max();
-        let (Some(graph), Some(lineage), Some(image)) = (&self.graph, self.trace(), image) else {
-            return HashMap::new();
-        };
-        let mut records: HashMap<usize, Vec<usize>> = HashMap::new();
-        for record in 0..self.set.records().len() {
-            let mut vertices = lineage.vertices(record);
-            if let (Some(vertex), None) = (vertices.next(), vertices.next()) {
-                records.entry(vertex).or_default().push(record);
-            }
-        }
-        let places = layers::of_image(graph, image).into_iter();
-        let platform = self.assumptions.platform.as_ref();
-        places
-            .filter_map(|(edge, range)| {
-                let &[record] = &records.get(&edge.vertex)?[..] else {
-                    return None;
-                };
-                // Not one that has the place only because nothing is known of operations.
-                let digest = self.set.records()[record].digest.as_str();
-                if !llb::digest::is_of_edge(graph, edge, platform, digest) {
-                    return None;
-                }
-                let top = range.end.checked_sub(1)?;
-                let result = if range.start == 0 {
-                    InlineResult::Layer(top)
+        match lineage {
+            Ok(lineage) => {
+                let doubtful = doubtful(&lineage, &set);
+                set.retain_links(|record, input, link| {
+                    let is_doubtful = link.selector.is_empty()
+                        && doubtful.contains(&(record, input, link.record));
+                    lineage.keeps(record, input, link) && !is_doubtful
+                });
+                let questions = lineage.questions().iter();
+                let open = questions.filter(|question| question.local).count();
+                if lineage.contradicted() {
+                    notes.push(Note::Contradicted);
                 } else {
-                    InlineResult::Chain(range.collect())
-                };
-                Some((record, result))
-            })
-            .collect()
+                    complete(&mut set);
+                    notes.extend((open > 0).then_some(Note::Content(open)));
+                }
+            }
+            Err(note) => notes.push(note),
+        }
+        let lineage = trace(&graph, &set, &evidence, &assumptions);
+        let expected = match (&graph, &lineage) {
+            (Ok(graph), Ok(lineage)) => {
+                expected_results(&set, graph, lineage, assumptions.platform.as_ref())
+            }
+            _ => HashMap::new(),
+        };
+        let cache = record::select_expecting(&set, &expected)?;
+        Ok(Embedded { cache, notes })
     }
+}
+
+fn trace(
+    graph: &Result<Graph, GraphError>,
+    set: &RecordSet,
+    evidence: &Evidence,
+    assumptions: &Assumptions,
+) -> Result<Lineage, Note> {
+    let graph = graph.as_ref().map_err(Clone::clone)?;
+    Ok(Lineage::trace(graph, set, evidence, assumptions)?)
+}
+
+/// The results that the definition tells: of each record that is one vertex, and that no other
+/// record is.
+fn expected_results(
+    set: &RecordSet,
+    graph: &Graph,
+    lineage: &Lineage,
+    platform: Option<&pb::Platform>,
+) -> HashMap<usize, InlineResult> {
+    let finals = set.finals();
+    let results = finals
+        .iter()
+        .flat_map(|record| &set.records()[*record].results);
+    let Some(image) = results.map(|result| result.len()).max() else {
+        return HashMap::new();
+    };
+    let mut records: HashMap<usize, Vec<usize>> = HashMap::new();
+    for record in 0..set.records().len() {
+        let mut vertices = lineage.vertices(record);
+        if let (Some(vertex), None) = (vertices.next(), vertices.next()) {
+            records.entry(vertex).or_default().push(record);
+        }
+    }
+    let places = layers::of_image(graph, image).into_iter();
+    places
+        .filter_map(|(edge, range)| {
+            let &[record] = &records.get(&edge.vertex)?[..] else {
+                return None;
+            };
+            // Not one that has the place only because nothing is known of operations.
+            let digest = &set.records()[record].digest;
+            if !llb::digest::is_of_edge(graph, edge, platform, digest) {
+                return None;
+            }
+            let top = range.end.checked_sub(1)?;
+            let result = if range.start == 0 {
+                InlineResult::Layer(top)
+            } else {
+                InlineResult::Chain(range.collect())
+            };
+            Some((record, result))
+        })
+        .collect()
 }
 
 /// The links to content that may not be this build's: record, input and source.
@@ -201,7 +289,7 @@ fn doubtful(lineage: &Lineage, set: &RecordSet) -> HashSet<(usize, usize, usize)
             let (content, definition): (Vec<_>, Vec<_>) =
                 links.iter().partition(|link| set.is_content(link));
             let mut definition = definition.into_iter();
-            let has_definition = definition.any(|link| lineage.keeps(number, input, known(link)));
+            let has_definition = definition.any(|link| lineage.keeps(number, input, link));
             let is_asked = |vertex| asked.contains(&(vertex, input));
             if has_definition && lineage.vertices(number).any(is_asked) {
                 doubtful.extend(content.iter().map(|link| (number, input, link.record)));
@@ -209,31 +297,4 @@ fn doubtful(lineage: &Lineage, set: &RecordSet) -> HashSet<(usize, usize, usize)
         }
     }
     doubtful
-}
-
-/// A link in the terms of a lineage.
-fn known(link: &record::Link) -> Link<'_> {
-    Link {
-        selector: &link.selector,
-        record: link.record,
-    }
-}
-
-impl llb::Records for RecordSet {
-    fn count(&self) -> usize {
-        self.records().len()
-    }
-
-    fn digest(&self, record: usize) -> &str {
-        self.records()[record].digest.as_str()
-    }
-
-    fn inputs(&self, record: usize) -> usize {
-        self.records()[record].inputs.len()
-    }
-
-    fn links(&self, record: usize, input: usize) -> impl Iterator<Item = Link<'_>> {
-        let links = self.records()[record].inputs[input].iter();
-        links.map(known)
-    }
 }

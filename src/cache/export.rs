@@ -6,13 +6,14 @@
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::cache::image::manifest::CACHE_CONFIG;
 use crate::cache::record::Digest;
 
+/// The media type of the config of a cache that is exported by itself, of BuildKit's `type=registry`
+/// and `type=local`.
+pub const CACHE_CONFIG: &str = "application/vnd.buildkit.cacheconfig.v0";
 /// The annotation with a layer's diff ID.
 pub const DIFF_ID: &str = "containerd.io/uncompressed";
 
@@ -39,7 +40,7 @@ pub enum ExportedError {
 #[derive(Debug)]
 pub struct Exported {
     /// The cache config: layers and records.
-    pub config: Bytes,
+    pub config: Vec<u8>,
     /// The diff IDs of the layers, by blob, as far as they are known.
     pub diff_ids: HashMap<Digest, Digest>,
 }
@@ -68,15 +69,15 @@ struct Manifest {
 ///
 /// # Errors
 /// Where something is missing or not of the form.
-pub fn read(
+pub fn read<B: AsRef<[u8]>>(
     descriptor: &str,
-    blob: impl Fn(&str) -> Option<Bytes>,
+    blob: impl Fn(&str) -> Option<B>,
 ) -> Result<Exported, ExportedError> {
     let json = |what| move |source| ExportedError::Json { what, source };
     let named: Descriptor = serde_json::from_str(descriptor).map_err(json("descriptor"))?;
     let find = |digest: &str| blob(digest).ok_or_else(|| ExportedError::NoBlob(digest.to_owned()));
     let manifest: Manifest =
-        serde_json::from_slice(&find(&named.digest)?).map_err(json("manifest"))?;
+        serde_json::from_slice(find(&named.digest)?.as_ref()).map_err(json("manifest"))?;
     let all = || {
         manifest
             .config
@@ -86,6 +87,7 @@ pub fn read(
     };
     let config = all().find(|descriptor| descriptor.media_type == CACHE_CONFIG);
     let config = find(&config.ok_or(ExportedError::NoConfig(named.digest))?.digest)?;
+    let config = config.as_ref().to_vec();
     let diff_ids = all().filter_map(|layer| {
         let diff_id = layer.annotations.get(DIFF_ID)?;
         Some((layer.digest.parse().ok()?, diff_id.parse().ok()?))
@@ -104,8 +106,8 @@ mod tests {
 
     fn read_manifest(manifest: &str) -> Result<Exported, ExportedError> {
         read(r#"{"digest":"m"}"#, |digest| match digest {
-            "m" => Some(Bytes::copy_from_slice(manifest.as_bytes())),
-            "c" => Some(Bytes::from_static(b"{}")),
+            "m" => Some(manifest.as_bytes().to_vec()),
+            "c" => Some(b"{}".to_vec()),
             _ => None,
         })
     }
@@ -120,7 +122,7 @@ mod tests {
         let index = format!(r#"{{"manifests":[{layer},{CONFIG}]}}"#);
         for form in [manifest, index] {
             let exported = read_manifest(&form).unwrap();
-            assert_eq!(exported.config, "{}");
+            assert_eq!(exported.config, b"{}");
             assert_eq!(
                 exported.diff_ids[&blob.parse::<Digest>().unwrap()].to_string(),
                 diff_id

@@ -6,8 +6,11 @@
 
 use prost::Message as _;
 
-use crate::cache::llb::graph::{CUSTOM_NAME, sha256};
+use crate::cache::record::Digest;
 use crate::protocol::proto::pb::{self, file_action::Action, op::Op};
+
+/// The description of a vertex that clients show.
+const CUSTOM_NAME: &str = "llb.customname";
 
 /// An operation that says something.
 #[derive(Debug)]
@@ -24,7 +27,10 @@ pub struct Notice {
 pub fn notice(text: &str) -> Notice {
     const NONE: i64 = -1;
     let directory = pb::FileActionMkDir {
-        path: format!("/inlay-{}", sha256(text.as_bytes()).replace(':', "-")),
+        path: format!(
+            "/inlay-{}",
+            Digest::of(text.as_bytes()).as_str().replace(':', "-")
+        ),
         mode: 0o755,
         timestamp: NONE,
         ..Default::default()
@@ -42,7 +48,7 @@ pub fn notice(text: &str) -> Notice {
     };
     let op = op.encode_to_vec();
     let result = pb::Input {
-        digest: sha256(&op),
+        digest: Digest::of(&op).to_string(),
         index: 0,
     };
     let name = pb::OpMetadata {
@@ -70,11 +76,14 @@ mod tests {
 
     #[test]
     fn a_notice_is_one_operation_with_its_name() {
-        let graph = Graph::parse(&notice("text").definition, &Limits::default()).unwrap();
+        let notice_of_text = notice("text").definition;
+        let graph = Graph::parse(&notice_of_text, &Limits::default()).unwrap();
         let [vertex] = graph.vertices() else {
             panic!("{graph:?}")
         };
-        assert_eq!(vertex.name.as_deref(), Some("text"));
+        let definition = pb::Definition::decode(&*notice_of_text).unwrap();
+        let description = &definition.metadata[&vertex.digest].description;
+        assert_eq!(description[CUSTOM_NAME], "text");
         let other = Graph::parse(&notice("other").definition, &Limits::default()).unwrap();
         assert_ne!(vertex.digest, other.vertices()[0].digest);
     }

@@ -16,10 +16,10 @@ const MAX_WEIGHT: usize = 100_000;
 
 /// The contents of the images exported last, in memory.
 #[derive(Debug, Default)]
-pub struct Recall(Mutex<VecDeque<(Image, Contents)>>);
+pub struct Recall(Mutex<VecDeque<(Layers, Contents)>>);
 
-/// An image by its layers, base first.
-type Image = Vec<Digest>;
+/// The layers of an image, base first.
+type Layers = Vec<Digest>;
 
 // === impl Recall ===
 
@@ -30,7 +30,7 @@ impl Recall {
         // Each change is one call of the queue, so a panic elsewhere leaves it whole.
         let mut images = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let told = Contents::of(set);
-        let is_same = |(known, contents): &(Image, Contents)| {
+        let is_same = |(known, contents): &(Layers, Contents)| {
             *known == image && contents.is_of_one_build_with(&told)
         };
         if let Some(at) = images.iter().position(is_same)
@@ -52,7 +52,7 @@ impl Recall {
     }
 }
 
-fn weight((image, contents): &(Image, Contents)) -> usize {
+fn weight((image, contents): &(Layers, Contents)) -> usize {
     image.len() + contents.len()
 }
 

@@ -12,9 +12,9 @@ use tracing::{debug, info};
 use super::error::ExportError;
 use crate::build::import::Imports;
 use crate::build::shared::Shared;
-use crate::cache::embed::ImageCache;
+use crate::cache::embed::{Embedded, ImageCache};
 use crate::cache::export::{self, Exported};
-use crate::cache::llb::{self, probe::Probe};
+use crate::cache::llb::{self, Graph, probe::Probe};
 use crate::cache::record::{Digest, InlineCache, select};
 use crate::daemon::{Daemon, HeldCall, new_id};
 use crate::protocol::proto::control::{
@@ -105,7 +105,7 @@ impl Side<'_> {
             }
         });
         let Some(exported) = exported? else {
-            if llb::is_made(definition) {
+            if is_made(definition) {
                 return Err(ExportError::NoRecords);
             }
             info!("inline cache: there is nothing to cache");
@@ -124,7 +124,10 @@ impl Side<'_> {
         }
         let of = cache.exported();
         let image = cache.layers();
-        let cache = cache.finish(|set| self.shared.recall.complete(set))?;
+        let Embedded { cache, notes } = cache.finish(|set| self.shared.recall.complete(set))?;
+        for note in notes {
+            debug!("inline cache: {note}");
+        }
         let (records, layers) = (cache.records().len(), cache.layers());
         info!("inline cache: {records} of {of} exported records, for {layers} layers");
         let imported = image.and_then(|image| self.imported(&image, &cache));
@@ -217,4 +220,10 @@ impl Side<'_> {
             blobs.get(&format!("local:{store}"), digest)
         })?))
     }
+}
+
+/// Whether the result of an encoded definition is made by an operation, and is no source as it is.
+/// What cannot be read counts as made.
+fn is_made(definition: &[u8]) -> bool {
+    Graph::parse(definition, &llb::Limits::default()).map_or(true, |graph| graph.is_made())
 }

@@ -19,13 +19,13 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 /// Layers, history and date are left for the exporter, which fills them in in any config
 /// (`patchImageConfig`) and in doing so writes all of it anew, sorted by name.
 pub fn default_config(platform: &Platform) -> Vec<u8> {
-    let image = Image {
+    let image = ImageConfig {
         architecture: &platform.architecture,
         os: &platform.os,
         os_version: &platform.os_version,
         os_features: &platform.os_features,
         variant: &platform.variant,
-        config: Config {
+        config: RunConfig {
             // Windows keeps its search path elsewhere, and an image must not override it.
             env: (platform.os != "windows").then_some([PATH]),
             working_dir: "/",
@@ -45,7 +45,7 @@ pub fn default_config(platform: &Platform) -> Vec<u8> {
 
 /// The fields that are set, in the order in which Go writes them.
 #[derive(Serialize)]
-struct Image<'a> {
+struct ImageConfig<'a> {
     architecture: &'a str,
     os: &'a str,
     #[serde(rename = "os.version", skip_serializing_if = "str::is_empty")]
@@ -54,13 +54,13 @@ struct Image<'a> {
     os_features: &'a [String],
     #[serde(skip_serializing_if = "str::is_empty")]
     variant: &'a str,
-    config: Config,
+    config: RunConfig,
     rootfs: RootFs,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Config {
+struct RunConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     env: Option<[&'static str; 1]>,
     working_dir: &'static str,

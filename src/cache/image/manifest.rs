@@ -11,10 +11,7 @@ use thiserror::Error;
 
 use super::platform::{Platform, normalized};
 use super::spelling;
-
-/// The media type of the config of a cache that is exported by itself, of BuildKit's `type=registry`
-/// and `type=local`.
-pub const CACHE_CONFIG: &str = "application/vnd.buildkit.cacheconfig.v0";
+use crate::cache::export::CACHE_CONFIG;
 
 /// What a document is.
 #[derive(Debug, Clone)]

@@ -10,17 +10,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     gojson::Object,
-    graph::{Edge, Graph, Vertex, sha256},
+    graph::{ABSENT, Edge, Graph, Vertex},
 };
 use crate::cache::image::normalized;
+use crate::cache::record::Digest;
 use crate::protocol::proto::pb::{
     self, MountContentCache, MountType, file_action::Action, op::Op, user_opt,
 };
 
 /// The output number in the record digest of a key made from content.
 const CONTENT: i64 = -1;
-/// The number of an input that is not there.
-const EMPTY: i64 = -1;
 
 /// How a daemon's protobuf library has Go write its messages as JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,12 +36,12 @@ impl Dialect {
 }
 
 /// The digest of the record for one output of an operation with this cache-map digest.
-pub fn record_digest(operation: &str, output: i64) -> String {
-    sha256(format!("{operation}@{output}").as_bytes())
+pub fn record_digest(operation: &Digest, output: i64) -> Digest {
+    Digest::of(format!("{operation}@{output}").as_bytes())
 }
 
 /// The digest of the root record for this content digest.
-pub fn content_root(content: &str) -> String {
+pub fn content_root(content: &Digest) -> Digest {
     record_digest(content, CONTENT)
 }
 
@@ -52,16 +51,21 @@ pub fn edge_digest(
     edge: Edge,
     default: Option<&pb::Platform>,
     dialect: Dialect,
-) -> Option<String> {
+) -> Option<Digest> {
     let vertex = graph.vertices().get(edge.vertex)?;
     let operation = operation_digest(vertex, default, dialect)?;
     Some(record_digest(&operation, edge.output))
 }
 
 /// Whether a record's digest is that of an edge, in any dialect.
-pub fn is_of_edge(graph: &Graph, edge: Edge, default: Option<&pb::Platform>, record: &str) -> bool {
+pub fn is_of_edge(
+    graph: &Graph,
+    edge: Edge,
+    default: Option<&pb::Platform>,
+    record: &Digest,
+) -> bool {
     let mut dialects = Dialect::ALL.into_iter();
-    dialects.any(|dialect| edge_digest(graph, edge, default, dialect).as_deref() == Some(record))
+    dialects.any(|dialect| edge_digest(graph, edge, default, dialect).as_ref() == Some(record))
 }
 
 /// The cache-map digest of an exec, file, merge or diff operation. `default` is the platform of
@@ -70,7 +74,7 @@ pub fn operation_digest(
     vertex: &Vertex,
     default: Option<&pb::Platform>,
     dialect: Dialect,
-) -> Option<String> {
+) -> Option<Digest> {
     if !vertex.complete {
         return None;
     }
@@ -100,12 +104,12 @@ pub fn operation_digest(
         }
         Op::Source(_) | Op::Build(_) | Op::Passthrough(_) => return None,
     };
-    Some(sha256(&json))
+    Some(Digest::of(&json))
 }
 
 /// The digest of the root record that BuildKit makes for the manifest of an image that the
 /// definition pins by digest. BuildKit before v0.34 may know the image by its config as well.
-pub fn manifest_root(vertex: &Vertex, default: Option<&pb::Platform>) -> Option<String> {
+pub fn manifest_root(vertex: &Vertex, default: Option<&pb::Platform>) -> Option<Digest> {
     let Some(Op::Source(source)) = &vertex.op.op else {
         return None;
     };
@@ -130,8 +134,8 @@ pub fn manifest_root(vertex: &Vertex, default: Option<&pb::Platform>) -> Option<
         .string("OSVersion", &platform.os_version)
         .strings("OSFeatures", &platform.os_features)
         .finish()?;
-    let key = format!("buildkit.source.v0:{}", sha256(&json));
-    Some(record_digest(&sha256(key.as_bytes()), 0))
+    let key = format!("buildkit.source.v0:{}", Digest::of(&json));
+    Some(record_digest(&Digest::of(key.as_bytes()), 0))
 }
 
 // === how an operation's inputs are looked up ===
@@ -172,14 +176,14 @@ fn exec_keys(exec: &pb::ExecOp, count: usize) -> Option<Vec<InputKey>> {
     for mount in &exec.mounts {
         let kind = MountType::try_from(mount.mount_type).ok()?;
         if matches!(kind, MountType::Secret | MountType::Ssh | MountType::Tmpfs)
-            || mount.input == EMPTY
+            || mount.input == ABSENT
         {
             continue;
         }
         let input = usize::try_from(mount.input).ok().filter(|&i| i < count)?;
         let path = clean(&mount.selector);
         // An output of -1 is none.
-        let safe = mount.output == EMPTY || mount.readonly || path == "/";
+        let safe = mount.output == ABSENT || mount.readonly || path == "/";
         // As BuildKit has it, the last mount of an input decides.
         content[input] = match MountContentCache::try_from(mount.content_cache).ok()? {
             MountContentCache::Off => false,
@@ -192,7 +196,7 @@ fn exec_keys(exec: &pb::ExecOp, count: usize) -> Option<Vec<InputKey>> {
         let selector = if paths.is_empty() {
             String::new()
         } else {
-            sha256(paths.join("\0").as_bytes())
+            Digest::of(paths.join("\0").as_bytes()).to_string()
         };
         InputKey { selector, content }
     });
@@ -206,7 +210,7 @@ fn file_keys(file: &pb::FileOp, count: usize) -> Option<Vec<InputKey>> {
         changed.insert(action.input);
         let owner = match action.action.as_ref()? {
             Action::Copy(copy) => {
-                if action.secondary_input != EMPTY {
+                if action.secondary_input != ABSENT {
                     (paths.entry(action.secondary_input).or_default()).push(&copy.src);
                 }
                 &copy.owner
@@ -227,7 +231,7 @@ fn file_keys(file: &pb::FileOp, count: usize) -> Option<Vec<InputKey>> {
         Some(paths) if !changed.contains(&input) => {
             paths.sort_unstable_by(|a, b| b.cmp(a));
             InputKey {
-                selector: sha256(paths.join("\0").as_bytes()),
+                selector: Digest::of(paths.join("\0").as_bytes()).to_string(),
                 content: true,
             }
         }
@@ -382,8 +386,8 @@ fn is_usual(indexes: &[[i64; 3]]) -> bool {
         let first = at == 0;
         let last = at + 1 == count;
         input == if first { 0 } else { (count + at - 1) as i64 }
-            && matches!(secondary, EMPTY | 1)
-            && output == if last { 0 } else { EMPTY }
+            && matches!(secondary, ABSENT | 1)
+            && output == if last { 0 } else { ABSENT }
     };
     count > 0 && indexes.iter().enumerate().all(usual)
 }
@@ -394,7 +398,7 @@ fn action_json(action: &pb::FileAction, inputs: usize, dialect: Dialect) -> Opti
         Action::Copy(copy) => {
             // The folder of what is copied from an input is in the link's selector.
             let from_input =
-                action.secondary_input != EMPTY && action.secondary_input < inputs as i64;
+                action.secondary_input != ABSENT && action.secondary_input < inputs as i64;
             let src = if from_input {
                 base(&copy.src)
             } else {

@@ -1,6 +1,8 @@
 //! JSON as Go's `encoding/json` writes structs, byte for byte, for the few shapes that cache
 //! digests are made of. It must not know which shapes those are.
 
+use crate::cache::record::base64;
+
 /// A JSON object under construction. Fields are written in the order of the calls; as with Go's
 /// `omitempty`, an empty value leaves its field out, unless the method says otherwise.
 pub(super) struct Object {
@@ -165,11 +167,8 @@ impl Object {
     }
 
     fn base64(&mut self, value: &[u8]) {
-        use base64::Engine as _;
-
-        let text = base64::engine::general_purpose::STANDARD.encode(value);
         self.out.push(b'"');
-        self.out.extend(text.bytes());
+        self.out.extend(base64::encode(value).bytes());
         self.out.push(b'"');
     }
 

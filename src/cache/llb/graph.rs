@@ -8,8 +8,8 @@ use prost::Message;
 use crate::cache::record::Digest;
 use crate::protocol::proto::pb;
 
-/// The description that a frontend gives a vertex for people to read.
-pub(crate) const CUSTOM_NAME: &str = "llb.customname";
+/// The number of an input that is not there, and of an output that nothing reads.
+pub(super) const ABSENT: i64 = -1;
 
 /// How large a definition may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +53,6 @@ pub struct Vertex {
     pub complete: bool,
     /// What it is made from.
     pub inputs: Vec<Edge>,
-    /// What the frontend calls it.
-    pub name: Option<String>,
 }
 
 /// The operations that a result needs, each after its inputs.
@@ -65,7 +63,7 @@ pub struct Graph {
 }
 
 /// Why a definition is no graph.
-#[derive(Debug, thiserror::Error, PartialEq)]
+#[derive(Debug, Clone, thiserror::Error, PartialEq)]
 pub enum GraphError {
     /// More than the limits allow.
     #[error("the definition has {got} {what}, more than {limit}")]
@@ -150,7 +148,7 @@ impl Graph {
         let mut by_digest = HashMap::with_capacity(definition.def.len());
         let mut inputs = 0_usize;
         for bytes in &definition.def {
-            let digest = sha256(bytes);
+            let digest = Digest::of(bytes).to_string();
             let op = pb::Op::decode(bytes.as_slice()).map_err(|source| GraphError::Op {
                 op: digest.clone(),
                 source,
@@ -186,16 +184,12 @@ impl Graph {
         let vertices = (order.iter())
             .filter_map(|&index| {
                 let (digest, op, complete) = ops[index].take()?;
-                let name = (definition.metadata.get(&digest))
-                    .and_then(|metadata| metadata.description.get(CUSTOM_NAME))
-                    .cloned();
                 let inputs = edges[index].iter().map(placed).collect();
                 Some(Vertex {
                     digest,
                     op,
                     complete,
                     inputs,
-                    name,
                 })
             })
             .collect();
@@ -214,11 +208,11 @@ impl Graph {
     pub fn terminal(&self) -> Edge {
         self.terminal
     }
-}
 
-/// The digest that BuildKit gives to bytes.
-pub(crate) fn sha256(bytes: &[u8]) -> String {
-    Digest::of(bytes).to_string()
+    /// Whether the result is made by an operation, and is no source as it is.
+    pub fn is_made(&self) -> bool {
+        self.vertices[self.terminal.vertex].source().is_none()
+    }
 }
 
 fn check(what: &'static str, got: usize, limit: usize) -> Result<(), GraphError> {
@@ -307,7 +301,7 @@ pub(super) mod tests {
         let mut def: Vec<Vec<u8>> = Vec::new();
         let last = ops.len() - 1;
         let input = |def: &[Vec<u8>], at: usize, index| pb::Input {
-            digest: sha256(&def[at]),
+            digest: Digest::of(&def[at]).to_string(),
             index,
         };
         for (op, inputs) in ops {
@@ -379,7 +373,7 @@ pub(super) mod tests {
         op.extend([0xd2, 0x07, 0x01, b'x']); // field 122, bytes "x"
         let end = pb::Op {
             inputs: vec![pb::Input {
-                digest: sha256(&op),
+                digest: Digest::of(&op).to_string(),
                 index: 0,
             }],
             ..Default::default()
@@ -402,7 +396,7 @@ pub(super) mod tests {
         assert_eq!(parse(vec![]), GraphError::NoResult);
         assert_eq!(parse(vec![vec![]]), GraphError::NoResult);
         let error = parse(vec![vec![0xff]]);
-        assert!(error.to_string().contains(&sha256(&[0xff])));
+        assert!(error.to_string().contains(Digest::of(&[0xff]).as_str()));
         let end = |index| {
             pb::Op {
                 inputs: vec![pb::Input {

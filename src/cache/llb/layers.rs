@@ -10,11 +10,8 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
-use super::graph::{Edge, Graph, Vertex};
+use super::graph::{ABSENT, Edge, Graph, Vertex};
 use crate::protocol::proto::pb::{self, MountType, op::Op};
-
-/// The index of what is no input, and no output.
-const EMPTY: i64 = -1;
 
 /// What the result of an edge is put on.
 enum Base {
@@ -117,7 +114,7 @@ fn base(vertex: &Vertex, output: i64) -> Base {
             .inputs
             .get(number)
             .map_or(Base::Unknown, |edge| Base::On(*edge)),
-        Err(_) if number == EMPTY => Base::Scratch,
+        Err(_) if number == ABSENT => Base::Scratch,
         Err(_) => Base::Unknown,
     };
     match &vertex.op.op {
@@ -136,7 +133,7 @@ fn base(vertex: &Vertex, output: i64) -> Base {
 
 /// The mount that an output of an execution is: one that is written, and one layer of its own.
 fn written(exec: &pb::ExecOp, output: i64) -> Option<&pb::Mount> {
-    let outputs = || exec.mounts.iter().filter(|mount| mount.output != EMPTY);
+    let outputs = || exec.mounts.iter().filter(|mount| mount.output != ABSENT);
     // BuildKit counts them in this order, whatever numbers they have.
     if !outputs()
         .zip(0..)
@@ -172,7 +169,7 @@ fn lowest(file: &pb::FileOp, inputs: usize, output: i64) -> Option<i64> {
             return Some(action.input);
         };
         let below = file.actions.get(number)?;
-        if below.output != EMPTY || readers.get(&action.input) != Some(&1) {
+        if below.output != ABSENT || readers.get(&action.input) != Some(&1) {
             return None;
         }
         action = below;
@@ -190,7 +187,7 @@ mod tests {
     fn action(input: i64, output: i64) -> pb::FileAction {
         pb::FileAction {
             input,
-            secondary_input: EMPTY,
+            secondary_input: ABSENT,
             output,
             action: Some(Action::Mkfile(pb::FileActionMkFile::default())),
         }
@@ -213,7 +210,7 @@ mod tests {
         let ops = vec![
             (source("docker-image://a"), vec![]),
             (exec("x"), vec![(0, 0)]),
-            (file(&[action(0, EMPTY), action(1, 0)]), vec![(1, 0)]),
+            (file(&[action(0, ABSENT), action(1, 0)]), vec![(1, 0)]),
         ];
         assert_eq!(ranges(ops, 5), [0..3, 0..4, 0..5]);
     }
@@ -223,7 +220,7 @@ mod tests {
         let merge = Op::Merge(pb::MergeOp::default());
         let ops = vec![
             (source("docker-image://a"), vec![]),
-            (file(&[action(EMPTY, 0)]), vec![]),
+            (file(&[action(ABSENT, 0)]), vec![]),
             (merge, vec![(0, 0), (1, 0)]),
         ];
         assert_eq!(ranges(ops, 3), [0..2, 2..3, 0..3]);
@@ -231,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_merge_of_more_layers_than_can_be_counted_is_not_told() {
-        let mut ops = vec![(file(&[action(EMPTY, 0)]), vec![])];
+        let mut ops = vec![(file(&[action(ABSENT, 0)]), vec![])];
         for below in 0..=usize::BITS as usize {
             ops.push((Op::Merge(pb::MergeOp::default()), vec![(below, 0); 2]));
         }
@@ -241,7 +238,7 @@ mod tests {
     #[test]
     fn a_step_of_many_actions_takes_no_time() {
         let last = 100_000;
-        let mut actions: Vec<_> = (0..=last).map(|n| action(n, EMPTY)).collect();
+        let mut actions: Vec<_> = (0..=last).map(|n| action(n, ABSENT)).collect();
         actions[last as usize].output = 0;
         let ops = vec![
             (source("docker-image://a"), vec![]),
@@ -262,7 +259,7 @@ mod tests {
         let Op::Exec(mut mounted) = exec("y") else {
             panic!("an execution")
         };
-        mounted.mounts[0].output = EMPTY;
+        mounted.mounts[0].output = ABSENT;
         mounted.mounts.push(pb::Mount {
             input: 1,
             dest: "/m".into(),
@@ -281,7 +278,7 @@ mod tests {
     #[test]
     fn too_few_layers_tell_nothing() {
         let ops = vec![
-            (file(&[action(EMPTY, 0)]), vec![]),
+            (file(&[action(ABSENT, 0)]), vec![]),
             (exec("x"), vec![(0, 0)]),
         ];
         assert_eq!(ranges(ops.clone(), 2), [0..1, 0..2]);

@@ -14,12 +14,4 @@ pub mod lineage;
 pub mod probe;
 
 pub use graph::{Edge, Graph, GraphError, Limits, Vertex};
-pub use lineage::{Assumptions, Evidence, Lineage, LineageError, Link, Question, Records};
-
-/// Whether the result of an encoded definition is made by an operation, and is no source as it is.
-/// What cannot be read is taken for made.
-pub fn is_made(definition: &[u8]) -> bool {
-    Graph::parse(definition, &Limits::default()).map_or(true, |graph| {
-        graph.vertices()[graph.terminal().vertex].source().is_none()
-    })
-}
+pub use lineage::{Assumptions, Evidence, Lineage, LineageError, Question};

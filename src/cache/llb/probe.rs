@@ -15,12 +15,11 @@ use std::collections::HashMap;
 
 use prost::Message as _;
 
-use super::graph::{Graph, Vertex, sha256};
-use super::lineage::{Evidence, Question, Records};
+use super::graph::{ABSENT, Graph, Vertex};
+use super::lineage::{Evidence, Question};
+use crate::cache::record::{Digest, RecordSet};
 use crate::protocol::proto::pb::{self, MountType, file_action::Action, op::Op};
 
-/// The index of what is no input, and no output.
-const EMPTY: i64 = -1;
 /// The mode that leaves a copied file's as it is, and the timestamp that leaves its time.
 const UNCHANGED: i32 = -1;
 
@@ -44,8 +43,11 @@ impl Probe {
         nonce: &str,
     ) -> Option<Self> {
         let definition = pb::Definition::decode(definition).ok()?;
-        let sources: HashMap<String, &Vec<u8>> =
-            definition.def.iter().map(|op| (sha256(op), op)).collect();
+        let sources: HashMap<String, &Vec<u8>> = (definition
+            .def
+            .iter()
+            .map(|op| (Digest::of(op).to_string(), op)))
+        .collect();
         let mut probe = pb::Definition::default();
         let (mut inputs, mut actions, mut asked) = (Vec::new(), Vec::new(), Vec::new());
         // To ask about any other source, its result would have to be made: steps of the build would
@@ -68,9 +70,9 @@ impl Probe {
             }
             let secondary_input = i64::try_from(inputs.len()).ok()?;
             actions.extend(copies.into_iter().map(|copy| pb::FileAction {
-                input: EMPTY,
+                input: ABSENT,
                 secondary_input,
-                output: EMPTY,
+                output: ABSENT,
                 action: Some(Action::Copy(copy)),
             }));
             inputs.push(pb::Input {
@@ -83,8 +85,8 @@ impl Probe {
             return None;
         }
         actions.push(pb::FileAction {
-            input: EMPTY,
-            secondary_input: EMPTY,
+            input: ABSENT,
+            secondary_input: ABSENT,
             output: 0,
             action: Some(Action::Mkfile(pb::FileActionMkFile {
                 path: "/inlay-probe".to_owned(),
@@ -101,7 +103,7 @@ impl Probe {
         };
         let op = op.encode_to_vec();
         let result = pb::Input {
-            digest: sha256(&op),
+            digest: Digest::of(&op).to_string(),
             index: 0,
         };
         probe.def.push(op);
@@ -125,16 +127,17 @@ impl Probe {
 
     /// Adds what the probe's record among exported records tells. Of an input with anything but one
     /// root nothing is concluded.
-    pub fn read(&self, records: &impl Records, record: usize, evidence: &mut Evidence) {
-        if records.inputs(record) != self.asked.len() {
+    pub fn read(&self, answer: &RecordSet, record: usize, evidence: &mut Evidence) {
+        let records = answer.records();
+        let inputs = &records[record].inputs;
+        if inputs.len() != self.asked.len() {
             return;
         }
-        for (n, (vertex, input)) in self.asked.iter().enumerate() {
-            let mut links = records.links(record, n);
-            if let (Some(link), None) = (links.next(), links.next())
-                && records.inputs(link.record) == 0
+        for ((vertex, input), links) in self.asked.iter().zip(inputs) {
+            if let [link] = &links[..]
+                && records[link.record].is_root()
             {
-                evidence.content(*vertex, *input, [records.digest(link.record)]);
+                evidence.content(*vertex, *input, [records[link.record].digest.clone()]);
             }
         }
     }

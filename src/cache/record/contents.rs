@@ -8,13 +8,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sha2::{Digest as _, Sha256};
-
+use super::identity::{Id, ids_by};
 use super::{Digest, Link, RecordSet};
-
-/// Identity of a record by definition: a hash of its digest and, for each input, of the selectors
-/// and identities of its sources by definition, or of all sources if there is none such.
-type Id = [u8; 32];
 
 /// The content that the steps of a build read, beside its definition.
 ///
@@ -137,37 +132,13 @@ fn split<'a>(set: &RecordSet, links: &'a [Link]) -> (Vec<&'a Link>, Vec<&'a Link
     links.iter().partition(|link| set.is_content(link))
 }
 
+/// Identities by definition: of the sources of each input those by definition count, or all if there
+/// is none such.
 fn ids(set: &RecordSet) -> Vec<Id> {
-    let mut ids = vec![Id::default(); set.records().len()];
-    for &number in set.sources_first() {
-        let record = &set.records()[number];
-        let mut hash = Sha256::new();
-        // Every part is led by its length, so that no two records hash the same text.
-        let mut part = |bytes: &[u8]| {
-            hash.update((bytes.len() as u64).to_be_bytes());
-            hash.update(bytes);
-        };
-        part(record.digest.as_str().as_bytes());
-        for links in &record.inputs {
-            let (content, definition) = split(set, links);
-            let telling = if definition.is_empty() {
-                content
-            } else {
-                definition
-            };
-            let sources: BTreeSet<_> = telling
-                .iter()
-                .map(|link| (&link.selector, ids[link.record]))
-                .collect();
-            part(&(sources.len() as u64).to_be_bytes());
-            for (selector, id) in sources {
-                part(selector.as_bytes());
-                part(&id);
-            }
-        }
-        ids[number] = hash.finalize().into();
-    }
-    ids
+    let is_definition = |link: &Link| !set.is_content(link);
+    let telling =
+        |links: &[Link], link: &Link| is_definition(link) || !links.iter().any(is_definition);
+    ids_by(set, |_| true, telling)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! How much of a cache is read before it is refused.
 //!
-//! Numbers only; [`wire`](super::wire) and [`set`](super::set) hold a cache to them.
+//! Numbers only; the reader of JSON and [`set`](super::set) hold a cache to them.
 
 /// Bounds on a cache that is read. Reading takes time and memory linear in them, whatever the
 /// bytes say.

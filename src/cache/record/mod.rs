@@ -13,20 +13,20 @@ mod contents;
 mod digest;
 mod identity;
 mod inline;
+mod json;
 mod limits;
 mod merge;
 mod order;
 mod select;
 mod set;
-mod wire;
 
 pub use base64::Base64Error;
 pub use claims::Contradiction;
 pub use contents::Contents;
 pub use digest::{Digest, DigestError};
 pub use inline::{DecodeError, InlineCache, InlineRecord, InlineResult};
+#[cfg(feature = "server")]
+pub(crate) use json::is_same_to_go;
 pub use limits::Limits;
 pub use select::{Named, SelectError, select, select_expecting};
 pub use set::{Layer, LayerChain, Link, ParseError, Record, RecordSet};
-#[cfg(feature = "server")]
-pub(crate) use wire::is_same_to_go;

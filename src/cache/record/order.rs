@@ -1,22 +1,23 @@
 //! Order of a graph that may be deep, wide or broken: no recursion, linear in its links.
 //!
-//! Knows records only as numbers with sources; what a record is, is no matter here.
+//! Nodes are numbers, and each has sources.
 
-use super::Record;
-
-/// All records, each after its sources.
+/// All of `count` nodes, each after its sources.
 ///
 /// # Errors
-/// The number of a record that is among its own sources. The caller has checked that links are
-/// in range.
-pub(super) fn sources_first(records: &[Record]) -> Result<Vec<usize>, usize> {
-    let users = Users::of(records);
-    let mut waits: Vec<usize> = records.iter().map(|r| r.sources().count()).collect();
-    let mut order: Vec<usize> = (0..records.len()).filter(|&r| waits[r] == 0).collect();
+/// The number of a node that is among its own sources. The caller has checked that sources are in
+/// range.
+pub(super) fn sources_first<I: Iterator<Item = usize>>(
+    count: usize,
+    sources: impl Fn(usize) -> I,
+) -> Result<Vec<usize>, usize> {
+    let users = Users::of(count, &sources);
+    let mut waits: Vec<usize> = (0..count).map(|node| sources(node).count()).collect();
+    let mut order: Vec<usize> = (0..count).filter(|&node| waits[node] == 0).collect();
     let mut done = 0;
-    while let Some(&record) = order.get(done) {
+    while let Some(&node) = order.get(done) {
         done += 1;
-        for &user in users.of_record(record) {
+        for &user in users.of_node(node) {
             waits[user] -= 1;
             if waits[user] == 0 {
                 order.push(user);
@@ -25,43 +26,47 @@ pub(super) fn sources_first(records: &[Record]) -> Result<Vec<usize>, usize> {
     }
     match waits.iter().position(|&left| left > 0) {
         None => Ok(order),
-        Some(stuck) => Err(on_loop(records, &waits, stuck)),
+        Some(stuck) => Err(on_loop(&sources, &waits, stuck)),
     }
 }
 
-/// A record on a loop, found from one that waits for it. Whatever waits has a source that waits,
+/// A node on a loop, found from one that waits for it. Whatever waits has a source that waits,
 /// so a walk from source to source must come back to where it has been.
-fn on_loop(records: &[Record], waits: &[usize], stuck: usize) -> usize {
-    let mut seen = vec![false; records.len()];
+fn on_loop<I: Iterator<Item = usize>>(
+    sources: &impl Fn(usize) -> I,
+    waits: &[usize],
+    stuck: usize,
+) -> usize {
+    let mut seen = vec![false; waits.len()];
     let mut at = stuck;
     while !seen[at] {
         seen[at] = true;
-        if let Some(source) = records[at].sources().find(|&s| waits[s] > 0) {
+        if let Some(source) = sources(at).find(|&source| waits[source] > 0) {
             at = source;
         }
     }
     at
 }
 
-/// For each record those that link to it, once per link; all in one allocation.
+/// For each node those that have it as a source, once per link; all in one allocation.
 struct Users {
     starts: Vec<usize>,
     users: Vec<usize>,
 }
 
 impl Users {
-    fn of(records: &[Record]) -> Self {
-        let mut starts = vec![0; records.len() + 1];
-        for source in records.iter().flat_map(Record::sources) {
+    fn of<I: Iterator<Item = usize>>(count: usize, sources: &impl Fn(usize) -> I) -> Self {
+        let mut starts = vec![0; count + 1];
+        for source in (0..count).flat_map(sources) {
             starts[source + 1] += 1;
         }
-        for record in 0..records.len() {
-            starts[record + 1] += starts[record];
+        for node in 0..count {
+            starts[node + 1] += starts[node];
         }
         let mut free = starts.clone();
-        let mut users = vec![0; starts[records.len()]];
-        for (user, record) in records.iter().enumerate() {
-            for source in record.sources() {
+        let mut users = vec![0; starts[count]];
+        for user in 0..count {
+            for source in sources(user) {
                 users[free[source]] = user;
                 free[source] += 1;
             }
@@ -69,7 +74,7 @@ impl Users {
         Self { starts, users }
     }
 
-    fn of_record(&self, record: usize) -> &[usize] {
-        &self.users[self.starts[record]..self.starts[record + 1]]
+    fn of_node(&self, node: usize) -> &[usize] {
+        &self.users[self.starts[node]..self.starts[node + 1]]
     }
 }

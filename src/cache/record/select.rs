@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 
 use thiserror::Error;
 
-use super::identity::ids;
+use super::identity::{ids, ids_by};
 use super::{
     Digest, InlineCache, InlineRecord, InlineResult, Layer, LayerChain, Link, RecordSet, merge,
 };
@@ -61,7 +61,7 @@ pub fn select_expecting(
     expected: &HashMap<usize, InlineResult>,
 ) -> Result<InlineCache, SelectError> {
     let finals = finals(set);
-    let mut image = Image::of(set, &finals)?;
+    let mut image = ImageLayers::of(set, &finals)?;
 
     let alive = set.alive(|record| !record.digest.is_random());
     let kept = set.leading_to(&finals, &alive);
@@ -111,7 +111,7 @@ impl RecordSet {
         let layers = results.next()?.iter().map(|&layer| &self.layers()[layer]);
         let names = layers.map(|layer| layer.diff_id.as_ref().unwrap_or(&layer.blob));
         let names: Vec<_> = names.cloned().collect();
-        Image::of(self, &finals).ok().map(|_| names)
+        ImageLayers::of(self, &finals).ok().map(|_| names)
     }
 }
 
@@ -128,7 +128,7 @@ fn finals(set: &RecordSet) -> Vec<usize> {
         |&r: &usize| is_source[r] && digests.binary_search(&&records[r].digest).is_ok();
     let sources: Vec<_> = (0..records.len()).filter(like_a_final).collect();
     if !sources.is_empty() {
-        let ids = ids(set, &vec![true; records.len()]);
+        let ids = ids(set);
         let sources: HashSet<_> = sources.into_iter().map(|r| ids[r]).collect();
         finals.retain(|&r| !sources.contains(&ids[r]));
     }
@@ -139,7 +139,7 @@ fn finals(set: &RecordSet) -> Vec<usize> {
 fn fill(
     results: &mut [Option<InlineResult>],
     expected: &HashMap<usize, InlineResult>,
-    image: &Image,
+    image: &ImageLayers,
 ) {
     let mut fitting = Vec::with_capacity(expected.len());
     for (&number, result) in expected {
@@ -178,7 +178,7 @@ fn contents(layers: &[Layer]) -> Vec<Content> {
 }
 
 /// The layers of the image, and where in it the layers of results are.
-struct Image {
+struct ImageLayers {
     layers: Vec<Content>,
     /// The lowest place of each content.
     places: HashMap<Content, usize>,
@@ -197,7 +197,7 @@ struct Places {
     places: Vec<usize>,
 }
 
-impl Image {
+impl ImageLayers {
     /// The image that all results of all `finals` are.
     fn of(set: &RecordSet, finals: &[usize]) -> Result<Self, SelectError> {
         let mut results = finals.iter().flat_map(|&r| &set.records()[r].results);
@@ -274,7 +274,7 @@ fn canonical(
     kept: &[bool],
     mut results: Vec<Option<InlineResult>>,
 ) -> Vec<InlineRecord> {
-    let ids = ids(set, kept);
+    let ids = ids_by(set, |r| kept[r], |_, link| kept[link.record]);
     let records = set.records();
     let key = |&number: &usize| (&records[number].digest, ids[number]);
     let mut sorted: Vec<usize> = (0..kept.len()).filter(|&r| kept[r]).collect();

@@ -22,8 +22,9 @@ use std::{
 use thiserror::Error;
 
 use super::{
-    Digest, DigestError, Limits, order,
-    wire::{self, WireError},
+    Digest, DigestError, Limits,
+    json::{self, JsonError, RawLayer, RawLink, RawRecord},
+    order,
 };
 
 /// A link from an input of one record to a record that is a source of it. Ordered by selector,
@@ -103,7 +104,7 @@ impl RecordSet {
     /// format.
     pub fn parse(config: &[u8], limits: &Limits) -> Result<Self, ParseError> {
         check_size(config, limits)?;
-        let config = wire::config(config, limits)?;
+        let config = json::config(config, limits)?;
         Self::check(layers(&config.layers)?, config.records, limits)
     }
 
@@ -130,7 +131,7 @@ impl RecordSet {
             .enumerate()
             .map(|(number, blob)| layer(number, blob.clone(), number.checked_sub(1)))
             .collect::<Result<_, _>>()?;
-        Self::check(layers, wire::records(records, limits)?, limits)
+        Self::check(layers, json::records(records, limits)?, limits)
     }
 
     /// The layers, as numbered in [`Layer::parent`] and [`LayerChain`].
@@ -282,7 +283,7 @@ impl RecordSet {
 
     fn check(
         layers: Vec<Layer>,
-        records: Vec<wire::Record<'_>>,
+        records: Vec<RawRecord<'_>>,
         limits: &Limits,
     ) -> Result<Self, ParseError> {
         let count = records.len();
@@ -291,10 +292,11 @@ impl RecordSet {
         let records = records
             .into_iter()
             .enumerate()
-            .map(|(number, wire)| record(number, wire, count, &mut chains, &mut selectors))
+            .map(|(number, raw)| record(number, raw, count, &mut chains, &mut selectors))
             .collect::<Result<Vec<_>, _>>()?;
-        let order =
-            order::sources_first(&records).map_err(|record| ParseError::RecordLoop { record })?;
+        let sources = |record: usize| Record::sources(&records[record]);
+        let order = order::sources_first(count, sources)
+            .map_err(|record| ParseError::RecordLoop { record })?;
         check_depth(&records, &order, limits)?;
         Ok(Self {
             layers,
@@ -380,15 +382,15 @@ fn check_depth(records: &[Record], order: &[usize], limits: &Limits) -> Result<(
     Ok(())
 }
 
-fn layers(layers: &[wire::Layer<'_>]) -> Result<Vec<Layer>, ParseError> {
+fn layers(layers: &[RawLayer<'_>]) -> Result<Vec<Layer>, ParseError> {
     let count = layers.len();
     layers
         .iter()
         .enumerate()
-        .map(|(number, wire)| {
-            let blob = Digest::parse(&wire.blob.0)
+        .map(|(number, raw)| {
+            let blob = Digest::parse(&raw.blob.0)
                 .map_err(|why| ParseError::LayerDigest { layer: number, why })?;
-            let parent = match wire.parent {
+            let parent = match raw.parent {
                 -1 => None,
                 parent => Some(in_range(parent, count).ok_or(ParseError::LayerParent {
                     layer: number,
@@ -417,36 +419,36 @@ fn layer(number: usize, blob: Digest, parent: Option<usize>) -> Result<Layer, Pa
 
 fn record(
     number: usize,
-    wire: wire::Record<'_>,
+    raw: RawRecord<'_>,
     records: usize,
     chains: &mut Chains<'_>,
     selectors: &mut Selectors,
 ) -> Result<Record, ParseError> {
     Ok(Record {
-        digest: Digest::parse(&wire.digest.0).map_err(|why| ParseError::RecordDigest {
+        digest: Digest::parse(&raw.digest.0).map_err(|why| ParseError::RecordDigest {
             record: number,
             why,
         })?,
-        results: results(number, &wire, chains)?,
-        inputs: inputs(number, wire.inputs, records, selectors)?,
+        results: results(number, &raw, chains)?,
+        inputs: inputs(number, raw.inputs, records, selectors)?,
     })
 }
 
 fn inputs(
     record: usize,
-    inputs: Vec<Vec<wire::Link<'_>>>,
+    inputs: Vec<Vec<RawLink<'_>>>,
     records: usize,
     selectors: &mut Selectors,
 ) -> Result<Vec<Vec<Link>>, ParseError> {
-    let mut link = |input, wire: wire::Link<'_>| {
+    let mut link = |input, raw: RawLink<'_>| {
         Ok(Link {
-            record: in_range(wire.link, records).ok_or(ParseError::Link {
+            record: in_range(raw.link, records).ok_or(ParseError::Link {
                 record,
                 input,
-                link: wire.link,
+                link: raw.link,
                 records,
             })?,
-            selector: selectors.shared(&wire.selector.0),
+            selector: selectors.shared(&raw.selector.0),
         })
     };
     inputs
@@ -456,7 +458,7 @@ fn inputs(
             if links.is_empty() {
                 return Err(ParseError::EmptyInput { record, input });
             }
-            links.into_iter().map(|wire| link(input, wire)).collect()
+            links.into_iter().map(|raw| link(input, raw)).collect()
         })
         .collect()
 }
@@ -465,7 +467,7 @@ fn inputs(
 /// BuildKit writes the records that it read.
 fn results(
     record: usize,
-    wire: &wire::Record<'_>,
+    raw: &RawRecord<'_>,
     chains: &mut Chains<'_>,
 ) -> Result<Vec<LayerChain>, ParseError> {
     let number = |layer| {
@@ -475,12 +477,12 @@ fn results(
             layers: chains.layers.len(),
         })
     };
-    let tops = wire
+    let tops = raw
         .layers
         .iter()
         .map(|top| number(top.layer))
         .collect::<Result<Vec<_>, _>>()?;
-    let explicit = wire
+    let explicit = raw
         .chains
         .iter()
         .filter(|chain| !chain.layers.is_empty())
@@ -735,11 +737,11 @@ pub enum ParseError {
     },
 }
 
-impl From<WireError> for ParseError {
-    fn from(error: WireError) -> Self {
+impl From<JsonError> for ParseError {
+    fn from(error: JsonError) -> Self {
         match error {
-            WireError::TooMany { what, limit } => Self::TooMany { what, limit },
-            WireError::Json(error) => Self::Json(error),
+            JsonError::TooMany { what, limit } => Self::TooMany { what, limit },
+            JsonError::Json(error) => Self::Json(error),
         }
     }
 }

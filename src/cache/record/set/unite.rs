@@ -27,7 +27,7 @@ impl RecordSet {
 
     /// Makes one record of those that have one digest and the same inputs, with the results of all.
     pub(in crate::cache::record) fn unite_equal(&mut self) {
-        let ids = ids(self, &vec![true; self.records.len()]);
+        let ids = ids(self);
         let mut first = HashMap::with_capacity(ids.len());
         let mut one: Vec<usize> = (0..ids.len()).collect();
         for &number in &self.order {

@@ -26,57 +26,60 @@ pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
 /// A cache config.
 #[derive(Default)]
-pub(super) struct Config<'a> {
-    pub(super) layers: Vec<Layer<'a>>,
-    pub(super) records: Vec<Record<'a>>,
+pub(super) struct RawConfig<'a> {
+    pub(super) layers: Vec<RawLayer<'a>>,
+    pub(super) records: Vec<RawRecord<'a>>,
 }
 
 /// A layer. Its `parent` is -1 for none, so that an absent one is layer 0.
 #[derive(Default)]
-pub(super) struct Layer<'a> {
+pub(super) struct RawLayer<'a> {
     pub(super) blob: Text<'a>,
     pub(super) parent: i64,
 }
 
 /// A record. `layers` are results given by their topmost layer, `chains` those given in full.
 #[derive(Default)]
-pub(super) struct Record<'a> {
+pub(super) struct RawRecord<'a> {
     pub(super) digest: Text<'a>,
-    pub(super) inputs: Vec<Vec<Link<'a>>>,
-    pub(super) layers: Vec<TopLayer>,
-    pub(super) chains: Vec<Chain>,
+    pub(super) inputs: Vec<Vec<RawLink<'a>>>,
+    pub(super) layers: Vec<RawTop>,
+    pub(super) chains: Vec<RawChain>,
 }
 
 #[derive(Default)]
-pub(super) struct Link<'a> {
+pub(super) struct RawLink<'a> {
     pub(super) selector: Text<'a>,
     pub(super) link: i64,
 }
 
 #[derive(Default)]
-pub(super) struct TopLayer {
+pub(super) struct RawTop {
     pub(super) layer: i64,
 }
 
 #[derive(Default)]
-pub(super) struct Chain {
+pub(super) struct RawChain {
     pub(super) layers: Vec<i64>,
 }
 
 /// Why the JSON was not read.
-pub(super) enum WireError {
+pub(super) enum JsonError {
     TooMany { what: &'static str, limit: usize },
     Json(serde_json::Error),
 }
 
 /// Reads a whole cache config.
-pub(super) fn config<'a>(json: &'a [u8], limits: &Limits) -> Result<Config<'a>, WireError> {
+pub(super) fn config<'a>(json: &'a [u8], limits: &Limits) -> Result<RawConfig<'a>, JsonError> {
     let budget = Budget::new(limits);
     budget.read_all(json, Object::new(&budget))
 }
 
 /// Reads the array of records of an inline cache.
-pub(super) fn records<'a>(json: &'a [u8], limits: &Limits) -> Result<Vec<Record<'a>>, WireError> {
+pub(super) fn records<'a>(
+    json: &'a [u8],
+    limits: &Limits,
+) -> Result<Vec<RawRecord<'a>>, JsonError> {
     let budget = Budget::new(limits);
     budget.read_all(json, budget.objects(&budget.records))
 }
@@ -153,7 +156,7 @@ fn plain<'de, T: Deserialize<'de> + Default, M: MapAccess<'de>>(
     Ok(map.next_value::<Option<T>>()?.unwrap_or_default())
 }
 
-impl<'de> Fields<'de> for Config<'de> {
+impl<'de> Fields<'de> for RawConfig<'de> {
     fn read<M: MapAccess<'de>>(
         &mut self,
         name: Name,
@@ -173,7 +176,7 @@ impl<'de> Fields<'de> for Config<'de> {
     }
 }
 
-impl<'de> Fields<'de> for Layer<'de> {
+impl<'de> Fields<'de> for RawLayer<'de> {
     fn read<M: MapAccess<'de>>(
         &mut self,
         name: Name,
@@ -189,7 +192,7 @@ impl<'de> Fields<'de> for Layer<'de> {
     }
 }
 
-impl<'de> Fields<'de> for Record<'de> {
+impl<'de> Fields<'de> for RawRecord<'de> {
     fn read<M: MapAccess<'de>>(
         &mut self,
         name: Name,
@@ -211,7 +214,7 @@ impl<'de> Fields<'de> for Record<'de> {
     }
 }
 
-impl<'de> Fields<'de> for Link<'de> {
+impl<'de> Fields<'de> for RawLink<'de> {
     fn read<M: MapAccess<'de>>(
         &mut self,
         name: Name,
@@ -227,7 +230,7 @@ impl<'de> Fields<'de> for Link<'de> {
     }
 }
 
-impl<'de> Fields<'de> for TopLayer {
+impl<'de> Fields<'de> for RawTop {
     fn read<M: MapAccess<'de>>(
         &mut self,
         name: Name,
@@ -242,7 +245,7 @@ impl<'de> Fields<'de> for TopLayer {
     }
 }
 
-impl<'de> Fields<'de> for Chain {
+impl<'de> Fields<'de> for RawChain {
     fn read<M: MapAccess<'de>>(
         &mut self,
         name: Name,
@@ -298,14 +301,14 @@ impl Budget {
         &self,
         json: &'de [u8],
         whole: R,
-    ) -> Result<R::Value, WireError> {
+    ) -> Result<R::Value, JsonError> {
         let mut deserializer = serde_json::Deserializer::from_slice(json);
         Seed(whole)
             .deserialize(&mut deserializer)
             .and_then(|value| deserializer.end().map(|()| value))
             .map_err(|error| match self.exceeded.get() {
-                Some((what, limit)) => WireError::TooMany { what, limit },
-                None => WireError::Json(error),
+                Some((what, limit)) => JsonError::TooMany { what, limit },
+                None => JsonError::Json(error),
             })
     }
 

@@ -1,0 +1,62 @@
+//! Which links of an exported cache belong to the build that a definition describes.
+//! Pure: what nobody told it, it does not know.
+//!
+//! # The question
+//! A daemon exports, beside the keys of this build, whatever other chain of keys once led to the
+//! same content. So an input of a record has links to the keys of its source in this build and to
+//! those of the past. Links of the past that can be told are dropped; what nothing can tell stays.
+//!
+//! # The argument
+//! Say that record `r` *is* vertex `v` if `r` is the key of `v` in this build. Then for each
+//! input of `v`, with `u` the vertex it reads, `r` has a link that this build made, and that link
+//! leads either to the key of `u` (a *definition* link, with the selector that `v` has for the
+//! input), or to the root of the content that was read (a *content* link, without a selector).
+//! So a link from `r` is *refuted* for the input if
+//! 1. it is a content link and the content is known to be another;
+//! 2. it is a definition link, and
+//!    - `u` is a directory of the client: keys of those are random, and never exported;
+//!    - or `u` is another source, and the link leads to a record with inputs, or to a root that
+//!      is known not to be its key;
+//!    - or `u` is an operation, and the link leads to a record that has inputs where `u` has none
+//!      or the other way round, or that has another digest than `u`, or that is refuted as `u`.
+//!
+//! And `r` is refuted as `v` if all links of one of its inputs are. Vertices form an order, inputs
+//! first, and each step from a pair `(r, v)` to a pair `(s, u)` descends in it, so this recursion
+//! ends, whatever the links of the records are.
+//!
+//! From the final records, which are the terminal vertex, the links that are not refuted lead to
+//! all that may belong to the build. A record may be several vertices: it keeps what any of them
+//! keeps. Refutation is of a link for a vertex's input, never of a root as such, because one
+//! content is current in one place and past in another.
+//!
+//! # What the records tell of content
+//! If `r` has a definition link that is not refuted, then its content links for the same input are
+//! of what `u` gave under a key that this build has: a daemon finds the record of an operation by
+//! any of its keys, and adds the others to it. So content that no such record has is another's,
+//! and known to be: the search is done again with that. If all such records have no content, or
+//! there is none, nothing is concluded.
+//!
+//! # What is not concluded
+//! - The digest of an operation only counts if it occurs among the records, and so do those of
+//!   all operations of its kind, in one dialect and not in another: otherwise the daemon may
+//!   derive digests in another way.
+//! - Where the number of inputs differs, or the vertex is of a kind that is not covered, a record
+//!   keeps all that leads to it.
+//! - Should a final record be refuted as the terminal vertex, then something that was taken for
+//!   known is wrong: everything stays, and [`Lineage::contradicted`] says so.
+//!
+//! # The parts
+//! `evidence` is what is known beside the definition, `refute` decides whether a record can be a
+//! vertex, `trace` follows what is left from the final records down, and `verdict` is what comes
+//! of it.
+
+mod evidence;
+mod refute;
+mod trace;
+mod verdict;
+
+pub use evidence::{Assumptions, Evidence};
+pub use verdict::{Lineage, LineageError, Question};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,232 @@
+//! Whether a record can be a vertex, as far as the records below it tell.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use super::evidence::{Assumptions, Evidence};
+use super::verdict::LineageError;
+use crate::cache::llb::digest::{Dialect, InputKey, edge_digest, input_keys};
+use crate::cache::llb::graph::{Edge, Graph, Vertex};
+use crate::cache::record::{Digest, Link, RecordSet};
+use crate::protocol::proto::pb::op::Op;
+
+/// What a vertex is to the argument.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    Exec,
+    File,
+    Merge,
+    Diff,
+    /// A directory of the client.
+    Local,
+    /// Another source.
+    Source,
+    /// Nothing is known of its records.
+    Opaque,
+}
+
+impl Kind {
+    fn of(vertex: &Vertex) -> Self {
+        match &vertex.op.op {
+            Some(Op::Exec(_)) => Self::Exec,
+            Some(Op::File(_)) => Self::File,
+            Some(Op::Merge(_)) => Self::Merge,
+            Some(Op::Diff(_)) => Self::Diff,
+            Some(Op::Source(_)) if vertex.is_local() => Self::Local,
+            Some(Op::Source(_)) => Self::Source,
+            // A nested build exports the records of what it built as its own.
+            Some(Op::Build(_) | Op::Passthrough(_)) | None => Self::Opaque,
+        }
+    }
+
+    pub(super) fn is_operation(self) -> bool {
+        matches!(self, Self::Exec | Self::File | Self::Merge | Self::Diff)
+    }
+}
+
+/// The digests of all operations of a kind in the one dialect in which all of them occur.
+fn only_reading(
+    readings: [HashMap<Edge, Digest>; 2],
+    present: &HashSet<&Digest>,
+) -> HashMap<Edge, Digest> {
+    let occurs =
+        |reading: &HashMap<Edge, Digest>| reading.values().all(|digest| present.contains(digest));
+    let [current, gogo] = readings;
+    match (occurs(&current), occurs(&gogo)) {
+        (true, false) => current,
+        (false, true) => gogo,
+        (true, true) if current == gogo => current,
+        _ => HashMap::new(),
+    }
+}
+
+pub(super) struct Refutation<'a> {
+    graph: &'a Graph,
+    set: &'a RecordSet,
+    evidence: &'a Evidence,
+    pub(super) kinds: Vec<Kind>,
+    keys: Vec<Option<Vec<InputKey>>>,
+    /// The digests of edges that count.
+    digests: HashMap<Edge, Digest>,
+    /// Whether a record is refuted as a vertex.
+    verdicts: HashMap<(usize, usize), bool>,
+    steps: usize,
+    limit: usize,
+}
+
+impl<'a> Refutation<'a> {
+    pub(super) fn new(
+        graph: &'a Graph,
+        set: &'a RecordSet,
+        evidence: &'a Evidence,
+        assumptions: &Assumptions,
+    ) -> Self {
+        let kinds: Vec<_> = graph.vertices().iter().map(Kind::of).collect();
+        let present: HashSet<_> = set.records().iter().map(|record| &record.digest).collect();
+        let edges = graph.vertices().iter().flat_map(|vertex| &vertex.inputs);
+        let edges: BTreeSet<_> = edges.copied().chain([graph.terminal()]).collect();
+        let mut digests = HashMap::new();
+        for kind in [Kind::Exec, Kind::File, Kind::Merge, Kind::Diff] {
+            let edges = edges.iter().filter(|edge| kinds[edge.vertex] == kind);
+            let platform = assumptions.platform.as_ref();
+            let readings = Dialect::ALL.map(|dialect| -> HashMap<_, _> {
+                let digest = |edge| Some((edge, edge_digest(graph, edge, platform, dialect)?));
+                edges.clone().copied().filter_map(digest).collect()
+            });
+            digests.extend(only_reading(readings, &present));
+        }
+        Self {
+            graph,
+            set,
+            evidence,
+            kinds,
+            keys: graph.vertices().iter().map(input_keys).collect(),
+            digests,
+            verdicts: HashMap::new(),
+            steps: 0,
+            limit: assumptions.steps,
+        }
+    }
+
+    /// The keys of the inputs, if the record can be this vertex input by input.
+    pub(super) fn keys(&self, record: usize, vertex: usize) -> Option<&[InputKey]> {
+        let keys = self.keys[vertex].as_deref()?;
+        (keys.len() == self.set.records()[record].inputs.len()).then_some(keys)
+    }
+
+    /// Decides whether `record` is refuted as `vertex`, and all that this depends on.
+    pub(super) fn refute(&mut self, record: usize, vertex: usize) -> Result<(), LineageError> {
+        let mut open = vec![(record, vertex)];
+        while let Some(&(record, vertex)) = open.last() {
+            if self.verdicts.contains_key(&(record, vertex)) {
+                open.pop();
+                continue;
+            }
+            let needed = self.undecided(record, vertex)?;
+            if needed.is_empty() {
+                let refuted = self.keys(record, vertex).is_some()
+                    && (0..self.set.records()[record].inputs.len())
+                        .any(|input| self.kept(record, vertex, input).is_empty());
+                self.verdicts.insert((record, vertex), refuted);
+                open.pop();
+            } else {
+                open.extend(needed);
+            }
+        }
+        Ok(())
+    }
+
+    /// The pairs that the verdict on a pair depends on and that have none yet. Each has a smaller
+    /// vertex, as the graph has inputs first.
+    fn undecided(
+        &mut self,
+        record: usize,
+        vertex: usize,
+    ) -> Result<Vec<(usize, usize)>, LineageError> {
+        let mut out = Vec::new();
+        if self.keys(record, vertex).is_none() {
+            return Ok(out);
+        }
+        let edges = &self.graph.vertices()[vertex].inputs;
+        for (links, &edge) in self.set.records()[record].inputs.iter().zip(edges) {
+            self.steps += links.len();
+            if self.steps > self.limit {
+                return Err(LineageError::TooLarge { limit: self.limit });
+            }
+            for link in links {
+                let pair = (link.record, edge.vertex);
+                if self.may_be(link.record, edge) && !self.verdicts.contains_key(&pair) {
+                    out.push(pair);
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// Whether a record can be an operation, as far as the record itself tells.
+    pub(super) fn may_be(&self, record: usize, edge: Edge) -> bool {
+        let record = &self.set.records()[record];
+        self.kinds[edge.vertex].is_operation()
+            && record.is_root() == self.graph.vertices()[edge.vertex].inputs.is_empty()
+            && (self.digests.get(&edge)).is_none_or(|digest| *digest == record.digest)
+    }
+
+    /// The links of an input that are not refuted, as numbers. The pairs that this depends on
+    /// have their verdicts, and the record has the vertex's number of inputs.
+    pub(super) fn kept(&self, record: usize, vertex: usize, input: usize) -> Vec<usize> {
+        let links = &self.set.records()[record].inputs[input];
+        let Some(key) = (self.keys(record, vertex)).and_then(|keys| keys.get(input)) else {
+            return (0..links.len()).collect();
+        };
+        let edge = self.graph.vertices()[vertex].inputs[input];
+        let mut kept: Vec<_> = (links.iter().enumerate())
+            .filter(|(_, link)| !self.is_refuted(link, vertex, input, edge, key))
+            .map(|(number, _)| number)
+            .collect();
+        // Another selector than the operation's is of another operation, if the operation's own
+        // occurs at all: otherwise the daemon may derive selectors in another way.
+        let definition = |number: &usize| !self.is_content(&links[*number], key);
+        let own = |number: &usize| *links[*number].selector == key.selector;
+        if kept.iter().any(|number| definition(number) && own(number)) {
+            kept.retain(|number| !definition(number) || own(number));
+        }
+        kept
+    }
+
+    fn is_refuted(
+        &self,
+        link: &Link,
+        vertex: usize,
+        input: usize,
+        edge: Edge,
+        key: &InputKey,
+    ) -> bool {
+        let source = &self.set.records()[link.record];
+        let unknown = |known: Option<&BTreeSet<Digest>>| {
+            known.is_some_and(|known| !known.contains(&source.digest))
+        };
+        if self.is_content(link, key) {
+            return unknown(self.evidence.content.get(&(vertex, input)));
+        }
+        match self.kinds[edge.vertex] {
+            Kind::Local => true,
+            Kind::Source => !source.is_root() || unknown(self.evidence.source.get(&edge.vertex)),
+            Kind::Opaque => false,
+            Kind::Exec | Kind::File | Kind::Merge | Kind::Diff => {
+                !self.may_be(link.record, edge) || self.refuted(link.record, edge.vertex)
+            }
+        }
+    }
+
+    /// Whether a link is by content. An input with a selector has it on all its definition links,
+    /// so a root without one is content even where v0.34.2 would not look at it.
+    pub(super) fn is_content(&self, link: &Link, key: &InputKey) -> bool {
+        link.selector.is_empty()
+            && self.set.records()[link.record].is_root()
+            && (key.content || !key.selector.is_empty())
+    }
+
+    /// Whether a record is known to be refuted as a vertex.
+    pub(super) fn refuted(&self, record: usize, vertex: usize) -> bool {
+        self.verdicts.get(&(record, vertex)) == Some(&true)
+    }
+}
