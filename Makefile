@@ -10,7 +10,7 @@ MUTATIONS    ?= 1000
 # Another for each run; a failure names the one of its case.
 SEED         ?= $(shell date +%s)
 
-.PHONY: help build peers demo test differential mutations lint semver bench fuzz clean
+.PHONY: help build peers demo test e2e differential mutations lint semver bench fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -30,13 +30,16 @@ test: peers ## unit, property and end-to-end tests, these on real daemons; a lit
 	@# The same runs each time: what is new is for longer ones to find.
 	$(MAKE) fuzz FUZZ_ARGS='-seed=1 -runs=2000'
 
+e2e: peers ## the end-to-end tests alone; FILTER=import: those with that in their names
+	$(CARGO) test --locked --test e2e -- $(FILTER)
+
 differential: peers ## N (10000) generated caches, read and written by us and by BuildKit
 	INLAY_DIFFERENTIAL_CASES=$(N) INLAY_DIFFERENTIAL_SEED=$(SEED) \
-		$(CARGO) test --locked --test differential -- --nocapture
+		$(CARGO) test --locked --test e2e -- differential:: --nocapture
 
 mutations: peers ## MUTATIONS (1000) damaged caches, each imported by a build
 	INLAY_MUTATIONS=$(MUTATIONS) INLAY_MUTATIONS_SEED=$(SEED) \
-		$(CARGO) test --locked --test mutations -- --nocapture
+		$(CARGO) test --locked --test e2e -- mutations:: --nocapture
 
 lint: ## formatting, clippy, documentation: no warning passes
 	$(CARGO) fmt --check

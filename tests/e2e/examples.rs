@@ -1,8 +1,6 @@
 //! The examples do what they say, on an image that was built and pushed. They are built of the pure
 //! core alone.
 
-mod support;
-
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use support::{Project, STAGES, Stand, inline_records};
+use crate::support::{Project, STAGES, Stand, inline_records};
 
 /// What an example writes for a config.
 fn example(name: &str, args: &[&Path], config: &[u8]) -> Vec<u8> {

@@ -1,14 +1,13 @@
 //! Outputs of every kind, and none: as without inlay.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use serde_json::Value;
-use support::{
+
+use crate::support::{
     Buildctl, Buildkitd, INLINE_CACHE_KEY, Inlay, Layout, Project, Registry, inline_records,
 };
 

@@ -3,10 +3,9 @@
 //!
 //! The judge is the same build past inlay, with BuildKit's own inline cache.
 
-mod support;
-
 use serde_json::Value;
-use support::{Buildctl, INLINE_CACHE_KEY, Project, STAGES, Stand};
+
+use crate::support::{Buildctl, INLINE_CACHE_KEY, Project, STAGES, Stand};
 
 /// At most this many bytes to 100 of BuildKit's.
 const PERCENT: usize = 92;

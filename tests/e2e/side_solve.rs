@@ -3,11 +3,9 @@
 //!
 //! The judge is the same build past inlay, with BuildKit's own inline cache.
 
-mod support;
-
 use std::collections::BTreeSet;
 
-use support::{Buildctl, Direct, Project, Stand, assert_one, inline_records};
+use crate::support::{Buildctl, Direct, Project, Stand, assert_one, inline_records};
 
 const STAGES: &str = "\
 FROM scratch AS base

@@ -1,11 +1,10 @@
 //! What else a daemon has built leaves no trace in an image's cache.
 
-mod support;
-
 use std::collections::BTreeSet;
 
 use inlay::image::config::{DEFAULT_LIMIT, strip};
-use support::{Project, Stand, assert_one, inline_records};
+
+use crate::support::{Project, Stand, assert_one, inline_records};
 
 const VARIANTS: usize = 12;
 

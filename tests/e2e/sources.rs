@@ -1,7 +1,5 @@
 //! Images read from everywhere they can be, each put there by the real thing.
 
-mod support;
-
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -14,11 +12,12 @@ use inlay::source::{
     SourceError, fetch,
 };
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
-use support::{
+use tempfile::TempDir;
+
+use crate::support::{
     Asked, Buildctl, Buildkitd, Containerd, DockerEngine, Door, ImageStore, Layout, Project,
     Registry, Scripted,
 };
-use tempfile::TempDir;
 
 /// Above all manifests and configs here.
 const LIMIT: u64 = 1 << 20;

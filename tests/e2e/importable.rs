@@ -1,8 +1,6 @@
 //! Plain BuildKit imports what inlay embedded, with no inlay in sight.
 
-mod support;
-
-use support::{Buildctl, Buildkitd, Project, Stand};
+use crate::support::{Buildctl, Buildkitd, Project, Stand};
 
 /// All random bytes, so that a step that runs again is found out.
 const SINGLE: &str = "\

@@ -1,7 +1,5 @@
 //! A cache is imported from an image, wherever that is, and the user sees what became of it.
 
-mod support;
-
 use std::path::Path;
 
 use base64::Engine as _;
@@ -9,7 +7,8 @@ use base64::prelude::BASE64_STANDARD;
 use inlay::image::config::{self, DEFAULT_LIMIT};
 use inlay::record::Digest;
 use serde_json::{Value, json};
-use support::{
+
+use crate::support::{
     BuildOutput, Buildx, Containerd, Direct, DockerEngine, ImageStore, Inlay, Project, Pushed,
     Stand, assert_one,
 };

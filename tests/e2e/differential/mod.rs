@@ -17,9 +17,6 @@ mod difference;
 mod generate;
 mod lookups;
 mod oracle;
-#[path = "../support/peers.rs"]
-#[allow(dead_code, reason = "shared; this uses one of them")]
-mod peers;
 mod reading;
 
 use std::{
@@ -38,12 +35,14 @@ use oracle::{Answer, Oracle};
 use reading::{held, reading, without_empty};
 use serde_json::{Value, json};
 
+use crate::support::Peers;
+
 #[test]
 fn we_agree_with_buildkit() {
     let number = |name, default| env::var(name).map_or(default, |n| n.parse().unwrap());
     let cases = number("INLAY_DIFFERENTIAL_CASES", 400);
     let first = number("INLAY_DIFFERENTIAL_SEED", 1);
-    let mut oracle = Oracle::start(&peers::Peers::locate().oracle());
+    let mut oracle = Oracle::start(&Peers::locate().oracle());
     let recorded = recorded();
 
     let started = Instant::now();
@@ -77,7 +76,7 @@ fn we_agree_with_buildkit() {
 /// One by one what is too large, or too odd, to be generated.
 #[test]
 fn the_edges_are_where_we_say() {
-    let mut oracle = Oracle::start(&peers::Peers::locate().oracle());
+    let mut oracle = Oracle::start(&Peers::locate().oracle());
     let digest = |n: usize| format!(r#""digest":"sha256:{n:064x}""#);
     let row = |length: usize| {
         let record = |n: usize| match n {
@@ -152,7 +151,7 @@ fn the_edges_are_where_we_say() {
 /// The build that benches measure, smaller.
 #[test]
 fn a_large_build_comes_out_the_same() {
-    let mut oracle = Oracle::start(&peers::Peers::locate().oracle());
+    let mut oracle = Oracle::start(&Peers::locate().oracle());
     let (text, layers) = generate::build(1_000, 20);
     let set = RecordSet::parse(&text, &Limits::default()).unwrap();
     let written = select(&set).unwrap().to_json();

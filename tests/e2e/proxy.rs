@@ -1,8 +1,6 @@
 //! What inlay does not handle passes as it is: calls of any service, streams, errors with their
 //! details, the other subcommands of buildctl.
 
-mod support;
-
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,7 +16,6 @@ use inlay::proto::pb;
 use inlay::relay;
 use prost::Message as _;
 use serde_json::Value;
-use support::{Buildctl, Buildkitd, INLINE_CACHE_KEY, Inlay, Project, Registry};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -26,8 +23,7 @@ use tonic::codec::CompressionEncoding;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
-/// How long anything may take that has nothing to wait for.
-const SOON: Duration = Duration::from_secs(10);
+use crate::support::{Buildctl, Buildkitd, INLINE_CACHE_KEY, Inlay, Project, Registry, SOON};
 
 /// A gRPC client of the socket at an address.
 async fn connect(addr: &str) -> Channel {
@@ -323,7 +319,7 @@ fn a_build_that_asks_for_no_inline_cache_is_untouched() {
     build(&never.addr(), "demo:never")
         .export_cache("type=inline")
         .run_ok();
-    let records = support::inline_records(&registry.config("demo:never", None));
+    let records = crate::support::inline_records(&registry.config("demo:never", None));
     assert!(
         records
             .iter()

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use inlay::record::{Link, RecordSet};
 use serde_json::Value;
 
-use crate::{
+use super::{
     Tally,
     generate::{Case, Chance},
     oracle::{Answer, Build, Found, Oracle, Read, Source, Step},

@@ -1,11 +1,9 @@
 //! The baseline: what BuildKit does without inlay. These are the facts that inlay changes, or
 //! relies on; and they prove the harness itself.
 
-mod support;
-
 use std::collections::BTreeSet;
 
-use support::{
+use crate::support::{
     Buildctl, Buildkitd, Buildx, DockerEngine, ImageStore, Layout, Project, Registry, STAGES,
     inline_records,
 };
@@ -197,7 +195,7 @@ fn a_killed_daemon_comes_back_with_what_it_had() {
         .base()
         .dockerfile("FROM scratch\nADD rootfs.tar /\nRUN sleep 30\n");
     let mut build = Buildctl::new(buildkitd.addr()).project(&project).spawn();
-    let begun = support::wait_for(std::time::Duration::from_secs(20), || {
+    let begun = crate::support::wait_for(std::time::Duration::from_secs(20), || {
         (!buildkitd.executed().is_empty()).then_some(())
     });
     assert!(begun.is_some() && build.is_running());

@@ -1,8 +1,6 @@
 //! A cache that is imported and exported again, and again, stays what it was.
 
-mod support;
-
-use support::{Buildctl, Inlay, Project, Pushed, Stand, assert_one};
+use crate::support::{Buildctl, Inlay, Project, Pushed, Stand, assert_one};
 
 /// Steps that write other bytes each time they run.
 const SINGLE: &str = "\

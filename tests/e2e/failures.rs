@@ -1,17 +1,10 @@
 //! What goes wrong: steps, clients, daemons, and the cache itself. The user sees what they would
 //! see without inlay, nothing is left running, and the next build works.
 
-mod support;
-
-use std::time::Duration;
-
-use support::{
+use crate::support::{
     Buildctl, Buildkitd, Buildx, Direct, DockerEngine, ImageStore, Inlay, Project, Registry,
-    Running, failing, inline_records, wait_for,
+    Running, SOON, failing, inline_records, wait_for,
 };
-
-/// How long anything may take that has nothing to wait for.
-const SOON: Duration = Duration::from_secs(10);
 
 const DOCKERFILE: &str = "\
 FROM scratch

@@ -1,9 +1,7 @@
 //! Builds that give one image without inline cache give one image with it, whatever their daemon
 //! has seen.
 
-mod support;
-
-use support::{Buildctl, Buildx, Project, Pushed, STAGES, Stand, assert_one};
+use crate::support::{Buildctl, Buildx, Project, Pushed, STAGES, Stand, assert_one};
 
 const EPOCH: u64 = 1_700_000_000;
 

@@ -1,7 +1,5 @@
 //! `inlay serve`: where it listens, what it refuses, how it stops.
 
-mod support;
-
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
@@ -10,11 +8,9 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use support::{Buildctl, Buildkitd, Daemon, Inlay, Project, Registry, wait_for};
 use tempfile::TempDir;
 
-/// How long anything may take that has nothing to wait for.
-const SOON: Duration = Duration::from_secs(10);
+use crate::support::{Buildctl, Buildkitd, Daemon, Inlay, Project, Registry, SOON, wait_for};
 
 /// `inlay serve` without what the environment says of daemons.
 fn serve(args: &[String]) -> Command {
@@ -230,7 +226,7 @@ fn in_a_step(
     buildkitd: &Buildkitd,
     registry: &Registry,
     seconds: u32,
-) -> support::Running {
+) -> crate::support::Running {
     let project = Project::new().base().dockerfile(&format!(
         "FROM scratch\nADD rootfs.tar /\nRUN sleep {seconds}; date >/out\n"
     ));
@@ -266,7 +262,7 @@ fn a_build_that_runs_may_end_after_sigterm() {
     let built = build.wait();
     assert!(built.status.success(), "{built}");
     assert_eq!(built.warnings, [""; 0]);
-    let records = support::inline_records(&registry.config("demo:slow", None));
+    let records = crate::support::inline_records(&registry.config("demo:slow", None));
     assert!(!records.is_empty());
     assert!(
         records

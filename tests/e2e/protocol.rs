@@ -1,15 +1,14 @@
 //! The definitions in `proto/` against the protocols that the real peers are built from: their
 //! modules' own descriptors, as `tests/clients/descriptors` writes them.
 
-mod support;
-
 use std::collections::HashMap;
 use std::process::Command;
 
 use prost::Message as _;
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorSet};
-use support::Peers;
+
+use crate::support::Peers;
 
 /// What `build.rs` compiled.
 const OURS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

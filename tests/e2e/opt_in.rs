@@ -1,9 +1,8 @@
 //! Nothing is inlay's but the cache that was asked for: the image without it is BuildKit's own.
 
-mod support;
-
 use inlay::image::config::{DEFAULT_LIMIT, strip};
-use support::{Buildctl, Inlay, Project, Stand, inline_records};
+
+use crate::support::{Buildctl, Inlay, Project, Stand, inline_records};
 
 const STAGES: &str = "\
 FROM scratch AS base

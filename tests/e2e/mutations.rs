@@ -3,8 +3,6 @@
 //!
 //! `INLAY_MUTATIONS` is how many are tried (40), `INLAY_MUTATIONS_SEED` which.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -14,7 +12,8 @@ use base64::prelude::BASE64_STANDARD;
 use inlay::image::config::{self, DEFAULT_LIMIT};
 use inlay::record::Digest;
 use serde_json::{Value, json};
-use support::{Inlay, Project, STAGES, Stand};
+
+use crate::support::{Inlay, Project, STAGES, Stand};
 
 /// An image as its documents.
 #[derive(Clone)]

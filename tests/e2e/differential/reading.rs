@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, mem};
 
 use inlay::record::{InlineCache, InlineResult, Link, RecordSet};
 
-use crate::oracle::{Read, Source};
+use super::oracle::{Read, Source};
 
 /// A set as the oracle tells of its reading: each record after its sources, as BuildKit's parser
 /// visits them. Like BuildKit's it has no `random:` records, which nothing may link to.

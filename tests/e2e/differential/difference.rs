@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use inlay::record::{DigestError, Link, ParseError, RecordSet};
 use serde_json::Value;
 
-use crate::{
+use super::{
     generate::{Case, Textual},
     oracle::Answer,
 };

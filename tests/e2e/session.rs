@@ -2,8 +2,6 @@
 //! both ways, secrets, agents, the client's registry credentials; and nothing is left when a side
 //! goes away.
 
-mod support;
-
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
@@ -13,10 +11,8 @@ use std::time::Duration;
 
 use inlay::record::Digest;
 use serde_json::Value;
-use support::{Buildctl, Buildkitd, Inlay, Project, Registry, Stand, wait_for};
 
-/// How long anything may take that has nothing to wait for.
-const SOON: Duration = Duration::from_secs(10);
+use crate::support::{Buildctl, Buildkitd, Inlay, Project, Registry, SOON, Stand, wait_for};
 
 /// A file of random bytes.
 fn fill(path: &Path, size: u64) {
@@ -237,7 +233,7 @@ fn only_the_client_has_the_registrys_password() {
 }
 
 /// A build whose context is on its way.
-fn in_the_context(stand: &Stand, project: &Project) -> support::Running {
+fn in_the_context(stand: &Stand, project: &Project) -> crate::support::Running {
     let begun = stand.buildkitd.log().matches("session started").count();
     let build = stand.build(project).spawn();
     let begins = wait_for(3 * SOON, || {

@@ -1,12 +1,11 @@
 //! Clients that solve a frontend or a definition by themselves, and plain LLB without an image
 //! config: as with BuildKit's own inline cache, but for the cache itself.
 
-mod support;
-
 use std::collections::BTreeSet;
 
 use serde_json::Value;
-use support::{
+
+use crate::support::{
     BuildOutput, Buildctl, Buildkitd, Direct, INLINE_CACHE_KEY, Inlay, Project, Registry, failing,
     inline_records,
 };
