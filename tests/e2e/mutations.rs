@@ -1,7 +1,7 @@
 //! Caches that were damaged or made to lie: a build that imports one succeeds, and its files are
 //! those that the Dockerfile makes.
 //!
-//! `INLAY_MUTATIONS` is how many are tried (40), `INLAY_MUTATIONS_SEED` which.
+//! `INLAY_MUTATIONS` is how many are tried (40), `INLAY_SEED` the first one's seed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,8 @@ use inlay::image::config::{self, DEFAULT_LIMIT};
 use inlay::record::Digest;
 use serde_json::{Value, json};
 
-use crate::support::{Inlay, Project, STAGES, Stand};
+use crate::differential::Chance;
+use crate::support::{Inlay, Project, STAGES, Stand, seed, setting};
 
 /// An image as its documents.
 #[derive(Clone)]
@@ -31,23 +32,6 @@ struct Mutated {
     config: Vec<u8>,
     /// By which the manifest names the config.
     config_digest: String,
-}
-
-/// Numbers that depend on a seed alone (SplitMix64).
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end.max(1) as u64) as usize
-    }
 }
 
 /// The paths of all values for which `wanted` holds.
@@ -72,9 +56,9 @@ fn paths(value: &Value, at: &str, wanted: &dyn Fn(&str, &Value) -> bool) -> Vec<
     found
 }
 
-fn flip(bytes: &mut [u8], numbers: &mut Numbers) -> String {
-    let at = numbers.below(bytes.len());
-    let bit = numbers.below(8);
+fn flip(bytes: &mut [u8], chance: &mut Chance) -> String {
+    let at = chance.below(bytes.len());
+    let bit = chance.below(8);
     bytes[at] ^= 1 << bit;
     format!("bit {bit} of byte {at} flipped")
 }
@@ -85,26 +69,26 @@ fn find(text: &[u8], part: &[u8]) -> Option<usize> {
 
 impl Image {
     /// Does one thing to it.
-    fn mutated(&self, numbers: &mut Numbers) -> Mutated {
+    fn mutated(&self, chance: &mut Chance) -> Mutated {
         let mut image = self.clone();
         let mut records: Value = serde_json::from_slice(&self.records).unwrap();
         let count = records.as_array().unwrap().len();
         let layers = self.manifest["layers"].as_array().unwrap().len();
         let mut text = None;
         let mut lies = false;
-        let pick = |records: &Value, name: &'static str, numbers: &mut Numbers| {
+        let pick = |records: &Value, name: &'static str, chance: &mut Chance| {
             let found = paths(records, "", &|at, _| at.ends_with(name));
-            found[numbers.below(found.len())].clone()
+            found[chance.below(found.len())].clone()
         };
-        let what = match numbers.below(15) {
+        let what = match chance.below(15) {
             0 => {
-                let done = flip(&mut image.records, numbers);
+                let done = flip(&mut image.records, chance);
                 text = Some(BASE64_STANDARD.encode(&image.records));
                 format!("records: {done}")
             }
             1 => {
                 let mut encoded = BASE64_STANDARD.encode(&image.records).into_bytes();
-                let done = flip(&mut encoded, numbers);
+                let done = flip(&mut encoded, chance);
                 text = Some(String::from_utf8_lossy(&encoded).into_owned());
                 format!("base64: {done}")
             }
@@ -113,40 +97,40 @@ impl Image {
                 let ids = find(&image.config, b"\"diff_ids\"").unwrap();
                 let end = ids + find(&image.config[ids..], b"]").unwrap();
                 let whole = [0..ids, end..image.config.len()];
-                let part = whole[numbers.below(2)].clone();
-                let done = flip(&mut image.config[part.clone()], numbers);
+                let part = whole[chance.below(2)].clone();
+                let done = flip(&mut image.config[part.clone()], chance);
                 format!("config from {}: {done}", part.start)
             }
             3 => {
-                let end = numbers.below(image.config.len());
+                let end = chance.below(image.config.len());
                 image.config.truncate(end);
                 format!("config cut at {end}")
             }
             4 => {
-                let at = pick(&records, "/link", numbers);
-                let to = numbers.below(count);
+                let at = pick(&records, "/link", chance);
+                let to = chance.below(count);
                 *records.pointer_mut(&at).unwrap() = json!(to);
                 format!("{at} is {to}")
             }
             5 => {
-                let at = pick(&records, "/layer", numbers);
-                let to = numbers.below(layers + 2);
+                let at = pick(&records, "/layer", chance);
+                let to = chance.below(layers + 2);
                 *records.pointer_mut(&at).unwrap() = json!(to);
                 format!("{at} is {to}")
             }
             6 => {
                 let found = paths(&records, "", &|_, value| value.is_number());
-                let at = &found[numbers.below(found.len())];
-                let to = [-1_i64, 1 << 20, i64::MAX, i64::MIN][numbers.below(4)];
+                let at = &found[chance.below(found.len())];
+                let to = [-1_i64, 1 << 20, i64::MAX, i64::MIN][chance.below(4)];
                 *records.pointer_mut(at).unwrap() = json!(to);
                 format!("{at} is {to}")
             }
             7 => {
                 let found = paths(&records, "", &|_, value| value.is_object());
-                let at = &found[numbers.below(found.len())];
+                let at = &found[chance.below(found.len())];
                 let object = records.pointer_mut(at).unwrap().as_object_mut().unwrap();
                 let keys: Vec<_> = object.keys().cloned().collect();
-                let key = &keys[numbers.below(keys.len())];
+                let key = &keys[chance.below(keys.len())];
                 object.remove(key);
                 format!("{at}/{key} is dropped")
             }
@@ -154,37 +138,37 @@ impl Image {
                 let found = paths(&records, "", &|_, value| {
                     value.as_array().is_some_and(|array| !array.is_empty())
                 });
-                let at = &found[numbers.below(found.len())];
+                let at = &found[chance.below(found.len())];
                 let array = records.pointer_mut(at).unwrap().as_array_mut().unwrap();
-                let item = numbers.below(array.len());
+                let item = chance.below(array.len());
                 array.remove(item);
                 format!("{at}/{item} is dropped")
             }
             9 => {
                 let found = paths(&records, "", &|at, _| at.ends_with("/digest"));
-                let (a, b) = (numbers.below(found.len()), numbers.below(found.len()));
+                let (a, b) = (chance.below(found.len()), chance.below(found.len()));
                 let other = records.pointer(&found[b]).unwrap().clone();
                 *records.pointer_mut(&found[a]).unwrap() = other;
                 format!("{} is {}", found[a], found[b])
             }
             10 => {
-                let layer = numbers.below(layers);
+                let layer = chance.below(layers);
                 let size = image.manifest["layers"][layer]["size"].as_u64().unwrap();
-                let size = [size + 1, size * 1000, 0, u64::MAX >> 1][numbers.below(4)];
+                let size = [size + 1, size * 1000, 0, u64::MAX >> 1][chance.below(4)];
                 image.manifest["layers"][layer]["size"] = json!(size);
                 format!("layer {layer} has {size} bytes")
             }
             11 => {
-                let layer = numbers.below(layers);
+                let layer = chance.below(layers);
                 let digest = image.manifest["layers"][layer]["digest"].as_str().unwrap();
                 let mut digest = digest.as_bytes().to_vec();
-                let done = flip(&mut digest, numbers);
+                let done = flip(&mut digest, chance);
                 let digest = String::from_utf8_lossy(&digest).into_owned();
                 image.manifest["layers"][layer]["digest"] = json!(digest);
                 format!("digest of layer {layer}: {done}")
             }
             12 => {
-                let layer = numbers.below(layers);
+                let layer = chance.below(layers);
                 image.manifest["layers"]
                     .as_array_mut()
                     .unwrap()
@@ -215,7 +199,7 @@ impl Image {
         image.manifest["config"]["digest"] = json!(digest);
         image.manifest["config"]["size"] = json!(config.len());
         if lies {
-            flip(&mut config, numbers);
+            flip(&mut config, chance);
         }
         Mutated {
             what,
@@ -248,15 +232,10 @@ fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-fn setting(name: &str, default: u64) -> u64 {
-    let value = std::env::var(name).ok();
-    value.map_or(default, |value| value.parse().expect("a number"))
-}
-
 #[test]
 fn no_damaged_cache_fails_a_build_or_gives_a_wrong_file() {
     let count = setting("INLAY_MUTATIONS", 40);
-    let seed = setting("INLAY_MUTATIONS_SEED", 4);
+    let first = seed();
     let dir = tempfile::tempdir().unwrap();
     let mut stand = Stand::start();
     let allowed = format!("--allow-path={}", dir.path().display());
@@ -291,20 +270,19 @@ fn no_damaged_cache_fails_a_build_or_gives_a_wrong_file() {
     assert!(expected.contains_key("all.txt"));
 
     let mut outcomes: BTreeMap<&str, u64> = BTreeMap::new();
-    for case in 0..count {
-        let mut numbers = Numbers(seed.wrapping_add(case));
-        let mutated = image.mutated(&mut numbers);
-        let context = format!("seed {}: {}", seed.wrapping_add(case), mutated.what);
+    for seed in first..first + count {
+        let mutated = image.mutated(&mut Chance::new(seed));
+        let context = format!("INLAY_SEED={seed} INLAY_MUTATIONS=1: {}", mutated.what);
         // A registry takes no manifest that is not whole, and no blob that is not its digest.
-        let tag = format!("demo:mutated-{case}");
-        let in_registry = case % 2 == 0
+        let tag = format!("demo:mutated-{seed}");
+        let in_registry = seed % 2 == 0
             && Digest::of(&mutated.config).to_string() == mutated.config_digest
             && stand.registry.put("demo", &mutated.config)
             && stand.registry.tag(&tag, &mutated.manifest);
         let import = if in_registry {
             stand.import(&tag)
         } else {
-            let layout = dir.path().join(format!("layout-{case}"));
+            let layout = dir.path().join(format!("layout-{seed}"));
             lay_out(&layout, &stand, &image, &mutated);
             format!("type=inline,ref=oci:{}", layout.display())
         };
@@ -323,8 +301,9 @@ fn no_damaged_cache_fails_a_build_or_gives_a_wrong_file() {
         println!("{context}: {outcome} {:?}", built.warnings);
         *outcomes.entry(outcome).or_default() += 1;
     }
-    println!("{count} mutations from seed {seed}: {outcomes:?}");
-    assert!(outcomes.get("refused").is_some_and(|refused| *refused > 0));
+    println!("{count} mutations from seed {first}: {outcomes:?}");
+    // A few may all be harmless.
+    assert!(count < 40 || outcomes.contains_key("refused"));
     let said = stand.inlay.log();
     assert!(!said.contains("panicked"), "{said}");
 }

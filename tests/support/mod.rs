@@ -25,6 +25,7 @@
 mod buildctl;
 mod buildkitd;
 mod buildx;
+mod chance;
 mod containerd;
 mod daemon;
 mod direct;
@@ -42,6 +43,7 @@ mod stand;
 pub use buildctl::{Buildctl, Running};
 pub use buildkitd::Buildkitd;
 pub use buildx::Buildx;
+pub use chance::{seed, setting};
 pub use containerd::Containerd;
 pub use daemon::Daemon;
 pub use direct::Direct;

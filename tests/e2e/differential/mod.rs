@@ -10,7 +10,7 @@
 //!    writes of the same config: see [`Lookups`].
 //!
 //! Cases depend on the seed alone; a failure names its own. `make differential` runs many:
-//! `INLAY_DIFFERENTIAL_CASES` is their number, `INLAY_DIFFERENTIAL_SEED` the first one's seed.
+//! `INLAY_DIFFERENTIAL_CASES` is their number, `INLAY_SEED` the first one's seed.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod difference;
@@ -21,27 +21,27 @@ mod reading;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env, fs,
+    fs,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::Path,
     time::Instant,
 };
 
 use difference::Difference;
-use generate::{Case, Chance};
+use generate::Case;
+pub use generate::Chance;
 use inlay::record::{InlineCache, InlineResult, Limits, Link, RecordSet, SelectError, select};
 use lookups::Lookups;
 use oracle::{Answer, Oracle};
 use reading::{held, reading, without_empty};
 use serde_json::{Value, json};
 
-use crate::support::Peers;
+use crate::support::{Peers, seed, setting};
 
 #[test]
 fn we_agree_with_buildkit() {
-    let number = |name, default| env::var(name).map_or(default, |n| n.parse().unwrap());
-    let cases = number("INLAY_DIFFERENTIAL_CASES", 400);
-    let first = number("INLAY_DIFFERENTIAL_SEED", 1);
+    let cases = setting("INLAY_DIFFERENTIAL_CASES", 400);
+    let first = seed();
     let mut oracle = Oracle::start(&Peers::locate().oracle());
     let recorded = recorded();
 
@@ -57,7 +57,7 @@ fn we_agree_with_buildkit() {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(agree)) {
             let text = String::from_utf8_lossy(&case.text);
             eprintln!(
-                "INLAY_DIFFERENTIAL_SEED={seed} INLAY_DIFFERENTIAL_CASES=1 ({:?}):\n{:.9000}",
+                "INLAY_SEED={seed} INLAY_DIFFERENTIAL_CASES=1 ({:?}):\n{:.9000}",
                 case.textual, text
             );
             resume_unwind(panic);
