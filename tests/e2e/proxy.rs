@@ -23,7 +23,9 @@ use tonic::codec::CompressionEncoding;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
-use crate::support::{Buildctl, Buildkitd, INLINE_CACHE_KEY, Inlay, Project, Registry, SOON};
+use crate::support::{
+    Buildctl, Buildkitd, INLINE_CACHE_KEY, Inlay, Project, Registry, SOON, own_platform,
+};
 
 /// A gRPC client of the socket at an address.
 async fn connect(addr: &str) -> Channel {
@@ -280,7 +282,7 @@ fn the_other_subcommands_of_buildctl_work() {
     Buildctl::new(inlay.addr()).project(&project).run_ok();
     for (args, part) in [
         (&["du", "--verbose"][..], "COPY file /"),
-        (&["debug", "workers", "--verbose"], "linux/amd64"),
+        (&["debug", "workers", "--verbose"], &own_platform()),
         (&["debug", "info"], "v0."),
         (&["debug", "histories"], "COMPLETE\t"),
     ] {

@@ -160,8 +160,9 @@ fn add_program(project: &Project, path: &str) {
         .split_whitespace()
         .filter(|word| word.starts_with('/'));
     for file in libraries.chain([path]) {
-        let contents = fs::read(file).unwrap();
-        project.write(&format!("host{file}"), contents);
+        let copy = project.path().join("host").join(&file[1..]);
+        fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        fs::copy(file, copy).unwrap();
     }
 }
 
@@ -170,7 +171,7 @@ fn a_step_speaks_to_the_users_own_agent() {
     let stand = Stand::start();
     let project = Project::new().base().dockerfile(
         "FROM scratch\nADD rootfs.tar /\nCOPY host/ /\n\
-         RUN --mount=type=ssh,required=true chmod +x /usr/bin/ssh-add /lib64/* && ssh-add -l\n",
+         RUN --mount=type=ssh,required=true ssh-add -l\n",
     );
     add_program(&project, "/usr/bin/ssh-add");
     let dir = tempfile::tempdir().unwrap();
