@@ -14,7 +14,7 @@ export INLAY_SEED = $(SEED)
 export PROPTEST_RNG_SEED = $(SEED)
 TELL_SEED     = @echo 'random tests begin at $(SEED); `make $@ SEED=$(SEED)` repeats them'
 
-.PHONY: help build peers demo test e2e differential mutations lint semver bench fuzz clean
+.PHONY: help build peers demo quick test e2e differential mutations lint semver bench fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,14 @@ peers: ## get the real daemons and clients, pinned, outside this tree
 
 demo: build peers ## one project built by BuildKit and through inlay, side by side
 	dev/demo.sh
+
+# What is in a file of its own needs nothing but Rust.
+QUICK_TESTS = $(patsubst tests/%.rs,--test %,$(wildcard tests/*.rs))
+
+quick: ## unit tests, properties, recorded cases: without root, peers or network
+	$(TELL_SEED)
+	$(CARGO) test --locked --no-fail-fast --lib --bins $(QUICK_TESTS)
+	$(CARGO) test --locked --doc
 
 test: peers ## unit, property and end-to-end tests, these on real daemons; a little fuzzing
 	$(TELL_SEED)

@@ -19,7 +19,7 @@ use inlay::llb::{Edge, Graph, Limits};
 use inlay::proto::pb;
 use prost::Message as _;
 use serde::Deserialize;
-use world::{Key, Layer, Record, Selector, World, hash, platform};
+use targets::world::{Key, Layer, Record, Selector, World, hash, platform};
 
 #[derive(Deserialize)]
 struct Recording {
