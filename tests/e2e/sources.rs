@@ -1,100 +1,22 @@
 //! Images read from everywhere they can be, each put there by the real thing.
 
-use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::TryStreamExt as _;
-use inlay::source::{
-    Access, Anonymous, Credentials, CredentialsError, Location, Login, Settings, Source,
-    SourceError, fetch,
-};
+use inlay::source::{Access, Location, Login, Settings, Source, SourceError, fetch};
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 use tempfile::TempDir;
 
 use crate::support::{
-    Asked, Buildctl, Buildkitd, Containerd, DockerEngine, Door, ImageStore, Layout, Project,
-    Registry, Scripted,
+    Asked, Buildctl, Buildkitd, Containerd, DockerEngine, Door, ImageStore, LIMIT, Layout, Project,
+    Reader, Registry, Scripted, User, answer,
 };
 
-/// Above all manifests and configs here.
-const LIMIT: u64 = 1 << 20;
-
-/// Reads by way of what an operator has set.
-struct Reader {
-    runtime: tokio::runtime::Runtime,
-    access: Access,
-}
-
-/// A user with a login, who notes for which hosts it was asked.
-#[derive(Debug)]
-struct User {
-    login: Option<Login>,
-    asked: Mutex<Vec<String>>,
-}
-
-// === impl Reader ===
-
 impl Reader {
-    fn new(settings: Settings) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build();
-        Self {
-            runtime: runtime.unwrap(),
-            access: Access::new(settings).unwrap(),
-        }
-    }
-
     /// One that may read files below a folder.
     fn below(path: &Path) -> Self {
         Self::new(Settings {
             allow_paths: vec![path.to_owned()],
             ..Settings::default()
-        })
-    }
-
-    fn wait<T>(&self, future: impl Future<Output = T>) -> T {
-        self.runtime.block_on(future)
-    }
-
-    fn open(&self, location: &str) -> Result<Box<dyn Source>, SourceError> {
-        self.open_as(location, Arc::new(Anonymous))
-    }
-
-    fn open_as(
-        &self,
-        location: &str,
-        user: Arc<dyn Credentials>,
-    ) -> Result<Box<dyn Source>, SourceError> {
-        let location: Location = location.parse().unwrap();
-        self.wait(self.access.open(&location, None, user))
-    }
-
-    /// What it says that is wrong with a location.
-    fn refusal(&self, location: &str) -> SourceError {
-        self.refusal_as(location, Arc::new(Anonymous))
-    }
-
-    fn refusal_as(&self, location: &str, user: Arc<dyn Credentials>) -> SourceError {
-        match self.open_as(location, user) {
-            Err(err) => err,
-            Ok(source) => self.wait(source.root(LIMIT)).unwrap_err(),
-        }
-    }
-
-    fn part(
-        &self,
-        source: &dyn Source,
-        of: &Descriptor,
-        range: std::ops::Range<u64>,
-    ) -> Result<Vec<u8>, SourceError> {
-        self.wait(async {
-            let chunks: Vec<Bytes> = source.read(of, range).await?.try_collect().await?;
-            Ok(chunks.concat())
         })
     }
 
@@ -153,36 +75,6 @@ impl Reader {
         let missing = self.part(source, &absent, 0..5).unwrap_err();
         assert!(matches!(missing, SourceError::Missing(_)), "{missing}");
         layers
-    }
-}
-
-// === impl User ===
-
-impl User {
-    fn new(login: Option<Login>) -> Arc<Self> {
-        Arc::new(Self {
-            login,
-            asked: Mutex::default(),
-        })
-    }
-
-    fn with_password(secret: &str) -> Arc<Self> {
-        Self::new(Some(Login::Password {
-            username: Door::USER.to_owned(),
-            secret: secret.to_owned(),
-        }))
-    }
-
-    fn asked(&self) -> Vec<String> {
-        self.asked.lock().unwrap().clone()
-    }
-}
-
-#[tonic::async_trait]
-impl Credentials for User {
-    async fn of(&self, host: &str) -> Result<Option<Login>, CredentialsError> {
-        self.asked.lock().unwrap().push(host.to_owned());
-        Ok(self.login.clone())
     }
 }
 
@@ -252,7 +144,7 @@ fn a_password_is_asked_for_only_where_the_registry_wants_one() {
     let registry = pushed("app:1");
     let door = registry.with_password();
     let reader = Reader::new(Settings::default());
-    let user = User::with_password(Door::PASSWORD);
+    let user = User::with_password(Door::USER, Door::PASSWORD);
     let source = reader
         .open_as(&registry.image("app:1"), user.clone())
         .unwrap();
@@ -264,7 +156,10 @@ fn a_password_is_asked_for_only_where_the_registry_wants_one() {
     assert_eq!(user.asked(), [door.host()]);
 
     for (user, said) in [
-        (User::with_password("wrong"), "to the user's login"),
+        (
+            User::with_password(Door::USER, "wrong"),
+            "to the user's login",
+        ),
         (User::new(None), "the user has none for it"),
         (
             User::new(Some(Login::IdentityToken("x".to_owned()))),
@@ -312,11 +207,6 @@ fn token(key: &rcgen::CertifiedKey<rcgen::KeyPair>) -> String {
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
-fn answer(status: &str, headers: &str, body: &str) -> String {
-    let length = body.len();
-    format!("{status}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}")
-}
-
 #[test]
 fn tokens_are_had_as_buildkitd_has_them() {
     use base64::Engine as _;
@@ -359,8 +249,8 @@ fn tokens_are_had_as_buildkitd_has_them() {
     let reader = Reader::new(Settings::default());
     let image = door.image("app:1");
     let users = [
-        User::with_password(Door::PASSWORD),
-        User::with_password("by post"),
+        User::with_password(Door::USER, Door::PASSWORD),
+        User::with_password(Door::USER, "by post"),
         User::new(Some(Login::IdentityToken("identity".to_owned()))),
     ];
     for user in users {
@@ -382,7 +272,7 @@ fn tokens_are_had_as_buildkitd_has_them() {
             );
         }
     }
-    for user in [User::with_password("wrong"), User::new(None)] {
+    for user in [User::with_password(Door::USER, "wrong"), User::new(None)] {
         let refusal = reader.refusal_as(&image, user);
         assert!(matches!(refusal, SourceError::Denied { .. }), "{refusal}");
     }
@@ -441,297 +331,6 @@ fn tls_is_checked_against_the_certificates_that_the_operator_names() {
     );
 }
 
-/// A registry that answers every manifest with `manifest`, and else as it is told.
-fn registry_that(
-    manifest: &'static str,
-    blob: impl Fn(&Asked) -> String + Send + 'static,
-) -> Scripted {
-    Scripted::start(move |asked| match &asked.line {
-        line if line.contains("/manifests/") => answer("200 OK", "", manifest),
-        _ => blob(asked),
-    })
-}
-
-#[test]
-fn a_login_does_not_follow_a_redirect_to_another_host() {
-    let elsewhere = Scripted::start(|asked| match &asked.line {
-        line if line.contains("closed") => answer(
-            "401 Unauthorized",
-            "WWW-Authenticate: Basic realm=x\r\n",
-            "",
-        ),
-        _ => answer("200 OK", "", "12345"),
-    });
-    let host = elsewhere.host().to_owned();
-    let registry = Scripted::start(move |asked| match asked.headers.get("authorization") {
-        None => answer(
-            "401 Unauthorized",
-            "WWW-Authenticate: Basic realm=x\r\n",
-            "",
-        ),
-        Some(_) if asked.line.contains("/manifests/") => answer("200 OK", "", "{}"),
-        Some(_) => {
-            let closed = if asked.line.ends_with("1111") {
-                "closed"
-            } else {
-                "open"
-            };
-            answer(
-                "307 Temporary Redirect",
-                &format!("Location: http://{host}/{closed}\r\n"),
-                "",
-            )
-        }
-    });
-    let reader = Reader::new(Settings::default());
-    let user = User::with_password("secret");
-    let source = reader
-        .open_as(&format!("{}/app:1", registry.host()), user.clone())
-        .unwrap();
-    reader.wait(source.root(LIMIT)).unwrap();
-    let blob = |digit: &str| {
-        let digest = format!("sha256:{}", digit.repeat(64));
-        let digest: oci_spec::image::Digest = digest.parse().unwrap();
-        Descriptor::new("application/octet-stream".into(), 5, digest)
-    };
-    assert_eq!(reader.part(&*source, &blob("0"), 0..5).unwrap(), b"12345");
-    let refusal = reader.part(&*source, &blob("1"), 0..5).unwrap_err();
-    assert!(matches!(refusal, SourceError::Denied { .. }), "{refusal}");
-    let asked = elsewhere.requests();
-    assert_eq!(asked.len(), 2, "{asked:#?}");
-    assert!(
-        asked
-            .iter()
-            .all(|asked| !asked.headers.contains_key("authorization")),
-        "{asked:#?}"
-    );
-    assert_eq!(user.asked(), [registry.host()]);
-}
-
-#[test]
-fn a_token_request_stays_on_its_host() {
-    let thief = Scripted::start(|_| answer("200 OK", "", r#"{"token":"x"}"#));
-    let location = format!("Location: http://{}/\r\n", thief.host());
-    let realm = Scripted::start(move |_| answer("307 Temporary Redirect", &location, ""));
-    let wants = format!(
-        "WWW-Authenticate: Bearer realm=\"http://{}/\"\r\n",
-        realm.host()
-    );
-    let registry = Scripted::start(move |_| answer("401 Unauthorized", &wants, ""));
-    let reader = Reader::new(Settings::default());
-    let user = User::new(Some(Login::IdentityToken("secret".to_owned())));
-    let refusal = reader
-        .refusal_as(&format!("{}/app", registry.host()), user)
-        .to_string();
-    assert!(refusal.contains("307"), "{refusal}");
-    assert_eq!(realm.requests().len(), 1);
-    assert!(thief.requests().is_empty());
-}
-
-#[test]
-fn a_registry_that_lies_gets_an_error() {
-    let reader = Reader::new(Settings::default());
-    let blob = Descriptor::new(
-        "application/octet-stream".into(),
-        10,
-        format!("sha256:{}", "0".repeat(64))
-            .parse::<oci_spec::image::Digest>()
-            .unwrap(),
-    );
-    let part = |answer_with: fn() -> String| {
-        let registry = registry_that("{}", move |_| answer_with());
-        let source = reader.open(&format!("{}/app", registry.host())).unwrap();
-        reader
-            .part(&*source, &blob, 2..5)
-            .map_err(|err| err.to_string())
-    };
-    // No ranges: what is wanted is taken of the whole, however it comes in pieces.
-    let whole: String = (0..50_000).map(|number| format!("{number:07} ")).collect();
-    let large = Descriptor::new(
-        "application/octet-stream".into(),
-        whole.len() as u64,
-        blob.digest().clone(),
-    );
-    let served = whole.clone();
-    let registry = registry_that("{}", move |_| answer("200 OK", "", &served));
-    let source = reader.open(&format!("{}/app", registry.host())).unwrap();
-    let before = registry.requests().len();
-    for (start, end) in [(300_000, 300_010), (300_010, 390_000), (390_000, 400_000)] {
-        let found = reader.part(&*source, &large, start..end).unwrap();
-        assert!(found == whole.as_bytes()[start as usize..end as usize]);
-    }
-    // Nor does it come once more for each part.
-    assert_eq!(registry.requests().len(), before + 1);
-    assert_eq!(part(|| answer("200 OK", "", "0123456789")).unwrap(), b"234");
-    assert_eq!(
-        part(|| answer(
-            "206 Partial Content",
-            "Content-Range: bytes 2-4/10\r\n",
-            "234"
-        ))
-        .unwrap(),
-        b"234"
-    );
-    for (answer_with, said) in [
-        (
-            (|| answer("200 OK", "", "012")) as fn() -> String,
-            "too early",
-        ),
-        (
-            || {
-                answer(
-                    "206 Partial Content",
-                    "Content-Range: bytes 0-2/10\r\n",
-                    "012",
-                )
-            },
-            "bytes 2-4/",
-        ),
-        (|| answer("206 Partial Content", "", "234"), "bytes 2-4/"),
-        (
-            || {
-                answer(
-                    "206 Partial Content",
-                    "Content-Range: bytes 2-4/10\r\n",
-                    "23",
-                )
-            },
-            "too early",
-        ),
-        (
-            || {
-                answer(
-                    "206 Partial Content",
-                    "Content-Range: bytes 2-4/10\r\n",
-                    "23456",
-                )
-            },
-            "more comes",
-        ),
-        (
-            || {
-                "206 Partial Content\r\nContent-Length: 3\r\nContent-Range: bytes 2-4/10\r\n\r\n2"
-                    .to_owned()
-            },
-            "127.0.0.1",
-        ),
-        (
-            || {
-                answer(
-                    "500 Internal Server Error",
-                    "",
-                    r#"{"errors":[{"code":"UNKNOWN","message":"oh"}]}"#,
-                )
-            },
-            "UNKNOWN: oh",
-        ),
-        (|| answer("404 Not Found", "", "<html>"), "does not exist"),
-        (|| "nonsense\r\n\r\n".to_owned(), "127.0.0.1"),
-    ] {
-        let refusal = part(answer_with).unwrap_err();
-        assert!(refusal.contains(said), "{said}: {refusal}");
-    }
-
-    let root = |registry: &Scripted, name: &str| {
-        reader
-            .refusal(&format!("{}/{name}", registry.host()))
-            .to_string()
-    };
-    let wrong = Scripted::start(|_| {
-        let digest = format!("Docker-Content-Digest: sha256:{}\r\n", "0".repeat(64));
-        answer("200 OK", &digest, "{}")
-    });
-    assert!(root(&wrong, "app").contains("has digest"));
-    let plain = registry_that("{}", |_| answer("404 Not Found", "", ""));
-    assert!(root(&plain, &format!("app@sha256:{}", "0".repeat(64))).contains("has digest"));
-    let endless = Scripted::start(|_| {
-        let body = " ".repeat(LIMIT as usize + 1);
-        format!("200 OK\r\nConnection: close\r\n\r\n{body}")
-    });
-    assert!(root(&endless, "app").contains("larger than 1048576 bytes"));
-    let text = registry_that("text", |_| answer("404 Not Found", "", ""));
-    assert!(root(&text, "app").contains("malformed"));
-    let unknown =
-        Scripted::start(|_| answer("401 Unauthorized", "WWW-Authenticate: Negotiate\r\n", ""));
-    assert!(root(&unknown, "app").contains("no login that is known"));
-}
-
-/// A registry that gets images from another one may say first that it has no such blob, and have it
-/// once it is read.
-#[test]
-fn a_blob_is_missing_if_it_cannot_be_read_either() {
-    let reader = Reader::new(Settings::default());
-    let layer = |digit: &str| {
-        let digest = format!("sha256:{}", digit.repeat(64));
-        let digest: oci_spec::image::Digest = digest.parse().unwrap();
-        Descriptor::new("application/octet-stream".into(), 10, digest)
-    };
-    let registry = registry_that("{}", |asked| {
-        let is_read = asked.line.starts_with("GET ");
-        if is_read && asked.line.contains("1111") {
-            assert_eq!(asked.headers["range"], "bytes=0-0");
-            answer(
-                "206 Partial Content",
-                "Content-Range: bytes 0-0/10\r\n",
-                "0",
-            )
-        } else {
-            "404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned()
-        }
-    });
-    let source = reader.open(&format!("{}/app", registry.host())).unwrap();
-    reader.wait(source.look(&layer("1"))).unwrap();
-    let refusal = reader.wait(source.look(&layer("2"))).unwrap_err();
-    assert!(matches!(refusal, SourceError::Missing(_)), "{refusal}");
-}
-
-#[test]
-fn who_falls_silent_is_not_waited_for() {
-    let dir = tempfile::tempdir().unwrap();
-    let socket = dir.path().join("silent.sock");
-    let _silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    let reader = Reader::new(Settings {
-        containerd_address: Some(socket),
-        patience: Duration::from_millis(300),
-        ..Settings::default()
-    });
-    let refusal = reader.refusal("containerd:app").to_string();
-    assert!(refusal.contains("nothing came for 300ms"), "{refusal}");
-
-    let silent = Scripted::start(|_| {
-        loop {
-            std::thread::park();
-        }
-    });
-    let refusal = reader.refusal(&format!("{}/app", silent.host()));
-    assert!(
-        matches!(refusal, SourceError::Unavailable { .. }),
-        "{refusal}"
-    );
-    assert!(refusal.to_string().contains("timed out"), "{refusal}");
-
-    // Half of a blob.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let host = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        // Who answers before it is asked breaks the protocol.
-        let request = std::io::BufReader::new(&stream);
-        let lines = std::io::BufRead::lines(request).map(|line| line.unwrap());
-        assert!(lines.take_while(|line| !line.is_empty()).count() > 1);
-        let half = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234";
-        std::io::Write::write_all(&mut stream, half).unwrap();
-        loop {
-            std::thread::park();
-        }
-    });
-    let source = reader.open(&format!("{host}/app")).unwrap();
-    let digest = format!("sha256:{}", "0".repeat(64)).parse::<oci_spec::image::Digest>();
-    let blob = Descriptor::new("application/octet-stream".into(), 10, digest.unwrap());
-    let refusal = reader.part(&*source, &blob, 0..10).unwrap_err().to_string();
-    assert!(refusal.contains("timed out"), "{refusal}");
-}
-
 #[test]
 fn containerd_gives_what_it_imported_by_namespace() {
     let containerd = Containerd::start();
@@ -756,7 +355,7 @@ fn containerd_gives_what_it_imported_by_namespace() {
     let location: Location = "containerd:app:1".parse().unwrap();
     let named = other
         .access
-        .open(&location, Some("builds"), Arc::new(Anonymous));
+        .open(&location, Some("builds"), User::new(None));
     let (root, _) = other.wait(other.wait(named).unwrap().root(LIMIT)).unwrap();
     assert_eq!(root.digest().as_ref(), digest);
 
