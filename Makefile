@@ -7,13 +7,17 @@ SEMVER_BASE  ?= $(shell git describe --tags --abbrev=0 2>/dev/null || echo main)
 SEMVER_CHECKS = 0.51.0
 N            ?= 10000
 MUTATIONS    ?= 1000
-# Another for each run; a failure names the one of its case.
+# Where random tests begin: elsewhere in each run, which tells it.
 SEED         ?= $(shell date +%s)
+SEED         := $(SEED)
+export INLAY_SEED = $(SEED)
+export PROPTEST_RNG_SEED = $(SEED)
+TELL_SEED     = @echo 'random tests begin at $(SEED); `make $@ SEED=$(SEED)` repeats them'
 
-.PHONY: help build peers demo test differential mutations lint semver bench fuzz clean
+.PHONY: help build peers demo quick test e2e differential mutations lint semver bench fuzz clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 build: ## the release binary, target/release/inlay
 	$(CARGO) build --locked --release
@@ -24,19 +28,29 @@ peers: ## get the real daemons and clients, pinned, outside this tree
 demo: build peers ## one project built by BuildKit and through inlay, side by side
 	dev/demo.sh
 
+# What is in a file of its own needs nothing but Rust.
+QUICK_TESTS = $(patsubst tests/%.rs,--test %,$(wildcard tests/*.rs))
+
+quick: ## unit tests, properties, recorded cases: without root, peers or network
+	$(TELL_SEED)
+	$(CARGO) test --locked --no-fail-fast --lib --bins $(QUICK_TESTS)
+	$(CARGO) test --locked --doc
+
 test: peers ## unit, property and end-to-end tests, these on real daemons; a little fuzzing
+	$(TELL_SEED)
 	$(CARGO) test --locked --no-fail-fast
 	$(CARGO) test --locked --no-default-features --doc
-	@# The same runs each time: what is new is for longer ones to find.
-	$(MAKE) fuzz FUZZ_ARGS='-seed=1 -runs=2000'
+	$(MAKE) fuzz SEED=$(SEED) FUZZ_ARGS='-runs=2000'
+
+e2e: peers ## the end-to-end tests alone; FILTER=import: those with that in their names
+	$(TELL_SEED)
+	$(CARGO) test --locked --test e2e -- $(FILTER)
 
 differential: peers ## N (10000) generated caches, read and written by us and by BuildKit
-	INLAY_DIFFERENTIAL_CASES=$(N) INLAY_DIFFERENTIAL_SEED=$(SEED) \
-		$(CARGO) test --locked --test differential -- --nocapture
+	INLAY_DIFFERENTIAL_CASES=$(N) $(CARGO) test --locked --test e2e -- differential:: --nocapture
 
 mutations: peers ## MUTATIONS (1000) damaged caches, each imported by a build
-	INLAY_MUTATIONS=$(MUTATIONS) INLAY_MUTATIONS_SEED=$(SEED) \
-		$(CARGO) test --locked --test mutations -- --nocapture
+	INLAY_MUTATIONS=$(MUTATIONS) $(CARGO) test --locked --test e2e -- mutations:: --nocapture
 
 lint: ## formatting, clippy, documentation: no warning passes
 	$(CARGO) fmt --check
@@ -72,6 +86,7 @@ FUZZ_TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
 FUZZ_DIR    ?= $(abspath fuzz/target)
 
 fuzz: ## each fuzz target for FUZZ_SECONDS (600), from its seeds and what was found before
+	$(TELL_SEED)
 	@command -v c++ >/dev/null || { apt-get update -qq && apt-get install -qq -y --no-install-recommends g++; }
 	RUSTFLAGS='$(FUZZ_FLAGS)' $(CARGO) build --locked --release --bins --manifest-path fuzz/Cargo.toml \
 		--target $(FUZZ_TARGET) --target-dir $(FUZZ_DIR)
@@ -79,7 +94,7 @@ fuzz: ## each fuzz target for FUZZ_SECONDS (600), from its seeds and what was fo
 		name=$$(basename "$$target" .rs); log=fuzz/artifacts/$$name/log; \
 		mkdir -p fuzz/corpus/$$name fuzz/artifacts/$$name; \
 		$(FUZZ_DIR)/$(FUZZ_TARGET)/release/$$name fuzz/corpus/$$name fuzz/corpus-seed/$$name \
-			$(FUZZ_ARGS) -max_len=16384 -timeout=25 -print_final_stats=1 \
+			-seed=$(SEED) $(FUZZ_ARGS) -max_len=16384 -timeout=25 -print_final_stats=1 \
 			-artifact_prefix=fuzz/artifacts/$$name/ >$$log 2>&1 || { tail -n 50 $$log; exit 1; }; \
 		echo "$$name: $$(sed -n 's/^stat::number_of_executed_units: //p' $$log) runs"; \
 	done

@@ -9,7 +9,7 @@
 //!
 //! BuildKit's side is `tests/clients/bench`. `cargo bench --bench against_buildkit`.
 
-#[path = "../tests/differential/generate.rs"]
+#[path = "../tests/e2e/differential/generate.rs"]
 #[allow(dead_code, reason = "shared; this uses a part of it")]
 mod generate;
 #[path = "../tests/support/peers.rs"]

@@ -4,6 +4,7 @@
 //! `cargo bench --bench cold_builds`, or with `-- N` for N runs of each.
 
 #[path = "../tests/support/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "shared; this uses a part of it")]
 mod support;
 
 mod alternating;

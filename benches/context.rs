@@ -6,6 +6,7 @@
 //! `cargo bench --bench context`, or with `-- N` for N rounds. It wants 3 GiB in `$TMPDIR`.
 
 #[path = "../tests/support/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "shared; this uses a part of it")]
 mod support;
 
 mod alternating;

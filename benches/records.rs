@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench records`, with criterion's options behind `--`.
 
-#[path = "../tests/differential/generate.rs"]
+#[path = "../tests/e2e/differential/generate.rs"]
 #[allow(dead_code, reason = "shared; this uses a part of it")]
 mod generate;
 

@@ -6,6 +6,7 @@
 //! `cargo bench --bench served`, or with `-- N` for N runs of each. It wants 6 GiB in `$TMPDIR`.
 
 #[path = "../tests/support/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "shared; this uses a part of it")]
 mod support;
 
 mod alternating;

@@ -19,7 +19,7 @@ use inlay::cache::llb::{Edge, Graph, Limits};
 use inlay::protocol::proto::pb;
 use prost::Message as _;
 use serde::Deserialize;
-use world::{Key, Layer, Record, Selector, World, hash, platform};
+use targets::world::{Key, Layer, Record, Selector, World, hash, platform};
 
 #[derive(Deserialize)]
 struct Recording {

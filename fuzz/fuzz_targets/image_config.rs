@@ -1,27 +1,3 @@
-//! Somebody's image config: what is embedded is found, and stripping leaves no trace of it.
 #![no_main]
 
-use inlay::cache::image::config::{cache_of, embed, strip};
-use libfuzzer_sys::fuzz_target;
-
-const LIMIT: usize = 1 << 20;
-const CACHE: &str = "W3t9XQ==";
-
-fuzz_target!(|config: &[u8]| {
-    let found = cache_of(config, LIMIT);
-    let Ok(stripped) = strip(config, LIMIT) else {
-        assert!(found.is_err() && embed(config, CACHE, LIMIT).is_err());
-        return;
-    };
-    assert!(matches!(cache_of(&stripped, LIMIT), Ok(None)));
-    assert_eq!(strip(&stripped, LIMIT).expect("an object still"), stripped);
-    if stripped.len() == config.len() {
-        assert_eq!(stripped, config);
-    }
-
-    let embedded = embed(config, CACHE, LIMIT).expect("far below the limit");
-    let cache = cache_of(&embedded, LIMIT).expect("what we wrote");
-    assert_eq!(cache.as_deref(), Some(&b"[{}]"[..]));
-    assert_eq!(strip(&embedded, LIMIT).expect("what we wrote"), stripped);
-    assert_eq!(embed(&embedded, CACHE, LIMIT).expect("again"), embedded);
-});
+libfuzzer_sys::fuzz_target!(|input: &[u8]| targets::image_config::check(input));

@@ -133,9 +133,4 @@ impl BuildxBuild<'_> {
     pub fn run_ok(&self) -> BuildOutput {
         self.run().succeeded(&self.args)
     }
-
-    /// Runs it to its end, which has to be a failure.
-    pub fn run_err(&self) -> BuildOutput {
-        self.run().failed(&self.args)
-    }
 }

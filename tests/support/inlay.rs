@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::net::UnixStream;
-use std::process::{Command, ExitStatus};
+use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -81,6 +81,7 @@ impl Inlay {
     }
 
     /// What it has had of the processors so far.
+    #[allow(dead_code, reason = "for benches, which compile this module too")]
     pub fn processor_time(&self) -> Duration {
         let stat =
             fs::read_to_string(format!("/proc/{}/stat", self.daemon.pid())).expect("inlay runs");
@@ -112,11 +113,6 @@ impl Inlay {
             (self.sockets() == sockets).then_some(sockets)
         });
         settled.expect("sockets that stay")
-    }
-
-    /// SIGTERM; gives how it ended.
-    pub fn terminate(&mut self) -> ExitStatus {
-        self.daemon.terminate()
     }
 
     /// The daemon, for signals and waits.

@@ -19,14 +19,13 @@
 //!
 //! The programs come from `make peers`. A missing one fails the test: nothing skips.
 
-// Each test file compiles this module for itself and uses a part of it.
-#![allow(dead_code, unused_imports)]
 // To fail loudly is what a test harness is for; clippy exempts only `#[test]` functions.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod buildctl;
 mod buildkitd;
 mod buildx;
+mod chance;
 mod containerd;
 mod daemon;
 mod direct;
@@ -35,7 +34,9 @@ mod inlay;
 mod layout;
 mod output;
 mod peers;
+mod platform;
 mod project;
+mod reader;
 mod records;
 mod registry;
 mod scripted;
@@ -43,22 +44,28 @@ mod stand;
 
 pub use buildctl::{Buildctl, Running};
 pub use buildkitd::Buildkitd;
-pub use buildx::{Buildx, BuildxBuild};
+pub use buildx::Buildx;
+pub use chance::{seed, setting};
 pub use containerd::Containerd;
 pub use daemon::Daemon;
 pub use direct::Direct;
 pub use docker_engine::{DockerEngine, ImageStore};
 pub use inlay::Inlay;
 pub use layout::Layout;
-pub use output::{BuildOutput, Vertex};
+pub use output::BuildOutput;
 pub use peers::Peers;
+pub use platform::{other_platform, own_platform};
 pub use project::{Project, STAGES, failing};
+pub use reader::{LIMIT, Reader, User};
 pub use records::{INLINE_CACHE_KEY, inline_records};
-pub use registry::{Door, Registry, Request};
-pub use scripted::{Asked, Scripted};
+pub use registry::{Door, Registry};
+pub use scripted::{Asked, Scripted, answer};
 pub use stand::{Pushed, Stand, assert_one};
 
 use std::time::{Duration, Instant};
+
+/// How long anything may take that has nothing to wait for.
+pub const SOON: Duration = Duration::from_secs(10);
 
 /// Asks `ready` every few milliseconds until it gives something, for at most `limit`.
 pub fn wait_for<T>(limit: Duration, mut ready: impl FnMut() -> Option<T>) -> Option<T> {

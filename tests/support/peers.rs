@@ -1,6 +1,7 @@
 //! Where the real programs are.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -98,10 +99,18 @@ impl Peers {
     /// be of another Debian than this machine.
     pub fn of_docker_engine(&self, program: &str) -> Command {
         let tree = self.dir.join("docker-engine/usr");
-        let mut command = Command::new(tree.join("lib64/ld-linux-x86-64.so.2"));
+        let libraries = tree.join(format!("lib/{}-linux-gnu", env::consts::ARCH));
+        let loader = fs::read_dir(&libraries)
+            .unwrap_or_else(|error| panic!("{}: {error}", libraries.display()))
+            .map(|entry| entry.expect("an entry").path())
+            .find(|path| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                name.starts_with("ld-linux")
+            });
+        let mut command = Command::new(loader.expect("a loader of programs"));
         command
             .arg("--library-path")
-            .arg(tree.join("lib/x86_64-linux-gnu"))
+            .arg(libraries)
             .arg(tree.join("bin").join(program));
         command
     }

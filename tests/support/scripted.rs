@@ -58,6 +58,12 @@ impl Scripted {
     }
 }
 
+/// An answer of these headers, each with the end of its line, and a body.
+pub fn answer(status: &str, headers: &str, body: &str) -> String {
+    let length = body.len();
+    format!("{status}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}")
+}
+
 fn read(stream: &TcpStream) -> Option<Asked> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
