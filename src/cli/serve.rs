@@ -121,6 +121,13 @@ impl Serve {
                 None => usual_daemon()?,
             },
         };
+        if let Some(listen) = self.addr.iter().find(|listen| is_same(listen, &daemon)) {
+            return Err(format!(
+                "inlay would be its own daemon: it is to listen on {listen}, and to forward to {daemon}; \
+                 name buildkitd's own address with --buildkitd (${BUILDKIT_HOST} counts without it)"
+            )
+            .into());
+        }
         let access = Access::new(Settings {
             allow_paths: self.allow_path,
             containerd_address: self.containerd_address,
@@ -151,6 +158,21 @@ impl Serve {
                 info!("stopped");
                 Ok(())
             })
+    }
+}
+
+/// Whether a server that listens there is the daemon, however its path is written.
+fn is_same(listen: &ListenAddress, daemon: &DaemonAddress) -> bool {
+    match (listen, daemon) {
+        (ListenAddress::Unix(ours), DaemonAddress::Unix(theirs)) => {
+            let real = |path: &Path| {
+                let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
+                Some(folder?.join(path.file_name()?))
+            };
+            ours == theirs || real(ours).is_some_and(|ours| Some(ours) == real(theirs))
+        }
+        (ListenAddress::Tcp(ours), DaemonAddress::Tcp(theirs)) => ours == theirs,
+        _ => false,
     }
 }
 

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{Request, Response, Uri};
+use http::{HeaderMap, HeaderName, Request, Response, Uri};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
@@ -16,6 +16,15 @@ use tokio_util::sync::CancellationToken;
 use super::address::DaemonAddress;
 use super::connect::{ConnectError, connect};
 use crate::transport::http2::{self, Body, BodyError, CallError};
+
+/// The header that counts the servers of inlay that a call has passed.
+pub const HOPS_HEADER: HeaderName = HeaderName::from_static("inlay-hops");
+
+/// How many servers of inlay a call has passed, by its headers.
+pub fn hops(headers: &HeaderMap) -> u32 {
+    let hops = headers.get(HOPS_HEADER).and_then(|hops| hops.to_str().ok());
+    hops.and_then(|hops| hops.parse().ok()).unwrap_or(0)
+}
 
 /// What inlay's own calls name as their server, as BuildKit's clients do on a unix socket.
 pub(super) fn origin() -> Uri {
@@ -46,6 +55,12 @@ struct State {
     lost: CancellationToken,
     /// The daemon ended the connection in order: calls in flight go on, and it takes no new ones.
     draining: CancellationToken,
+}
+
+/// One more server has the call.
+fn count_hop<T>(request: &mut Request<T>) {
+    let hops = hops(request.headers()).saturating_add(1);
+    request.headers_mut().insert(HOPS_HEADER, hops.into());
 }
 
 // === impl Connection ===
@@ -81,7 +96,11 @@ impl Connection {
     ///
     /// # Errors
     /// Where the daemon cannot be reached or gives no answer.
-    pub async fn forward(&self, request: Request<Body>) -> Result<Response<Body>, ConnectionError> {
+    pub async fn forward(
+        &self,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, ConnectionError> {
+        count_hop(&mut request);
         let mut requests = self.requests().await?;
         let answer = http2::forward(&mut requests, request, &self.0.lost).await;
         self.note(answer)

@@ -19,7 +19,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Status};
 
 pub use connect::{ConnectError, Stream};
-pub use connection::{Connection, ConnectionError};
+pub use connection::{Connection, ConnectionError, hops};
 pub use held::HeldCall;
 
 use self::address::DaemonAddress;

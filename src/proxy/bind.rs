@@ -1,6 +1,7 @@
 //! Why a server cannot listen.
 
 use std::io;
+use std::path::PathBuf;
 
 use thiserror::Error;
 
@@ -14,6 +15,16 @@ pub enum BindError {
     Listen {
         /// The address.
         address: ListenAddress,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The file that keeps a second server away cannot be locked.
+    #[error("cannot listen on {address}: its lock file {}: {source}", .path.display())]
+    Lock {
+        /// The address.
+        address: ListenAddress,
+        /// The file.
+        path: PathBuf,
         /// What the system says.
         source: io::Error,
     },

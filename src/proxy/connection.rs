@@ -18,13 +18,17 @@ use tracing::debug;
 
 use super::unary::refusal;
 use crate::daemon::address::DaemonAddress;
-use crate::daemon::{ConnectionError, Daemon, Stream};
+use crate::daemon::{ConnectionError, Daemon, Stream, hops};
 use crate::transport::http2::{self, Body, CallError, from_incoming};
 
 /// How long a client without calls may take to leave when it is told to.
 const MAX_GOODBYE: Duration = Duration::from_secs(1);
 /// How long what the daemon said last may take to the client: it is in this process already.
 const LAST_WORDS: Duration = Duration::from_millis(50);
+
+/// How many servers of inlay a call may have passed. More than one behind another makes no sense, and
+/// a ring of them would forward it for ever.
+const MAX_HOPS: u32 = 4;
 
 /// Answers the calls of clients.
 pub trait Service: Clone + Send + Sync + 'static {
@@ -108,6 +112,14 @@ async fn answer(
     told: &CancellationToken,
     request: Request<Body>,
 ) -> Result<Response<Body>, ConnectionError> {
+    let passed = hops(request.headers());
+    if passed >= MAX_HOPS {
+        return Ok(refusal(Status::failed_precondition(format!(
+            "inlay: the call has passed {passed} servers of inlay, and {} leads to the next one; \
+             start inlay with the address of buildkitd itself in --buildkitd",
+            daemon.connection().address()
+        ))));
+    }
     match service.call(daemon, request).await {
         Err(ConnectionError::Connect(err)) => {
             Ok(refusal(Status::unavailable(format!("inlay: {err}"))))

@@ -1,6 +1,7 @@
 //! A unix socket to listen on: made with its mode, in place of a stale one, and never of a live one.
 
 use std::fs::{self, DirBuilder, File, Metadata, Permissions, TryLockError};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::os::unix::fs::{
     DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _,
@@ -8,6 +9,7 @@ use std::os::unix::fs::{
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
@@ -16,6 +18,10 @@ use crate::daemon::address::ListenAddress;
 
 /// Who may connect: the owner and the group, as with buildkitd's.
 const MODE: u32 = 0o660;
+/// The mode of the lock file.
+const LOCK_MODE: u32 = 0o600;
+/// The mode of folders that are made on the way to it, whatever the umask is.
+const PARENT_MODE: u32 = 0o755;
 /// How long a server may take to accept before it counts as live and busy.
 const MAX_CONNECT: Duration = Duration::from_secs(1);
 
@@ -45,22 +51,25 @@ impl UnixSocket {
             source,
         };
         if let Some(dir) = path.parent() {
-            fs::create_dir_all(dir).map_err(failed)?;
+            let mut parents = DirBuilder::new();
+            parents.recursive(true).mode(PARENT_MODE);
+            parents.create(dir).map_err(failed)?;
         }
-        let lock = File::create(path.with_added_extension("lock")).map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(BindError::Live(address.clone())),
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
-        }
+        let lock = lock(address, &path.with_added_extension("lock"))?;
         check_stale(address, path).await?;
 
-        // Nobody but its owner gets at it before it has its mode, and its name is taken in one step.
-        // A short name, since that of a socket may have some 100 bytes.
-        let dir = path.with_file_name(format!(".{}", std::process::id()));
-        let _ = fs::remove_dir(&dir); // of a process that had this number before
-        DirBuilder::new().mode(0o700).create(&dir).map_err(failed)?;
-        let made = make(&dir.join("s"), path);
+        // Nobody but its owner reaches the socket before it has its mode, and it takes its name in one
+        // step. The folder has a short name, since that of a socket may have some 100 bytes. It is
+        // this path's alone: what is there was left by a process that was killed.
+        let dir = path.with_file_name(short_name(path));
+        let made = dir.join("s");
+        let _ = fs::remove_file(&made);
+        let _ = fs::remove_dir(&dir);
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&dir)
+            .map_err(failed)?;
+        let made = make(&made, path);
         let removed = fs::remove_dir(&dir);
         let (listener, id) = made.map_err(failed)?;
         removed.map_err(failed)?;
@@ -80,6 +89,38 @@ impl Drop for UnixSocket {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// Opens the lock file, which only its owner can open, and locks it. Its name may be anything that
+/// another user of the folder put there: a link is not followed, and nothing is waited for.
+fn lock(address: &ListenAddress, path: &Path) -> Result<File, BindError> {
+    let failed = |source: io::Error| BindError::Lock {
+        address: address.clone(),
+        path: path.to_owned(),
+        source,
+    };
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(path, flags, Mode::from_raw_mode(LOCK_MODE));
+    let lock = File::from(opened.map_err(|err| failed(err.into()))?);
+    let metadata = lock.metadata().map_err(failed)?;
+    if !metadata.is_file() || metadata.nlink() > 1 {
+        return Err(failed(io::Error::other("it is no file of its own")));
+    }
+    // Whoever can open it can hold it.
+    lock.set_permissions(Permissions::from_mode(LOCK_MODE))
+        .map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(BindError::Live(address.clone())),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+/// The name of the folder in which the socket of a path is made.
+fn short_name(path: &Path) -> String {
+    let mut hasher = DefaultHasher::new();
+    path.file_name().hash(&mut hasher);
+    format!(".{:06x}", hasher.finish() & 0xff_ffff)
 }
 
 fn make(at: &Path, path: &Path) -> io::Result<(UnixListener, (u64, u64))> {

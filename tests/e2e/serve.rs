@@ -88,6 +88,89 @@ fn it_listens_on_all_of_its_addresses() {
     assert!(!socket.exists(), "its sockets go with it");
 }
 
+/// A name in a folder that others may write to is not to be trusted.
+#[test]
+fn the_lock_file_is_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let (socket, lock) = (dir.path().join("i.sock"), dir.path().join("i.sock.lock"));
+    let args = [
+        format!("--addr=unix://{}", socket.display()),
+        "--buildkitd=unix:///nowhere".to_owned(),
+    ];
+
+    let precious = dir.path().join("precious");
+    fs::write(&precious, "precious").unwrap();
+    std::os::unix::fs::symlink(&precious, &lock).unwrap();
+    let said = refusal(&args);
+    assert!(said.contains("its lock file"), "{said}");
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+    fs::remove_file(&lock).unwrap();
+
+    fs::hard_link(&precious, &lock).unwrap();
+    assert!(refusal(&args).contains("it is no file of its own"));
+    fs::remove_file(&lock).unwrap();
+
+    let made = Command::new("mkfifo").arg(&lock).status().unwrap();
+    assert!(made.success());
+    let started = Instant::now();
+    assert!(refusal(&args).contains("it is no file of its own"));
+    assert!(started.elapsed() < SOON);
+}
+
+#[test]
+fn what_it_makes_has_its_mode_under_any_umask() {
+    let dir = tempfile::tempdir().unwrap();
+    let below = dir.path().join("below");
+    let socket = below.join("i.sock");
+    let inlay = Inlay::command();
+    let mut command = Command::new("sh");
+    command.args(["-c", "umask 000; exec \"$@\"", "sh"]);
+    command.arg(inlay.get_program()).arg("serve");
+    command.arg(format!("--addr=unix://{}", socket.display()));
+    command.arg("--buildkitd=unix:///nowhere");
+    let log = dir.path().join("log");
+    let mut inlay = Daemon::spawn("inlay", command, &log);
+    inlay.wait_until(SOON, |_| socket.exists().then_some(()));
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&below), 0o755);
+    assert_eq!(mode(&socket), 0o660);
+    assert_eq!(mode(&below.join("i.sock.lock")), 0o600);
+
+    // A folder that a killed inlay left in the making is replaced, whatever its number was.
+    inlay.kill();
+    let mut left = fs::read_dir(&below).unwrap();
+    assert!(left.all(|entry| !entry.unwrap().file_type().unwrap().is_dir()));
+}
+
+#[test]
+fn it_is_not_its_own_daemon() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = |name: &str| format!("unix://{}/{name}.sock", dir.path().display());
+    let args = |listen: &str, daemon: String| {
+        let addr = format!("--addr={}", socket(listen));
+        [addr, format!("--buildkitd={daemon}")]
+    };
+    let said = refusal(&args("a", socket("a")));
+    assert!(said.contains("inlay would be its own daemon"), "{said}");
+    let round = format!("unix://{0}/../{1}/a.sock", dir.path().display(), {
+        dir.path().file_name().unwrap().display()
+    });
+    let said = refusal(&args("a", round));
+    assert!(said.contains("inlay would be its own daemon"), "{said}");
+
+    // Two in a ring: a call ends, and says why.
+    let one = TempDir::new().unwrap();
+    let two = TempDir::new().unwrap();
+    let listens = |name: &str| [format!("--addr={}", socket(name))];
+    let mut a = start(&one, &socket("b"), &listens("a"));
+    let mut b = start(&two, &socket("a"), &listens("b"));
+    let output = info(&socket("a"));
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("has passed 4 servers of inlay"), "{said}");
+    assert!(a.terminate().success() && b.terminate().success());
+}
+
 #[test]
 fn a_stale_socket_is_replaced_and_nothing_else() {
     let buildkitd = Buildkitd::start();
