@@ -36,12 +36,15 @@ use thiserror::Error;
 use crate::cache::export::Exported;
 use crate::cache::llb::probe::Probe;
 use crate::cache::llb::{
-    self, Assumptions, Evidence, Graph, GraphError, Lineage, LineageError, layers,
+    self, Assumptions, Evidence, Graph, GraphError, Lineage, LineageError, layers, lineage,
 };
 use crate::cache::record::{
     self, Digest, InlineCache, InlineResult, Limits, ParseError, RecordSet, SelectError,
 };
 use crate::protocol::proto::pb;
+
+/// How many records may be looked at for the end of the build.
+const MAX_ENDS: usize = 64;
 
 /// Why there is no cache.
 #[derive(Debug, Error)]
@@ -52,6 +55,12 @@ pub enum ImageCacheError {
     /// No record set can be made of it.
     #[error("the exported cache: {0}")]
     Select(#[from] SelectError),
+    /// No record can be the end of the build that the definition describes.
+    #[error("the exported cache: none of its {0} records is the last step of this build")]
+    NoEnd(usize),
+    /// Several records can be.
+    #[error("the exported cache: no telling which of {0} records is the last step of this build")]
+    SeveralEnds(usize),
 }
 
 /// The inline cache of an image.
@@ -72,9 +81,6 @@ pub enum Note {
     /// The definition cannot be compared with the records.
     #[error("records of other builds may be kept: {0}")]
     Lineage(#[from] LineageError),
-    /// The records are of another build than the definition.
-    #[error("records of other builds may be kept: the records do not fit the definition")]
-    Contradicted,
     /// Several keys may be the content that an input of a step has now.
     #[error("records of earlier builds may be kept: the content of {0} inputs is not told")]
     Content(usize),
@@ -97,6 +103,8 @@ pub fn embed(
 #[derive(Debug)]
 pub struct ImageCache {
     set: RecordSet,
+    /// Whether the end of the build is told by its key.
+    has_key: bool,
     /// Nothing is concluded from a definition that cannot be read.
     graph: Result<Graph, GraphError>,
     assumptions: Assumptions,
@@ -118,10 +126,10 @@ impl ImageCache {
         definition: &[u8],
         platform: Option<pb::Platform>,
     ) -> Result<Self, ImageCacheError> {
-        let mut set = RecordSet::parse(&exported.config, &Limits::default())?;
+        let mut set = RecordSet::parse_export(&exported.config, &Limits::default())?;
         set.set_diff_ids(|blob| exported.diff_ids.get(blob).cloned());
-        set.settle();
         let graph = Graph::parse(definition, &llb::Limits::default());
+        let has_key = settle(&mut set, graph.as_ref().ok(), platform.as_ref());
         let assumptions = Assumptions {
             platform,
             ..Default::default()
@@ -130,6 +138,7 @@ impl ImageCache {
         let lineage = trace(&graph, &set, &evidence, &assumptions);
         Ok(Self {
             set,
+            has_key,
             graph,
             assumptions,
             evidence,
@@ -178,29 +187,36 @@ impl ImageCache {
     ) -> Result<Embedded, ImageCacheError> {
         let Self {
             mut set,
+            has_key,
             graph,
             assumptions,
             evidence,
             lineage,
         } = self;
         let mut notes = Vec::new();
+        let exported = set.records().len();
         // Without a lineage nothing is known of the records but what they say of each other.
         match lineage {
             Ok(lineage) => {
+                let ends = if has_key {
+                    the_end(&set, lineage.ends())?
+                } else {
+                    lineage.ends().to_vec()
+                };
                 let doubtful = doubtful(&lineage, &set);
-                set.retain_links(|record, input, link| {
+                let ends = set.retain_links_to(&ends, |record, input, link| {
                     let is_doubtful = link.selector.is_empty()
                         && doubtful.contains(&(record, input, link.record));
                     lineage.keeps(record, input, link) && !is_doubtful
                 });
+                if has_key {
+                    set.make_end(&ends)
+                        .ok_or(ImageCacheError::NoEnd(exported))?;
+                }
+                complete(&mut set);
                 let questions = lineage.questions().iter();
                 let open = questions.filter(|question| question.local).count();
-                if lineage.contradicted() {
-                    notes.push(Note::Contradicted);
-                } else {
-                    complete(&mut set);
-                    notes.extend((open > 0).then_some(Note::Content(open)));
-                }
+                notes.extend((open > 0).then_some(Note::Content(open)));
             }
             Err(note) => notes.push(note),
         }
@@ -224,6 +240,46 @@ fn trace(
 ) -> Result<Lineage, Note> {
     let graph = graph.as_ref().map_err(Clone::clone)?;
     Ok(Lineage::trace(graph, set, evidence, assumptions)?)
+}
+
+/// Makes the records of an export what can be laid a definition over: equal ones are one, and none is
+/// cut off from what it was made of. Gives whether the end of the build is told by its key; where it
+/// is not, it is what nothing is made of.
+fn settle(set: &mut RecordSet, graph: Option<&Graph>, platform: Option<&pb::Platform>) -> bool {
+    if let Some(graph) = graph {
+        lineage::drop_cut(graph, set, platform);
+        if lineage::by_key(graph, set, platform).is_some() {
+            set.unite_equal();
+            return true;
+        }
+    }
+    set.settle();
+    false
+}
+
+/// Which of the records that may be the end of the build are it.
+///
+/// A daemon exports of a build what leads to its end. So what nothing is made of and has the end's
+/// key is the end, as it was found and as it is remembered, and so is what BuildKit makes one with it.
+/// If something is made of each, the end has the key of a step before it, and must be told by that
+/// key alone.
+fn the_end(set: &RecordSet, may_be: &[usize]) -> Result<Vec<usize>, ImageCacheError> {
+    if may_be.len() > MAX_ENDS {
+        return Err(ImageCacheError::SeveralEnds(may_be.len()));
+    }
+    let is_source = set.is_source();
+    let is_last = |record: &usize| !is_source[*record];
+    let groups = set.merging(may_be);
+    let has_last = |group: &Vec<usize>| group.iter().any(is_last);
+    if groups.iter().any(has_last) {
+        let ends = groups.into_iter().filter(has_last);
+        return Ok(ends.flatten().collect());
+    }
+    match &groups[..] {
+        [] => Err(ImageCacheError::NoEnd(set.records().len())),
+        [one] => Ok(one.clone()),
+        several => Err(ImageCacheError::SeveralEnds(several.len())),
+    }
 }
 
 /// The results that the definition tells: of each record that is one vertex, and that no other

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use super::ends::by_key;
 use super::evidence::{Assumptions, ContentRoots, Evidence};
 use super::refute::{Kind, Refutation};
 use super::verdict::{Lineage, LineageError, Question};
@@ -14,6 +15,9 @@ const MAX_SEARCHES: usize = 64;
 impl Lineage {
     /// Lays `graph` over the records of `set`.
     ///
+    /// Its end is what has the [key](by_key) of the last operation, or, where that tells nothing,
+    /// what has inputs and is the source of no other record.
+    ///
     /// # Errors
     /// Where that takes more steps than `assumptions` allow.
     pub fn trace(
@@ -22,7 +26,8 @@ impl Lineage {
         evidence: &Evidence,
         assumptions: &Assumptions,
     ) -> Result<Self, LineageError> {
-        let finals = set.finals();
+        let ends = by_key(graph, set, assumptions.platform.as_ref());
+        let finals = ends.unwrap_or_else(|| set.finals());
         let search = |evidence: &Evidence| search(graph, set, &finals, evidence, assumptions);
         let given = &evidence.content;
         let mut evidence = evidence.clone();
@@ -57,7 +62,7 @@ fn search(
     evidence: &Evidence,
     assumptions: &Assumptions,
 ) -> Result<(Lineage, ContentRoots), LineageError> {
-    let mut refutation = Refutation::new(graph, set, evidence, assumptions);
+    let mut refutation = Refutation::new(graph, set, evidence, assumptions)?;
     for &last in finals {
         refutation.refute(last, graph.terminal().vertex)?;
     }
@@ -80,10 +85,12 @@ fn descend(
     let mut whole = Vec::new();
     let mut open = Vec::new();
     let terminal = graph.terminal();
-    for &last in finals {
-        let refuted = refutation.refuted(last, terminal.vertex);
-        out.contradicted |= refuted;
-        if !refuted && refutation.may_be(last, terminal) {
+    let refuted = |last: &usize| refutation.refuted(*last, terminal.vertex);
+    // Where all are refuted, what was taken for known is not.
+    out.contradicted = finals.iter().all(refuted);
+    for last in finals.iter().filter(|last| !refuted(last)).copied() {
+        out.ends.push(last);
+        if refutation.may_be(last, terminal) {
             open.push((last, terminal.vertex));
         } else {
             whole.push(last);
@@ -97,6 +104,12 @@ fn descend(
             continue;
         };
         out.roles.entry(record).or_default().insert(vertex);
+        let other_roles = refutation.other_roles(record, vertex);
+        open.extend(
+            other_roles
+                .map(|vertex| (record, vertex))
+                .filter(|pair| seen.insert(*pair)),
+        );
         let edges = &graph.vertices()[vertex].inputs;
         for (input, (key, &edge)) in keys.iter().zip(edges).enumerate() {
             let links = &set.records()[record].inputs[input];

@@ -31,6 +31,7 @@ pub struct Lineage {
     pub(super) dropped: BTreeMap<(usize, usize), BTreeSet<Link>>,
     /// The vertices that each record may be.
     pub(super) roles: BTreeMap<usize, BTreeSet<usize>>,
+    pub(super) ends: Vec<usize>,
     pub(super) questions: Vec<Question>,
     pub(super) contradicted: bool,
 }
@@ -56,6 +57,11 @@ impl Lineage {
         !dropped.is_some_and(|links| links.contains(link))
     }
 
+    /// The records that may be the end of the build.
+    pub fn ends(&self) -> &[usize] {
+        &self.ends
+    }
+
     /// What would tell more, if it were known.
     pub fn questions(&self) -> &[Question] {
         &self.questions
@@ -66,8 +72,8 @@ impl Lineage {
         self.roles.get(&record).into_iter().flatten().copied()
     }
 
-    /// Whether what was taken for known contradicts the records. Nothing is dropped then from
-    /// what leads to the record in question.
+    /// Whether what was taken for known contradicts the records, so that none of them is the end of
+    /// the build.
     pub fn contradicted(&self) -> bool {
         self.contradicted
     }
