@@ -30,10 +30,13 @@
 //! ```
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use thiserror::Error;
 
 use crate::cache::export::Exported;
+use crate::cache::llb::derive::derive;
+use crate::cache::llb::digest::Dialect;
 use crate::cache::llb::probe::Probe;
 use crate::cache::llb::{
     self, Assumptions, Evidence, Graph, GraphError, Lineage, LineageError, layers, lineage,
@@ -185,51 +188,128 @@ impl ImageCache {
         self,
         complete: impl FnOnce(&mut RecordSet),
     ) -> Result<Embedded, ImageCacheError> {
-        let Self {
-            mut set,
-            has_key,
-            graph,
-            assumptions,
-            evidence,
-            lineage,
-        } = self;
         let mut notes = Vec::new();
-        let exported = set.records().len();
-        // Without a lineage nothing is known of the records but what they say of each other.
-        match lineage {
-            Ok(lineage) => {
-                let ends = if has_key {
-                    the_end(&set, lineage.ends())?
-                } else {
-                    lineage.ends().to_vec()
-                };
-                let doubtful = doubtful(&lineage, &set);
-                let ends = set.retain_links_to(&ends, |record, input, link| {
-                    let is_doubtful = link.selector.is_empty()
-                        && doubtful.contains(&(record, input, link.record));
-                    lineage.keeps(record, input, link) && !is_doubtful
-                });
-                if has_key {
-                    set.make_end(&ends)
-                        .ok_or(ImageCacheError::NoEnd(exported))?;
-                }
-                complete(&mut set);
-                let questions = lineage.questions().iter();
-                let open = questions.filter(|question| question.local).count();
-                notes.extend((open > 0).then_some(Note::Content(open)));
+        let platform = self.assumptions.platform.as_ref();
+        let (mut set, graph, lineage) = match (self.graph, self.lineage) {
+            (Ok(graph), Ok(lineage)) => (self.set, graph, lineage),
+            // Nothing is known of the records but what they say of each other.
+            (_, Err(note)) => {
+                notes.push(note);
+                let cache = record::select(&self.set)?;
+                return Ok(Embedded { cache, notes });
             }
-            Err(note) => notes.push(note),
-        }
-        let lineage = trace(&graph, &set, &evidence, &assumptions);
-        let expected = match (&graph, &lineage) {
-            (Ok(graph), Ok(lineage)) => {
-                expected_results(&set, graph, lineage, assumptions.platform.as_ref())
+            (Err(err), Ok(_)) => {
+                notes.push(err.into());
+                let cache = record::select(&self.set)?;
+                return Ok(Embedded { cache, notes });
             }
-            _ => HashMap::new(),
         };
+        let exported = set.records().len();
+        let ends = if self.has_key {
+            the_end(&set, lineage.ends())?
+        } else {
+            lineage.ends().to_vec()
+        };
+        let derived = derived(&set, &graph, &lineage, &ends, platform, &self.evidence);
+
+        let doubtful = doubtful(&lineage, &set);
+        let ends = set.retain_links_to(&ends, |record, input, link| {
+            let is_doubtful =
+                link.selector.is_empty() && doubtful.contains(&(record, input, link.record));
+            lineage.keeps(record, input, link) && !is_doubtful
+        });
+        if self.has_key {
+            set.make_end(&ends)
+                .ok_or(ImageCacheError::NoEnd(exported))?;
+        }
+        complete(&mut set);
+        let questions = lineage.questions().iter();
+        let open = questions.filter(|question| question.local).count();
+        notes.extend((open > 0).then_some(Note::Content(open)));
+
+        if let Some(derived) = derived.filter(|derived| derived.has_all_of(&set)) {
+            let cache = record::select_expecting(&derived.set, &derived.expected)?;
+            return Ok(Embedded { cache, notes });
+        }
+        let lineage = Lineage::trace(&graph, &set, &self.evidence, &self.assumptions);
+        let expected = lineage.map_or_else(
+            |_| HashMap::new(),
+            |lineage| expected_results(&set, &graph, &lineage, platform),
+        );
         let cache = record::select_expecting(&set, &expected)?;
         Ok(Embedded { cache, notes })
     }
+}
+
+/// The records that the definition tells of a build, with the results that an export has of them.
+struct DerivedSet {
+    set: RecordSet,
+    expected: HashMap<usize, InlineResult>,
+}
+
+impl DerivedSet {
+    /// Whether there is a record with the digest of each that is not a root.
+    fn has_all_of(&self, other: &RecordSet) -> bool {
+        let digests: HashSet<_> = self.set.records().iter().map(|of| &of.digest).collect();
+        let mut records = other.records().iter();
+        records.all(|record| record.is_root() || digests.contains(&record.digest))
+    }
+}
+
+/// Derives the records of the build from its definition, and from what the export tells of the
+/// content of its sources. `None` where that is not all told, or where an older daemon derives keys
+/// in another way.
+fn derived(
+    set: &RecordSet,
+    graph: &Graph,
+    lineage: &Lineage,
+    ends: &[usize],
+    platform: Option<&pb::Platform>,
+    given: &Evidence,
+) -> Option<DerivedSet> {
+    let terminal = graph.terminal();
+    let digest = llb::digest::edge_digest(graph, terminal, platform, Dialect::Current)?;
+    let is_end = |end: &usize| set.records()[*end].digest == digest;
+    ends.iter().any(is_end).then_some(())?;
+    let evidence = lineage.evidence(graph, platform, given)?;
+    let derived = derive(graph, platform, &evidence)?;
+    let end = *derived.edges.get(&terminal)?;
+
+    let mut records = derived.records;
+    let mut exported: HashMap<usize, Vec<usize>> = HashMap::new();
+    for record in 0..set.records().len() {
+        for vertex in lineage.vertices(record) {
+            exported.entry(vertex).or_default().push(record);
+        }
+    }
+    for (edge, record) in &derived.edges {
+        let exported = exported.get(&edge.vertex).into_iter().flatten();
+        let exported = exported.map(|record| &set.records()[*record]);
+        let own = &mut records[*record];
+        for of in exported.filter(|of| of.digest == own.digest) {
+            own.results.extend(of.results.iter().cloned());
+        }
+    }
+    records[end].results = (ends.iter())
+        .flat_map(|end| set.records()[*end].results.iter().cloned())
+        .collect();
+    let image = records[end]
+        .results
+        .iter()
+        .map(|result| result.len())
+        .max()?;
+    let places = layers::of_image(graph, image).into_iter();
+    let mut expected: HashMap<usize, InlineResult> = places
+        .filter_map(|(edge, range)| Some((*derived.edges.get(&edge)?, result_of(range)?)))
+        .collect();
+    // What has one key has one result.
+    for (first, second) in derived.twins.into_iter().rev() {
+        if let Some(result) = expected.get(&second).cloned() {
+            expected.entry(first).or_insert(result);
+        }
+    }
+    let set = set.with_records(records).ok()?;
+    Some(DerivedSet { set, expected })
 }
 
 fn trace(
@@ -315,15 +395,19 @@ fn expected_results(
             if !llb::digest::is_of_edge(graph, edge, platform, digest) {
                 return None;
             }
-            let top = range.end.checked_sub(1)?;
-            let result = if range.start == 0 {
-                InlineResult::Layer(top)
-            } else {
-                InlineResult::Chain(range.collect())
-            };
-            Some((record, result))
+            Some((record, result_of(range)?))
         })
         .collect()
+}
+
+/// The result that is these layers of the image.
+fn result_of(range: Range<usize>) -> Option<InlineResult> {
+    let top = range.end.checked_sub(1)?;
+    Some(if range.start == 0 {
+        InlineResult::Layer(top)
+    } else {
+        InlineResult::Chain(range.collect())
+    })
 }
 
 /// The links to content that may not be this build's: record, input and source.
@@ -354,3 +438,6 @@ fn doubtful(lineage: &Lineage, set: &RecordSet) -> HashSet<(usize, usize, usize)
     }
     doubtful
 }
+
+#[cfg(test)]
+mod tests;

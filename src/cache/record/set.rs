@@ -335,16 +335,39 @@ impl RecordSet {
             .enumerate()
             .map(|(number, raw)| record(number, raw, count, empty, &mut chains, &mut selectors))
             .collect::<Result<Vec<_>, _>>()?;
+        Self::ordered(layers, records, limits.clone())
+    }
+
+    fn ordered(
+        layers: Vec<Layer>,
+        records: Vec<Record>,
+        limits: Limits,
+    ) -> Result<Self, ParseError> {
         let sources = |record: usize| Record::sources(&records[record]);
-        let order = order::sources_first(count, sources)
+        let order = order::sources_first(records.len(), sources)
             .map_err(|record| ParseError::RecordLoop { record })?;
-        check_depth(&records, &order, limits)?;
+        check_depth(&records, &order, &limits)?;
         Ok(Self {
             layers,
             records,
             order,
-            limits: limits.clone(),
+            limits,
         })
+    }
+
+    /// The same layers with other records, whose links and results are in range.
+    ///
+    /// # Errors
+    /// Where the records are more than the limits allow, or go in circles.
+    pub fn with_records(&self, records: Vec<Record>) -> Result<Self, ParseError> {
+        let limits = self.limits.clone();
+        if records.len() > limits.records {
+            return Err(ParseError::TooMany {
+                what: "records",
+                limit: limits.records,
+            });
+        }
+        Self::ordered(self.layers.clone(), records, limits)
     }
 }
 

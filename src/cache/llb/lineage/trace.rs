@@ -6,6 +6,7 @@ use super::ends::by_key;
 use super::evidence::{Assumptions, ContentRoots, Evidence};
 use super::refute::{Kind, Refutation};
 use super::verdict::{Lineage, LineageError, Question};
+use crate::cache::llb::digest::manifest_root;
 use crate::cache::llb::graph::Graph;
 use crate::cache::record::{Digest, RecordSet};
 
@@ -32,27 +33,48 @@ impl Lineage {
         let given = &evidence.content;
         let mut evidence = evidence.clone();
         let (mut lineage, mut contents) = search(&evidence)?;
+        let mut sources = pinned(graph, &lineage, assumptions);
         for _ in 0..MAX_SEARCHES {
             // Each round from what is given and what the last one left: what it refuted tells nothing.
             contents.retain(|at, roots| !roots.is_empty() && !given.contains_key(at));
             let mut known = given.clone();
             known.append(&mut contents);
-            if known == evidence.content {
+            if known == evidence.content && sources.is_empty() {
                 break;
             }
             evidence.content = known;
+            for (vertex, root) in sources.drain(..) {
+                evidence
+                    .source
+                    .entry(vertex)
+                    .or_insert_with(|| BTreeSet::from([root]));
+            }
             let (next, more) = search(&evidence)?;
             if next.contradicted {
                 break;
             }
             (lineage, contents) = (next, more);
         }
+        lineage.known = evidence.source.keys().copied().collect();
         // What the records tell of content is what they have in common, not which of it is true.
         lineage.questions.retain(|question| {
             question.candidates.len() > 1 && !given.contains_key(&(question.vertex, question.input))
         });
         Ok(lineage)
     }
+}
+
+/// The keys of images that the definition pins, where they are all the keys that the daemon has.
+fn pinned(graph: &Graph, lineage: &Lineage, assumptions: &Assumptions) -> Vec<(usize, Digest)> {
+    if !assumptions.images_by_manifest {
+        return Vec::new();
+    }
+    let sources = lineage.sources.iter().filter_map(|(vertex, candidates)| {
+        let platform = assumptions.platform.as_ref();
+        let root = manifest_root(&graph.vertices()[*vertex], platform)?;
+        candidates.contains(&root).then_some((*vertex, root))
+    });
+    sources.collect()
 }
 
 fn search(
@@ -120,6 +142,10 @@ fn descend(
             for link in &definition {
                 if !refutation.kinds[edge.vertex].is_operation() {
                     whole.push(link.record);
+                    if refutation.kinds[edge.vertex] == Kind::Source {
+                        let keys = out.sources.entry(edge.vertex).or_default();
+                        keys.insert(set.records()[link.record].digest.clone());
+                    }
                 } else if seen.insert((link.record, edge.vertex)) {
                     open.push((link.record, edge.vertex));
                 }
@@ -157,6 +183,8 @@ fn descend(
             out.dropped.insert((record, input), dropped);
         }
     }
+    out.contents = contents.clone();
+    out.candidates = candidates.clone();
     out.questions = (candidates.into_iter())
         .map(|((vertex, input), candidates)| {
             let source = graph.vertices()[vertex].inputs[input].vertex;
