@@ -12,6 +12,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use inlay::{
     cache::llb::{
         Assumptions, Evidence, Graph, Limits, Lineage,
+        derive::derive,
         digest::{self, Dialect},
     },
     cache::record::{self, Digest, Link, RecordSet},
@@ -25,6 +26,9 @@ use serde_json::json;
 struct Fixture {
     definitions: BTreeMap<String, Vec<String>>,
     records: BTreeMap<String, Vec<Record>>,
+    /// Whether the daemon has several keys of an image.
+    #[serde(default)]
+    is_old: bool,
 }
 
 #[derive(Deserialize)]
@@ -39,7 +43,9 @@ struct Record {
 impl Fixture {
     fn read(name: &str) -> Self {
         let path = format!("{}/tests/llb/{name}.json", env!("CARGO_MANIFEST_DIR"));
-        serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+        let mut fixture: Self = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        fixture.is_old = name.starts_with("v0.13");
+        fixture
     }
 
     fn graph(&self, name: &str) -> Graph {
@@ -77,7 +83,11 @@ impl Fixture {
 
     fn trace(&self, name: &str, evidence: &Evidence) -> Lineage {
         let (graph, export) = (self.graph(name), self.export(name));
-        Lineage::trace(&graph, &export, evidence, &Assumptions::default()).unwrap()
+        let assumptions = Assumptions {
+            images_by_manifest: !self.is_old,
+            ..Assumptions::default()
+        };
+        Lineage::trace(&graph, &export, evidence, &assumptions).unwrap()
     }
 
     /// What is left of an export, each record as a text that holds all that it comes from.
@@ -284,19 +294,61 @@ fn changes_of_many_kinds_are_told_apart() {
     let fixture = Fixture::read("shapes");
     let cold = fixture.left("cold", &Lineage::default());
     let mut known = evidence(&contents(&fixture, "cold"));
+    // Of an image that the definition pins the daemon has one key, which the definition tells.
     let lineage = fixture.trace("warm", &known);
-    // The digest of an image is in the definition, but only the caller knows that the daemon has
-    // no other key for it.
-    let more = fixture.left("warm", &lineage).len();
+    assert_eq!(fixture.left("warm", &lineage), cold);
+    assert!(!lineage.contradicted());
+
+    // An older one has another key beside it, and nothing tells which other keys are of the past.
+    let assumptions = Assumptions {
+        images_by_manifest: false,
+        ..Assumptions::default()
+    };
+    let trace = |evidence: &Evidence| {
+        let (graph, export) = (fixture.graph("warm"), fixture.export("warm"));
+        Lineage::trace(&graph, &export, evidence, &assumptions).unwrap()
+    };
+    let more = fixture.left("warm", &trace(&known)).len();
     assert!(cold.len() < more && more < fixture.records["warm"].len());
     for (vertex, op) in fixture.graph("warm").vertices().iter().enumerate() {
         if let Some(root) = digest::manifest_root(op, None) {
             known.source(vertex, [root]);
         }
     }
-    let lineage = fixture.trace("warm", &known);
-    assert_eq!(fixture.left("warm", &lineage), cold);
-    assert!(!lineage.contradicted());
+    assert_eq!(fixture.left("warm", &trace(&known)), cold);
+}
+
+/// What the definition and the contents tell is what a daemon exports that builds for the first time.
+#[test]
+fn the_records_of_a_cold_build_follow_from_its_definition() {
+    for name in ["coverage", "llb", "history", "shapes"] {
+        let fixture = Fixture::read(name);
+        let graph = fixture.graph("cold");
+        let lineage = fixture.trace("cold", &Evidence::default());
+        let evidence = lineage.evidence(&graph, None, &Evidence::default());
+        let derived = derive(&graph, None, &evidence.unwrap()).unwrap();
+        let set = fixture
+            .export("cold")
+            .with_records(derived.records)
+            .unwrap();
+        let own = |set: &RecordSet| -> Vec<_> {
+            let sources = |link: &Link| {
+                (
+                    link.selector.clone(),
+                    set.records()[link.record].digest.clone(),
+                )
+            };
+            let records = set.records().iter().map(|record| {
+                let inputs = record.inputs.iter();
+                let inputs = inputs.map(|links| links.iter().map(sources).collect::<BTreeSet<_>>());
+                (record.digest.clone(), inputs.collect::<Vec<_>>())
+            });
+            let mut own: Vec<_> = records.collect();
+            own.sort();
+            own
+        };
+        assert_eq!(own(&set), own(&fixture.export("cold")), "{name}");
+    }
 }
 
 #[test]

@@ -30,18 +30,24 @@
 //! ```
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use thiserror::Error;
 
 use crate::cache::export::Exported;
+use crate::cache::llb::derive::derive;
+use crate::cache::llb::digest::Dialect;
 use crate::cache::llb::probe::Probe;
 use crate::cache::llb::{
-    self, Assumptions, Evidence, Graph, GraphError, Lineage, LineageError, layers,
+    self, Assumptions, Evidence, Graph, GraphError, Lineage, LineageError, layers, lineage,
 };
 use crate::cache::record::{
     self, Digest, InlineCache, InlineResult, Limits, ParseError, RecordSet, SelectError,
 };
 use crate::protocol::proto::pb;
+
+/// How many records may be looked at for the end of the build.
+const MAX_ENDS: usize = 64;
 
 /// Why there is no cache.
 #[derive(Debug, Error)]
@@ -52,6 +58,12 @@ pub enum ImageCacheError {
     /// No record set can be made of it.
     #[error("the exported cache: {0}")]
     Select(#[from] SelectError),
+    /// No record can be the end of the build that the definition describes.
+    #[error("the exported cache: none of its {0} records is the last step of this build")]
+    NoEnd(usize),
+    /// Several records can be.
+    #[error("the exported cache: no telling which of {0} records is the last step of this build")]
+    SeveralEnds(usize),
 }
 
 /// The inline cache of an image.
@@ -72,9 +84,6 @@ pub enum Note {
     /// The definition cannot be compared with the records.
     #[error("records of other builds may be kept: {0}")]
     Lineage(#[from] LineageError),
-    /// The records are of another build than the definition.
-    #[error("records of other builds may be kept: the records do not fit the definition")]
-    Contradicted,
     /// Several keys may be the content that an input of a step has now.
     #[error("records of earlier builds may be kept: the content of {0} inputs is not told")]
     Content(usize),
@@ -97,6 +106,8 @@ pub fn embed(
 #[derive(Debug)]
 pub struct ImageCache {
     set: RecordSet,
+    /// Whether the end of the build is told by its key.
+    has_key: bool,
     /// Nothing is concluded from a definition that cannot be read.
     graph: Result<Graph, GraphError>,
     assumptions: Assumptions,
@@ -118,10 +129,10 @@ impl ImageCache {
         definition: &[u8],
         platform: Option<pb::Platform>,
     ) -> Result<Self, ImageCacheError> {
-        let mut set = RecordSet::parse(&exported.config, &Limits::default())?;
+        let mut set = RecordSet::parse_export(&exported.config, &Limits::default())?;
         set.set_diff_ids(|blob| exported.diff_ids.get(blob).cloned());
-        set.settle();
         let graph = Graph::parse(definition, &llb::Limits::default());
+        let has_key = settle(&mut set, graph.as_ref().ok(), platform.as_ref());
         let assumptions = Assumptions {
             platform,
             ..Default::default()
@@ -130,6 +141,7 @@ impl ImageCache {
         let lineage = trace(&graph, &set, &evidence, &assumptions);
         Ok(Self {
             set,
+            has_key,
             graph,
             assumptions,
             evidence,
@@ -176,44 +188,128 @@ impl ImageCache {
         self,
         complete: impl FnOnce(&mut RecordSet),
     ) -> Result<Embedded, ImageCacheError> {
-        let Self {
-            mut set,
-            graph,
-            assumptions,
-            evidence,
-            lineage,
-        } = self;
         let mut notes = Vec::new();
-        // Without a lineage nothing is known of the records but what they say of each other.
-        match lineage {
-            Ok(lineage) => {
-                let doubtful = doubtful(&lineage, &set);
-                set.retain_links(|record, input, link| {
-                    let is_doubtful = link.selector.is_empty()
-                        && doubtful.contains(&(record, input, link.record));
-                    lineage.keeps(record, input, link) && !is_doubtful
-                });
-                let questions = lineage.questions().iter();
-                let open = questions.filter(|question| question.local).count();
-                if lineage.contradicted() {
-                    notes.push(Note::Contradicted);
-                } else {
-                    complete(&mut set);
-                    notes.extend((open > 0).then_some(Note::Content(open)));
-                }
+        let platform = self.assumptions.platform.as_ref();
+        let (mut set, graph, lineage) = match (self.graph, self.lineage) {
+            (Ok(graph), Ok(lineage)) => (self.set, graph, lineage),
+            // Nothing is known of the records but what they say of each other.
+            (_, Err(note)) => {
+                notes.push(note);
+                let cache = record::select(&self.set)?;
+                return Ok(Embedded { cache, notes });
             }
-            Err(note) => notes.push(note),
-        }
-        let lineage = trace(&graph, &set, &evidence, &assumptions);
-        let expected = match (&graph, &lineage) {
-            (Ok(graph), Ok(lineage)) => {
-                expected_results(&set, graph, lineage, assumptions.platform.as_ref())
+            (Err(err), Ok(_)) => {
+                notes.push(err.into());
+                let cache = record::select(&self.set)?;
+                return Ok(Embedded { cache, notes });
             }
-            _ => HashMap::new(),
         };
+        let exported = set.records().len();
+        let ends = if self.has_key {
+            the_end(&set, lineage.ends())?
+        } else {
+            lineage.ends().to_vec()
+        };
+        let derived = derived(&set, &graph, &lineage, &ends, platform, &self.evidence);
+
+        let doubtful = doubtful(&lineage, &set);
+        let ends = set.retain_links_to(&ends, |record, input, link| {
+            let is_doubtful =
+                link.selector.is_empty() && doubtful.contains(&(record, input, link.record));
+            lineage.keeps(record, input, link) && !is_doubtful
+        });
+        if self.has_key {
+            set.make_end(&ends)
+                .ok_or(ImageCacheError::NoEnd(exported))?;
+        }
+        complete(&mut set);
+        let questions = lineage.questions().iter();
+        let open = questions.filter(|question| question.local).count();
+        notes.extend((open > 0).then_some(Note::Content(open)));
+
+        if let Some(derived) = derived.filter(|derived| derived.has_all_of(&set)) {
+            let cache = record::select_expecting(&derived.set, &derived.expected)?;
+            return Ok(Embedded { cache, notes });
+        }
+        let lineage = Lineage::trace(&graph, &set, &self.evidence, &self.assumptions);
+        let expected = lineage.map_or_else(
+            |_| HashMap::new(),
+            |lineage| expected_results(&set, &graph, &lineage, platform),
+        );
         let cache = record::select_expecting(&set, &expected)?;
         Ok(Embedded { cache, notes })
     }
+}
+
+/// The records that the definition tells of a build, with the results that an export has of them.
+struct DerivedSet {
+    set: RecordSet,
+    expected: HashMap<usize, InlineResult>,
+}
+
+impl DerivedSet {
+    /// Whether there is a record with the digest of each that is not a root.
+    fn has_all_of(&self, other: &RecordSet) -> bool {
+        let digests: HashSet<_> = self.set.records().iter().map(|of| &of.digest).collect();
+        let mut records = other.records().iter();
+        records.all(|record| record.is_root() || digests.contains(&record.digest))
+    }
+}
+
+/// Derives the records of the build from its definition, and from what the export tells of the
+/// content of its sources. `None` where that is not all told, or where an older daemon derives keys
+/// in another way.
+fn derived(
+    set: &RecordSet,
+    graph: &Graph,
+    lineage: &Lineage,
+    ends: &[usize],
+    platform: Option<&pb::Platform>,
+    given: &Evidence,
+) -> Option<DerivedSet> {
+    let terminal = graph.terminal();
+    let digest = llb::digest::edge_digest(graph, terminal, platform, Dialect::Current)?;
+    let is_end = |end: &usize| set.records()[*end].digest == digest;
+    ends.iter().any(is_end).then_some(())?;
+    let evidence = lineage.evidence(graph, platform, given)?;
+    let derived = derive(graph, platform, &evidence)?;
+    let end = *derived.edges.get(&terminal)?;
+
+    let mut records = derived.records;
+    let mut exported: HashMap<usize, Vec<usize>> = HashMap::new();
+    for record in 0..set.records().len() {
+        for vertex in lineage.vertices(record) {
+            exported.entry(vertex).or_default().push(record);
+        }
+    }
+    for (edge, record) in &derived.edges {
+        let exported = exported.get(&edge.vertex).into_iter().flatten();
+        let exported = exported.map(|record| &set.records()[*record]);
+        let own = &mut records[*record];
+        for of in exported.filter(|of| of.digest == own.digest) {
+            own.results.extend(of.results.iter().cloned());
+        }
+    }
+    records[end].results = (ends.iter())
+        .flat_map(|end| set.records()[*end].results.iter().cloned())
+        .collect();
+    let image = records[end]
+        .results
+        .iter()
+        .map(|result| result.len())
+        .max()?;
+    let places = layers::of_image(graph, image).into_iter();
+    let mut expected: HashMap<usize, InlineResult> = places
+        .filter_map(|(edge, range)| Some((*derived.edges.get(&edge)?, result_of(range)?)))
+        .collect();
+    // What has one key has one result.
+    for (first, second) in derived.twins.into_iter().rev() {
+        if let Some(result) = expected.get(&second).cloned() {
+            expected.entry(first).or_insert(result);
+        }
+    }
+    let set = set.with_records(records).ok()?;
+    Some(DerivedSet { set, expected })
 }
 
 fn trace(
@@ -224,6 +320,46 @@ fn trace(
 ) -> Result<Lineage, Note> {
     let graph = graph.as_ref().map_err(Clone::clone)?;
     Ok(Lineage::trace(graph, set, evidence, assumptions)?)
+}
+
+/// Makes the records of an export what can be laid a definition over: equal ones are one, and none is
+/// cut off from what it was made of. Gives whether the end of the build is told by its key; where it
+/// is not, it is what nothing is made of.
+fn settle(set: &mut RecordSet, graph: Option<&Graph>, platform: Option<&pb::Platform>) -> bool {
+    if let Some(graph) = graph {
+        lineage::drop_cut(graph, set, platform);
+        if lineage::by_key(graph, set, platform).is_some() {
+            set.unite_equal();
+            return true;
+        }
+    }
+    set.settle();
+    false
+}
+
+/// Which of the records that may be the end of the build are it.
+///
+/// A daemon exports of a build what leads to its end. So what nothing is made of and has the end's
+/// key is the end, as it was found and as it is remembered, and so is what BuildKit makes one with it.
+/// If something is made of each, the end has the key of a step before it, and must be told by that
+/// key alone.
+fn the_end(set: &RecordSet, may_be: &[usize]) -> Result<Vec<usize>, ImageCacheError> {
+    if may_be.len() > MAX_ENDS {
+        return Err(ImageCacheError::SeveralEnds(may_be.len()));
+    }
+    let is_source = set.is_source();
+    let is_last = |record: &usize| !is_source[*record];
+    let groups = set.merging(may_be);
+    let has_last = |group: &Vec<usize>| group.iter().any(is_last);
+    if groups.iter().any(has_last) {
+        let ends = groups.into_iter().filter(has_last);
+        return Ok(ends.flatten().collect());
+    }
+    match &groups[..] {
+        [] => Err(ImageCacheError::NoEnd(set.records().len())),
+        [one] => Ok(one.clone()),
+        several => Err(ImageCacheError::SeveralEnds(several.len())),
+    }
 }
 
 /// The results that the definition tells: of each record that is one vertex, and that no other
@@ -259,15 +395,19 @@ fn expected_results(
             if !llb::digest::is_of_edge(graph, edge, platform, digest) {
                 return None;
             }
-            let top = range.end.checked_sub(1)?;
-            let result = if range.start == 0 {
-                InlineResult::Layer(top)
-            } else {
-                InlineResult::Chain(range.collect())
-            };
-            Some((record, result))
+            Some((record, result_of(range)?))
         })
         .collect()
+}
+
+/// The result that is these layers of the image.
+fn result_of(range: Range<usize>) -> Option<InlineResult> {
+    let top = range.end.checked_sub(1)?;
+    Some(if range.start == 0 {
+        InlineResult::Layer(top)
+    } else {
+        InlineResult::Chain(range.collect())
+    })
 }
 
 /// The links to content that may not be this build's: record, input and source.
@@ -298,3 +438,6 @@ fn doubtful(lineage: &Lineage, set: &RecordSet) -> HashSet<(usize, usize, usize)
     }
     doubtful
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! The graph of a definition: operations, their inputs and the one that is the result.
 //! It must not know what an operation means to a cache.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use prost::Message;
 
@@ -207,6 +207,12 @@ impl Graph {
     /// The result.
     pub fn terminal(&self) -> Edge {
         self.terminal
+    }
+
+    /// The outputs that are read, and the result.
+    pub fn edges(&self) -> BTreeSet<Edge> {
+        let inputs = self.vertices.iter().flat_map(|vertex| &vertex.inputs);
+        inputs.copied().chain([self.terminal]).collect()
     }
 
     /// Whether the result is made by an operation, and is no source as it is.

@@ -30,7 +30,7 @@ enum Base {
 /// A vertex that is in several places is named with one of them. One with several outputs in use is
 /// left out. The map is empty where the definition and the number of layers contradict each other.
 pub fn of_image(graph: &Graph, layers: usize) -> BTreeMap<Edge, Range<usize>> {
-    let edges = edges(graph);
+    let edges = graph.edges();
     let mut placed = place(graph, &edges, layers).unwrap_or_default();
     let mut outputs: HashMap<usize, usize> = HashMap::new();
     for edge in &edges {
@@ -101,11 +101,6 @@ fn sizes(graph: &Graph, edges: &BTreeSet<Edge>) -> HashMap<Edge, usize> {
         }
     }
     sizes
-}
-
-fn edges(graph: &Graph) -> BTreeSet<Edge> {
-    let inputs = graph.vertices().iter().flat_map(|vertex| &vertex.inputs);
-    inputs.copied().chain([graph.terminal()]).collect()
 }
 
 fn base(vertex: &Vertex, output: i64) -> Base {

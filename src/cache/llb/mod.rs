@@ -6,6 +6,7 @@
 //! says which layers are whose. It must not know where definitions and records come from, nor ask
 //! anything.
 
+pub mod derive;
 pub mod digest;
 mod gojson;
 pub mod graph;

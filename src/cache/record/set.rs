@@ -105,7 +105,25 @@ impl RecordSet {
     pub fn parse(config: &[u8], limits: &Limits) -> Result<Self, ParseError> {
         check_size(config, limits)?;
         let config = json::config(config, limits)?;
-        Self::check(layers(&config.layers)?, config.records, limits)
+        let layers = layers(&config.layers)?;
+        Self::check(layers, config.records, EmptyInputs::Refused, limits)
+    }
+
+    /// Reads a cache config that a daemon has just exported.
+    ///
+    /// A daemon breaks loops of records by dropping links (`CacheChains.Add` and `marshalItem` of
+    /// `cache/remotecache/v1`), and so it may write a record of which an input has no source left.
+    /// Such a record goes, and what needs it goes with it.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse), but for empty inputs.
+    pub fn parse_export(config: &[u8], limits: &Limits) -> Result<Self, ParseError> {
+        check_size(config, limits)?;
+        let config = json::config(config, limits)?;
+        let layers = layers(&config.layers)?;
+        let mut set = Self::check(layers, config.records, EmptyInputs::Cut, limits)?;
+        set.keep_alive(|_| true);
+        Ok(set)
     }
 
     /// Reads the records of an inline cache, a JSON array, that is embedded in an image with the
@@ -131,7 +149,8 @@ impl RecordSet {
             .enumerate()
             .map(|(number, blob)| layer(number, blob.clone(), number.checked_sub(1)))
             .collect::<Result<_, _>>()?;
-        Self::check(layers, json::records(records, limits)?, limits)
+        let records = json::records(records, limits)?;
+        Self::check(layers, records, EmptyInputs::Refused, limits)
     }
 
     /// The layers, as numbered in [`Layer::parent`] and [`LayerChain`].
@@ -170,19 +189,39 @@ impl RecordSet {
     /// does what then leads to none of the records that were the source of no other: whatever
     /// is dropped here must not make a record in the middle look like the end of the build. The
     /// records that remain are numbered anew, in the same order; layers stay as they are.
-    pub fn retain_links(&mut self, mut keep: impl FnMut(usize, usize, &Link) -> bool) {
+    pub fn retain_links(&mut self, keep: impl FnMut(usize, usize, &Link) -> bool) {
         let ends = self.ends();
+        self.retain_links_to(&ends, keep);
+    }
+
+    /// As [`retain_links`](Self::retain_links), where these `ends` are the ends of the build. Gives
+    /// the new numbers of those that remain.
+    pub fn retain_links_to(
+        &mut self,
+        ends: &[usize],
+        mut keep: impl FnMut(usize, usize, &Link) -> bool,
+    ) -> Vec<usize> {
         for (number, record) in self.records.iter_mut().enumerate() {
             for (input, links) in record.inputs.iter_mut().enumerate() {
                 links.retain(|link| keep(number, input, link));
             }
         }
-        let kept = self.leading_to(&ends, &self.alive(|_| true));
-        self.keep_only(&kept);
+        let kept = self.leading_to(ends, &self.alive(|_| true));
+        let numbers = self.keep_only(&kept);
+        ends.iter().filter_map(|&end| numbers[end]).collect()
     }
 
-    /// Drops the other records, and the links to them; those that remain are numbered anew.
-    fn keep_only(&mut self, kept: &[bool]) {
+    /// Keeps only the records of which `allowed` holds, and that need no other.
+    pub fn keep_alive(&mut self, allowed: impl Fn(&Record) -> bool) {
+        let alive = self.alive(allowed);
+        if alive.contains(&false) {
+            self.keep_only(&alive);
+        }
+    }
+
+    /// Drops the other records, and the links to them; those that remain are numbered anew. Gives
+    /// the new numbers, by the old ones.
+    fn keep_only(&mut self, kept: &[bool]) -> Vec<Option<usize>> {
         let mut next = 0..;
         let numbers: Vec<_> = kept
             .iter()
@@ -198,6 +237,7 @@ impl RecordSet {
             });
         }
         self.order = self.order.iter().filter_map(|&r| numbers[r]).collect();
+        numbers
     }
 
     /// Links inputs of records to roots with these digests, which are added where they are not
@@ -246,7 +286,7 @@ impl RecordSet {
     }
 
     /// For each record whether it is the source of another.
-    pub(super) fn is_source(&self) -> Vec<bool> {
+    pub fn is_source(&self) -> Vec<bool> {
         let mut is_source = vec![false; self.records.len()];
         for source in self.records.iter().flat_map(Record::sources) {
             is_source[source] = true;
@@ -284,6 +324,7 @@ impl RecordSet {
     fn check(
         layers: Vec<Layer>,
         records: Vec<RawRecord<'_>>,
+        empty: EmptyInputs,
         limits: &Limits,
     ) -> Result<Self, ParseError> {
         let count = records.len();
@@ -292,18 +333,41 @@ impl RecordSet {
         let records = records
             .into_iter()
             .enumerate()
-            .map(|(number, raw)| record(number, raw, count, &mut chains, &mut selectors))
+            .map(|(number, raw)| record(number, raw, count, empty, &mut chains, &mut selectors))
             .collect::<Result<Vec<_>, _>>()?;
+        Self::ordered(layers, records, limits.clone())
+    }
+
+    fn ordered(
+        layers: Vec<Layer>,
+        records: Vec<Record>,
+        limits: Limits,
+    ) -> Result<Self, ParseError> {
         let sources = |record: usize| Record::sources(&records[record]);
-        let order = order::sources_first(count, sources)
+        let order = order::sources_first(records.len(), sources)
             .map_err(|record| ParseError::RecordLoop { record })?;
-        check_depth(&records, &order, limits)?;
+        check_depth(&records, &order, &limits)?;
         Ok(Self {
             layers,
             records,
             order,
-            limits: limits.clone(),
+            limits,
         })
+    }
+
+    /// The same layers with other records, whose links and results are in range.
+    ///
+    /// # Errors
+    /// Where the records are more than the limits allow, or go in circles.
+    pub fn with_records(&self, records: Vec<Record>) -> Result<Self, ParseError> {
+        let limits = self.limits.clone();
+        if records.len() > limits.records {
+            return Err(ParseError::TooMany {
+                what: "records",
+                limit: limits.records,
+            });
+        }
+        Self::ordered(self.layers.clone(), records, limits)
     }
 }
 
@@ -353,6 +417,15 @@ impl fmt::Debug for LayerChain {
 }
 
 // === the checks ===
+
+/// What becomes of a record with an input without sources.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum EmptyInputs {
+    /// It is refused.
+    Refused,
+    /// It was cut from a loop, and is left for the caller to drop.
+    Cut,
+}
 
 fn check_size(json: &[u8], limits: &Limits) -> Result<(), ParseError> {
     if json.len() > limits.bytes {
@@ -421,6 +494,7 @@ fn record(
     number: usize,
     raw: RawRecord<'_>,
     records: usize,
+    empty: EmptyInputs,
     chains: &mut Chains<'_>,
     selectors: &mut Selectors,
 ) -> Result<Record, ParseError> {
@@ -430,7 +504,7 @@ fn record(
             why,
         })?,
         results: results(number, &raw, chains)?,
-        inputs: inputs(number, raw.inputs, records, selectors)?,
+        inputs: inputs(number, raw.inputs, records, empty, selectors)?,
     })
 }
 
@@ -438,6 +512,7 @@ fn inputs(
     record: usize,
     inputs: Vec<Vec<RawLink<'_>>>,
     records: usize,
+    empty: EmptyInputs,
     selectors: &mut Selectors,
 ) -> Result<Vec<Vec<Link>>, ParseError> {
     let mut link = |input, raw: RawLink<'_>| {
@@ -455,7 +530,7 @@ fn inputs(
         .into_iter()
         .enumerate()
         .map(|(input, links)| {
-            if links.is_empty() {
+            if links.is_empty() && empty == EmptyInputs::Refused {
                 return Err(ParseError::EmptyInput { record, input });
             }
             links.into_iter().map(|raw| link(input, raw)).collect()

@@ -21,6 +21,8 @@ pub(super) type ContentRoots = BTreeMap<(usize, usize), BTreeSet<Digest>>;
 pub struct Assumptions {
     /// The platform of the daemon, for operations that name none.
     pub platform: Option<pb::Platform>,
+    /// Whether the daemon's only key of an image is that of its manifest, as since v0.33.
+    pub images_by_manifest: bool,
     /// How many links may be looked at, each time counted.
     pub steps: usize,
 }
@@ -29,6 +31,7 @@ impl Default for Assumptions {
     fn default() -> Self {
         Self {
             platform: None,
+            images_by_manifest: true,
             steps: 2_000_000,
         }
     }
@@ -45,6 +48,16 @@ impl Evidence {
         roots: impl IntoIterator<Item = Digest>,
     ) {
         (self.content.entry((vertex, input)).or_default()).extend(roots);
+    }
+
+    /// What is known of the content that `vertex` reads as its input `input`.
+    pub fn content_of(&self, vertex: usize, input: usize) -> Option<&BTreeSet<Digest>> {
+        self.content.get(&(vertex, input))
+    }
+
+    /// What is known of the keys of a source.
+    pub fn keys_of_source(&self, vertex: usize) -> Option<&BTreeSet<Digest>> {
+        self.source.get(&vertex)
     }
 
     /// The keys of a source `vertex` that is no directory of the client, such as the

@@ -50,11 +50,13 @@
 //! vertex, `trace` follows what is left from the final records down, and `verdict` is what comes
 //! of it.
 
+mod ends;
 mod evidence;
 mod refute;
 mod trace;
 mod verdict;
 
+pub use ends::{by_key, drop_cut};
 pub use evidence::{Assumptions, Evidence};
 pub use verdict::{Lineage, LineageError, Question};
 

@@ -59,6 +59,67 @@ fn only_reading(
     }
 }
 
+/// Vertices with one digest of which one is made of the other. They have one record, if what they
+/// copy is the same: BuildKit finds the record of the first when it looks for the second by content.
+/// A daemon that exports it drops a link, as a record cannot be its own source.
+#[derive(Default)]
+struct Twins(HashMap<usize, Vec<(usize, usize)>>);
+
+impl Twins {
+    /// `spend` counts the inputs that are looked at; `None` where that are too many.
+    fn of(
+        graph: &Graph,
+        digests: &HashMap<Edge, Digest>,
+        mut spend: impl FnMut(usize) -> Option<()>,
+    ) -> Option<Self> {
+        let mut groups: HashMap<&Digest, BTreeSet<usize>> = HashMap::new();
+        for (edge, digest) in digests {
+            groups.entry(digest).or_default().insert(edge.vertex);
+        }
+        let mut twins = Self::default();
+        for group in groups.values().filter(|group| group.len() > 1) {
+            for &vertex in group {
+                let inputs = graph.vertices()[vertex].inputs.iter().enumerate();
+                for (input, edge) in inputs {
+                    let found = made_of(graph, edge.vertex, group, &mut spend)?;
+                    let found = found.into_iter().map(|twin| (input, twin));
+                    twins.0.entry(vertex).or_default().extend(found);
+                }
+            }
+        }
+        Some(twins)
+    }
+
+    /// For each input of a vertex those that it is made of: input and twin.
+    fn of_vertex(&self, vertex: usize) -> impl Iterator<Item = (usize, usize)> + '_ {
+        self.0.get(&vertex).into_iter().flatten().copied()
+    }
+}
+
+/// Which of `wanted` a vertex is, or is made of.
+fn made_of(
+    graph: &Graph,
+    vertex: usize,
+    wanted: &BTreeSet<usize>,
+    spend: &mut impl FnMut(usize) -> Option<()>,
+) -> Option<Vec<usize>> {
+    let mut seen = HashSet::from([vertex]);
+    let mut open = vec![vertex];
+    let mut found = Vec::new();
+    let first = wanted.first().copied().unwrap_or_default();
+    while let Some(vertex) = open.pop() {
+        found.extend(wanted.contains(&vertex).then_some(vertex));
+        spend(graph.vertices()[vertex].inputs.len())?;
+        // Inputs come before what is made of them.
+        let inputs = graph.vertices()[vertex].inputs.iter();
+        let inputs = inputs
+            .map(|edge| edge.vertex)
+            .filter(|input| *input >= first);
+        open.extend(inputs.filter(|input| seen.insert(*input)));
+    }
+    Some(found)
+}
+
 pub(super) struct Refutation<'a> {
     graph: &'a Graph,
     set: &'a RecordSet,
@@ -67,6 +128,7 @@ pub(super) struct Refutation<'a> {
     keys: Vec<Option<Vec<InputKey>>>,
     /// The digests of edges that count.
     digests: HashMap<Edge, Digest>,
+    twins: Twins,
     /// Whether a record is refuted as a vertex.
     verdicts: HashMap<(usize, usize), bool>,
     steps: usize,
@@ -79,11 +141,10 @@ impl<'a> Refutation<'a> {
         set: &'a RecordSet,
         evidence: &'a Evidence,
         assumptions: &Assumptions,
-    ) -> Self {
+    ) -> Result<Self, LineageError> {
         let kinds: Vec<_> = graph.vertices().iter().map(Kind::of).collect();
         let present: HashSet<_> = set.records().iter().map(|record| &record.digest).collect();
-        let edges = graph.vertices().iter().flat_map(|vertex| &vertex.inputs);
-        let edges: BTreeSet<_> = edges.copied().chain([graph.terminal()]).collect();
+        let edges = graph.edges();
         let mut digests = HashMap::new();
         for kind in [Kind::Exec, Kind::File, Kind::Merge, Kind::Diff] {
             let edges = edges.iter().filter(|edge| kinds[edge.vertex] == kind);
@@ -94,17 +155,25 @@ impl<'a> Refutation<'a> {
             });
             digests.extend(only_reading(readings, &present));
         }
-        Self {
+        let mut steps = 0;
+        let limit = assumptions.steps;
+        let twins = Twins::of(graph, &digests, |more| {
+            steps += more;
+            (steps <= limit).then_some(())
+        });
+        let twins = twins.ok_or(LineageError::TooLarge { limit })?;
+        Ok(Self {
             graph,
             set,
             evidence,
+            twins,
             kinds,
             keys: graph.vertices().iter().map(input_keys).collect(),
             digests,
             verdicts: HashMap::new(),
-            steps: 0,
-            limit: assumptions.steps,
-        }
+            steps,
+            limit,
+        })
     }
 
     /// The keys of the inputs, if the record can be this vertex input by input.
@@ -124,8 +193,10 @@ impl<'a> Refutation<'a> {
             let needed = self.undecided(record, vertex)?;
             if needed.is_empty() {
                 let refuted = self.keys(record, vertex).is_some()
-                    && (0..self.set.records()[record].inputs.len())
-                        .any(|input| self.kept(record, vertex, input).is_empty());
+                    && (0..self.set.records()[record].inputs.len()).any(|input| {
+                        self.kept(record, vertex, input).is_empty()
+                            && !self.may_be_cut(record, vertex, input)
+                    });
                 self.verdicts.insert((record, vertex), refuted);
                 open.pop();
             } else {
@@ -146,6 +217,9 @@ impl<'a> Refutation<'a> {
         if self.keys(record, vertex).is_none() {
             return Ok(out);
         }
+        let twins = self.twins.of_vertex(vertex);
+        let needed = twins.map(|(_, twin)| (record, twin));
+        out.extend(needed.filter(|pair| !self.verdicts.contains_key(pair)));
         let edges = &self.graph.vertices()[vertex].inputs;
         for (links, &edge) in self.set.records()[record].inputs.iter().zip(edges) {
             self.steps += links.len();
@@ -160,6 +234,26 @@ impl<'a> Refutation<'a> {
             }
         }
         Ok(out)
+    }
+
+    /// Whether the link of this build for an input may have been dropped, because the record is one
+    /// that the input is made of as well.
+    fn may_be_cut(&self, record: usize, vertex: usize, input: usize) -> bool {
+        let mut twins = self.twins.of_vertex(vertex);
+        twins.any(|(of, twin)| of == input && !self.refuted(record, twin))
+    }
+
+    /// The other vertices that a record may be that is `vertex`: those that it is made of, and that
+    /// have its digest.
+    pub(super) fn other_roles(
+        &self,
+        record: usize,
+        vertex: usize,
+    ) -> impl Iterator<Item = usize> + '_ {
+        let twins = self.twins.of_vertex(vertex);
+        let kept =
+            twins.filter(move |(_, twin)| self.verdicts.get(&(record, *twin)) == Some(&false));
+        kept.map(|(_, twin)| twin)
     }
 
     /// Whether a record can be an operation, as far as the record itself tells.

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use super::ends::by_key;
 use super::evidence::{Assumptions, ContentRoots, Evidence};
 use super::refute::{Kind, Refutation};
 use super::verdict::{Lineage, LineageError, Question};
+use crate::cache::llb::digest::manifest_root;
 use crate::cache::llb::graph::Graph;
 use crate::cache::record::{Digest, RecordSet};
 
@@ -14,6 +16,9 @@ const MAX_SEARCHES: usize = 64;
 impl Lineage {
     /// Lays `graph` over the records of `set`.
     ///
+    /// Its end is what has the [key](by_key) of the last operation, or, where that tells nothing,
+    /// what has inputs and is the source of no other record.
+    ///
     /// # Errors
     /// Where that takes more steps than `assumptions` allow.
     pub fn trace(
@@ -22,32 +27,54 @@ impl Lineage {
         evidence: &Evidence,
         assumptions: &Assumptions,
     ) -> Result<Self, LineageError> {
-        let finals = set.finals();
+        let ends = by_key(graph, set, assumptions.platform.as_ref());
+        let finals = ends.unwrap_or_else(|| set.finals());
         let search = |evidence: &Evidence| search(graph, set, &finals, evidence, assumptions);
         let given = &evidence.content;
         let mut evidence = evidence.clone();
         let (mut lineage, mut contents) = search(&evidence)?;
+        let mut sources = pinned(graph, &lineage, assumptions);
         for _ in 0..MAX_SEARCHES {
             // Each round from what is given and what the last one left: what it refuted tells nothing.
             contents.retain(|at, roots| !roots.is_empty() && !given.contains_key(at));
             let mut known = given.clone();
             known.append(&mut contents);
-            if known == evidence.content {
+            if known == evidence.content && sources.is_empty() {
                 break;
             }
             evidence.content = known;
+            for (vertex, root) in sources.drain(..) {
+                evidence
+                    .source
+                    .entry(vertex)
+                    .or_insert_with(|| BTreeSet::from([root]));
+            }
             let (next, more) = search(&evidence)?;
             if next.contradicted {
                 break;
             }
             (lineage, contents) = (next, more);
         }
+        lineage.known = evidence.source.keys().copied().collect();
         // What the records tell of content is what they have in common, not which of it is true.
         lineage.questions.retain(|question| {
             question.candidates.len() > 1 && !given.contains_key(&(question.vertex, question.input))
         });
         Ok(lineage)
     }
+}
+
+/// The keys of images that the definition pins, where they are all the keys that the daemon has.
+fn pinned(graph: &Graph, lineage: &Lineage, assumptions: &Assumptions) -> Vec<(usize, Digest)> {
+    if !assumptions.images_by_manifest {
+        return Vec::new();
+    }
+    let sources = lineage.sources.iter().filter_map(|(vertex, candidates)| {
+        let platform = assumptions.platform.as_ref();
+        let root = manifest_root(&graph.vertices()[*vertex], platform)?;
+        candidates.contains(&root).then_some((*vertex, root))
+    });
+    sources.collect()
 }
 
 fn search(
@@ -57,7 +84,7 @@ fn search(
     evidence: &Evidence,
     assumptions: &Assumptions,
 ) -> Result<(Lineage, ContentRoots), LineageError> {
-    let mut refutation = Refutation::new(graph, set, evidence, assumptions);
+    let mut refutation = Refutation::new(graph, set, evidence, assumptions)?;
     for &last in finals {
         refutation.refute(last, graph.terminal().vertex)?;
     }
@@ -80,10 +107,12 @@ fn descend(
     let mut whole = Vec::new();
     let mut open = Vec::new();
     let terminal = graph.terminal();
-    for &last in finals {
-        let refuted = refutation.refuted(last, terminal.vertex);
-        out.contradicted |= refuted;
-        if !refuted && refutation.may_be(last, terminal) {
+    let refuted = |last: &usize| refutation.refuted(*last, terminal.vertex);
+    // Where all are refuted, what was taken for known is not.
+    out.contradicted = finals.iter().all(refuted);
+    for last in finals.iter().filter(|last| !refuted(last)).copied() {
+        out.ends.push(last);
+        if refutation.may_be(last, terminal) {
             open.push((last, terminal.vertex));
         } else {
             whole.push(last);
@@ -97,6 +126,12 @@ fn descend(
             continue;
         };
         out.roles.entry(record).or_default().insert(vertex);
+        let other_roles = refutation.other_roles(record, vertex);
+        open.extend(
+            other_roles
+                .map(|vertex| (record, vertex))
+                .filter(|pair| seen.insert(*pair)),
+        );
         let edges = &graph.vertices()[vertex].inputs;
         for (input, (key, &edge)) in keys.iter().zip(edges).enumerate() {
             let links = &set.records()[record].inputs[input];
@@ -107,6 +142,10 @@ fn descend(
             for link in &definition {
                 if !refutation.kinds[edge.vertex].is_operation() {
                     whole.push(link.record);
+                    if refutation.kinds[edge.vertex] == Kind::Source {
+                        let keys = out.sources.entry(edge.vertex).or_default();
+                        keys.insert(set.records()[link.record].digest.clone());
+                    }
                 } else if seen.insert((link.record, edge.vertex)) {
                     open.push((link.record, edge.vertex));
                 }
@@ -144,6 +183,8 @@ fn descend(
             out.dropped.insert((record, input), dropped);
         }
     }
+    out.contents = contents.clone();
+    out.candidates = candidates.clone();
     out.questions = (candidates.into_iter())
         .map(|((vertex, input), candidates)| {
             let source = graph.vertices()[vertex].inputs[input].vertex;

@@ -1,5 +1,4 @@
-//! What the records of an export are before anything is dropped from them: which of them are one,
-//! and which are the end of the build.
+//! Which records of an export are one, and which are the end of the build.
 
 use std::collections::{HashMap, HashSet};
 use std::mem;
@@ -25,8 +24,59 @@ impl RecordSet {
         }
     }
 
+    /// Makes one record of `ends`, which have as many inputs, and drops all that it is not made of.
+    /// Gives its number, or nothing where it cannot live: where an input of it was made of itself only.
+    ///
+    /// Nothing is made of the end of a build. BuildKit has one record for steps with one key, so what
+    /// another step with the end's key led to may link to the end, and the end to that: the links
+    /// back to the end go.
+    pub fn make_end(&mut self, ends: &[usize]) -> Option<usize> {
+        let (&end, others) = ends.split_first()?;
+        for &other in others {
+            let results = mem::take(&mut self.records[other].results);
+            self.records[end].results.extend(results);
+            let inputs = mem::take(&mut self.records[other].inputs);
+            for (known, links) in self.records[end].inputs.iter_mut().zip(inputs) {
+                known.extend(links);
+            }
+        }
+        for links in self.records.iter_mut().flat_map(|r| &mut r.inputs) {
+            links.retain(|link| !ends.contains(&link.record));
+        }
+        for links in &mut self.records[end].inputs {
+            links.sort_unstable();
+            links.dedup();
+        }
+        self.order.retain(|&record| record != end);
+        self.order.push(end);
+        let kept = self.leading_to(&[end], &self.alive(|_| true));
+        self.keep_only(&kept)[end]
+    }
+
+    /// Groups records that BuildKit makes one when it reads them: with one digest and, for each
+    /// input, a source in common.
+    pub fn merging(&self, records: &[usize]) -> Vec<Vec<usize>> {
+        let share = |one: &Record, other: &Record| {
+            let mut inputs = one.inputs.iter().zip(&other.inputs);
+            one.digest == other.digest
+                && inputs.all(|(one, other)| one.iter().any(|link| other.contains(link)))
+        };
+        let mut groups: Vec<Vec<usize>> = Vec::new();
+        for &number in records {
+            let record = &self.records[number];
+            let is_one = |group: &Vec<usize>| {
+                let mut group = group.iter();
+                group.any(|&other| share(record, &self.records[other]))
+            };
+            let (ones, rest): (Vec<_>, Vec<_>) = groups.into_iter().partition(is_one);
+            groups = rest;
+            groups.push(ones.into_iter().flatten().chain([number]).collect());
+        }
+        groups
+    }
+
     /// Makes one record of those that have one digest and the same inputs, with the results of all.
-    pub(in crate::cache::record) fn unite_equal(&mut self) {
+    pub fn unite_equal(&mut self) {
         let ids = ids(self);
         let mut first = HashMap::with_capacity(ids.len());
         let mut one: Vec<usize> = (0..ids.len()).collect();
