@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use http::{Request, Response};
 use tokio::sync::oneshot;
-use tonic::Status;
 use tracing::{Instrument as _, info_span};
 
 use super::registry::Registry;
@@ -13,7 +12,7 @@ use super::shared::Shared;
 use super::{begin, finish, gateway, sessions};
 use crate::daemon::{ConnectionError, Daemon};
 use crate::proxy::Service;
-use crate::proxy::unary::{Call, refusal};
+use crate::proxy::unary::{Call, Memory, Reading, refusal};
 use crate::transport::http2::Body;
 
 /// Reads four methods and forwards all others as they are.
@@ -22,6 +21,8 @@ pub struct Router {
     shared: Arc<Shared>,
     /// The builds in flight that inlay has a part in.
     builds: Registry,
+    /// Of the messages that are read.
+    memory: Memory,
 }
 
 // === impl Router ===
@@ -32,6 +33,7 @@ impl Router {
         Self {
             shared: Arc::new(shared),
             builds: Registry::default(),
+            memory: Memory::default(),
         }
     }
 }
@@ -56,12 +58,10 @@ impl Service for Router {
             return daemon.connection().forward(request).await;
         }
 
-        let call = match Call::read(request).await {
-            Ok(call) => call,
-            Err(err) => return Ok(refusal(Status::invalid_argument(format!("inlay: {err}")))),
-        };
-        let Some(message) = call.message() else {
-            return daemon.connection().forward(call.unchanged()).await;
+        let (call, message) = match Call::read(request, &self.memory).await {
+            Ok(Reading::Message(call, message)) => (call, message),
+            Ok(Reading::Unread(request)) => return daemon.connection().forward(request).await,
+            Err(err) => return Ok(refusal(err.into())),
         };
         let Some(build) = build else {
             return begin::begin(&self.shared, &self.builds, daemon, call, &message).await;

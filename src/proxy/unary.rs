@@ -3,38 +3,96 @@
 //! The [framing](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md) is a flag byte (1:
 //! compressed) and a big-endian length before the message. No message is decoded here.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, Request, Response, header};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Empty};
 use thiserror::Error;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::timeout;
+use tonic::Status;
 
-use crate::transport::http2::{self, Body, canceled};
+use crate::protocol::MAX_MESSAGE;
+use crate::transport::http2::{self, Body, BodyError, canceled};
 
-/// What a message that is read may have (bytes): definitions carry the sources of a build.
-const MAX_MESSAGE: usize = 64 << 20;
+/// The flag and the length before a message (bytes).
 const PREFIX: usize = 5;
+/// What all messages that are being read or edited may have together (bytes).
+const MAX_MEMORY: usize = 8 * MAX_MESSAGE;
+/// The timeout for memory, and for the next bytes of a message.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why a call's message cannot be read.
 #[derive(Debug, Error)]
 pub enum UnaryError {
-    /// The client broke off, or the message is too large.
-    #[error("reading the message of {path}: {reason}")]
+    /// The client broke off.
+    #[error("reading the message of {path}: {source}")]
     Body {
         /// The method.
         path: String,
         /// What broke.
-        reason: String,
+        source: BodyError,
     },
+    /// The client stopped in the middle of the message.
+    #[error("reading the message of {path}: the client sent nothing for {} s", TIMEOUT.as_secs())]
+    TimedOut {
+        /// The method.
+        path: String,
+    },
+    /// Other calls have all the memory there is for messages.
+    #[error(
+        "reading the message of {path}: other calls have messages of {MAX_MEMORY} bytes in flight; try again"
+    )]
+    Busy {
+        /// The method.
+        path: String,
+    },
+}
+
+/// The memory for the messages of all calls.
+#[derive(Debug, Clone)]
+pub struct Memory(Arc<Semaphore>);
+
+/// A call whose message was to be read.
+#[derive(Debug)]
+pub enum Reading {
+    /// It has one message.
+    Message(Call, Bytes),
+    /// It has a message that is not read: a compressed one, one that is larger than the daemon takes,
+    /// or no single one. The call is as it came.
+    Unread(Request<Body>),
 }
 
 /// A call with its whole message.
 #[derive(Debug)]
 pub struct Call {
-    /// The method's path and the headers.
-    pub head: http::request::Parts,
+    head: http::request::Parts,
     frame: Bytes,
     trailers: Option<HeaderMap>,
+    _memory: Option<OwnedSemaphorePermit>,
+}
+
+// === impl Memory ===
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_MEMORY)))
+    }
+}
+
+// === impl UnaryError ===
+
+impl From<UnaryError> for Status {
+    fn from(err: UnaryError) -> Self {
+        let text = format!("inlay: {err}");
+        match err {
+            UnaryError::Body { .. } => Self::invalid_argument(text),
+            UnaryError::TimedOut { .. } => Self::deadline_exceeded(text),
+            UnaryError::Busy { .. } => Self::resource_exhausted(text),
+        }
+    }
 }
 
 // === impl Call ===
@@ -43,32 +101,72 @@ impl Call {
     /// Reads a call to its end.
     ///
     /// # Errors
-    /// Where the client breaks off, or sends more than a message may have.
-    pub async fn read(request: Request<Body>) -> Result<Self, UnaryError> {
-        let (head, body) = request.into_parts();
-        let collected = Limited::new(body, MAX_MESSAGE)
-            .collect()
-            .await
-            .map_err(|err| UnaryError::Body {
-                path: head.uri.path().to_owned(),
-                reason: err.to_string(),
-            })?;
-        let trailers = collected.trailers().cloned();
-        Ok(Self {
+    /// Where the client breaks off or stops, or there is no memory for it.
+    pub async fn read(request: Request<Body>, memory: &Memory) -> Result<Reading, UnaryError> {
+        let (head, mut body) = request.into_parts();
+        let path = || head.uri.path().to_owned();
+        let (mut data, mut trailers) = (BytesMut::new(), None);
+        let mut held: Option<OwnedSemaphorePermit> = None;
+        loop {
+            let frame = timeout(TIMEOUT, body.frame()).await;
+            let frame = frame.map_err(|_| UnaryError::TimedOut { path: path() })?;
+            let frame = match frame {
+                Some(Ok(frame)) => frame,
+                Some(Err(source)) => {
+                    return Err(UnaryError::Body {
+                        path: path(),
+                        source,
+                    });
+                }
+                None => break,
+            };
+            let piece = match frame.into_data() {
+                Ok(piece) => piece,
+                Err(frame) => {
+                    trailers = frame.into_trailers().ok();
+                    break;
+                }
+            };
+            // A piece has at most what HTTP/2 holds back of a call.
+            let wanted = memory.0.clone().acquire_many_owned(piece.len() as u32);
+            let permit = match timeout(TIMEOUT, wanted).await {
+                Ok(Ok(permit)) => permit,
+                // It is never closed.
+                Ok(Err(_)) | Err(_) => return Err(UnaryError::Busy { path: path() }),
+            };
+            match &mut held {
+                Some(held) => held.merge(permit),
+                None => held = Some(permit),
+            }
+            let had_length = data.len() >= PREFIX;
+            data.extend_from_slice(&piece);
+            let Some(length) = length(&data) else {
+                continue;
+            };
+            match length.and_then(|length| (PREFIX + length).checked_sub(data.len())) {
+                Some(left) if !had_length => data.reserve(left),
+                Some(_) => {}
+                None => {
+                    let body = http2::followed_by(data.freeze(), body);
+                    return Ok(Reading::Unread(Request::from_parts(head, body)));
+                }
+            }
+        }
+        let call = Self {
             head,
-            frame: collected.to_bytes(),
+            frame: data.freeze(),
             trailers,
+            _memory: held,
+        };
+        Ok(match call.message() {
+            Some(message) => Reading::Message(call, message),
+            None => Reading::Unread(call.unchanged()),
         })
     }
 
-    /// The message; `None` for what is compressed or not framed as one message.
-    pub fn message(&self) -> Option<Bytes> {
-        let (prefix, message) = self.frame.split_at_checked(PREFIX)?;
-        let &[flag, a, b, c, d] = prefix else {
-            return None;
-        };
-        let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).ok()?;
-        (flag == 0 && length == message.len()).then(|| self.frame.slice(PREFIX..))
+    fn message(&self) -> Option<Bytes> {
+        let length = length(&self.frame)??;
+        (self.frame.len() == PREFIX + length).then(|| self.frame.slice(PREFIX..))
     }
 
     /// The call as it came.
@@ -77,6 +175,7 @@ impl Call {
             head,
             frame,
             trailers,
+            ..
         } = self;
         let body = http2::from_parts(frame, trailers);
         Request::from_parts(head, body)
@@ -100,6 +199,7 @@ impl Call {
             head,
             frame,
             trailers,
+            ..
         } = self;
         let parts = async move {
             match later.await {
@@ -110,6 +210,16 @@ impl Call {
         };
         Request::from_parts(head, http2::from_later_parts(parts))
     }
+}
+
+/// The length that a message's prefix tells, if it is all there: `None` within for a message that is
+/// not read.
+fn length(data: &[u8]) -> Option<Option<usize>> {
+    let &[flag, a, b, c, d] = data.get(..PREFIX)? else {
+        return None;
+    };
+    let length = u32::from_be_bytes([a, b, c, d]) as usize;
+    Some((flag == 0 && length <= MAX_MESSAGE).then_some(length))
 }
 
 /// A message with its prefix.

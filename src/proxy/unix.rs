@@ -65,10 +65,7 @@ impl UnixSocket {
         let made = dir.join("s");
         let _ = fs::remove_file(&made);
         let _ = fs::remove_dir(&dir);
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&dir)
-            .map_err(failed)?;
+        DirBuilder::new().mode(0o700).create(&dir).map_err(failed)?;
         let made = make(&made, path);
         let removed = fs::remove_dir(&dir);
         let (listener, id) = made.map_err(failed)?;
@@ -99,7 +96,8 @@ fn lock(address: &ListenAddress, path: &Path) -> Result<File, BindError> {
         path: path.to_owned(),
         source,
     };
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let flags =
+        OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let opened = rustix::fs::open(path, flags, Mode::from_raw_mode(LOCK_MODE));
     let lock = File::from(opened.map_err(|err| failed(err.into()))?);
     let metadata = lock.metadata().map_err(failed)?;

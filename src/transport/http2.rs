@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use http::{HeaderMap, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, StreamBody};
+use http_body_util::{BodyExt as _, BodyStream, StreamBody};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::client::conn::http2::{self as client_http2, SendRequest};
 use hyper::server::conn::http2 as server_http2;
@@ -226,6 +226,12 @@ impl HttpBody for OfConnection {
 /// A body as it comes from who calls.
 pub fn from_incoming(body: Incoming) -> Body {
     body.map_err(Into::into).boxed_unsync()
+}
+
+/// A body of which the first part is here already.
+pub fn followed_by(data: Bytes, rest: Body) -> Body {
+    let first = stream::iter([Ok(Frame::data(data))]);
+    StreamBody::new(first.chain(BodyStream::new(rest))).boxed_unsync()
 }
 
 /// A body of what is already here. Its length is not told beforehand: no header that was not sent.

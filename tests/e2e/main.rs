@@ -7,6 +7,7 @@
 
 mod differential;
 mod direct;
+mod drain;
 mod examples;
 mod failures;
 mod generations;

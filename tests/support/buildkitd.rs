@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -75,6 +76,11 @@ root = "{path}/root"
     pub fn restart(&mut self) {
         self.daemon.terminate();
         self.daemon = launch(&self.dir);
+    }
+
+    /// Tells it to stop: it drains, and ends when its builds have.
+    pub fn drain(&mut self) {
+        self.daemon.signal(Signal::TERM);
     }
 
     /// Kills it and all that it runs, as a crash would. [`restart`](Self::restart) brings it back.

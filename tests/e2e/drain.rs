@@ -1,0 +1,182 @@
+//! Daemons that stop in order, and several daemons behind one address.
+
+use std::io::{self, Write as _};
+use std::net::{Shutdown, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::pin::pin;
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Response;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use inlay::transport::http2;
+use tokio::net::UnixListener;
+use tokio::time::sleep;
+
+use crate::support::{
+    Buildctl, Buildkitd, Inlay, Project, Registry, SOON, inline_records, wait_for,
+};
+
+const SLOW: &str = "\
+FROM scratch
+ADD rootfs.tar /
+COPY file /
+RUN while ! test -e /stop && test $((n=n+1)) -lt 20; do sleep 0.1; done; cp /file /copy
+";
+
+/// A client's build ends well, and has its cache, though the daemon stops in the middle of a step.
+#[test]
+fn a_draining_daemon_lets_builds_end() {
+    let registry = Registry::start();
+    let project = Project::new().base().dockerfile(SLOW).file("file", "x");
+    for is_cached in [true, false] {
+        let mut buildkitd = Buildkitd::start();
+        let inlay = Inlay::start(&buildkitd, &[]);
+        let mut build = Buildctl::new(inlay.addr())
+            .project(&project)
+            .push(&registry.image("demo:drain"));
+        if is_cached {
+            build = build.export_cache("type=inline,ignore-error=false");
+        }
+        let build = build.spawn();
+        let in_step = || {
+            let processes = buildkitd.processes();
+            let in_step = processes.iter().any(|line| line.contains("sleep"));
+            in_step.then_some(())
+        };
+        assert!(wait_for(6 * SOON, in_step).is_some(), "{}", build.kill());
+        buildkitd.drain();
+        let built = build.wait();
+        assert!(built.status.success(), "{built}");
+        assert_eq!(built.warnings, [""; 0], "{built}");
+        let records = inline_records(&registry.config("demo:drain", None));
+        assert_eq!(records.is_empty(), !is_cached);
+    }
+}
+
+/// Each connection of a client goes to one daemon, and what inlay asks for its builds goes there too.
+#[test]
+fn builds_behind_a_balancer_have_their_cache() {
+    let registry = Registry::start();
+    let daemons = [Buildkitd::start(), Buildkitd::start()];
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = format!("tcp://{}", listener.local_addr().unwrap());
+    let sockets = daemons.each_ref().map(|daemon| {
+        let addr = daemon.addr();
+        addr.strip_prefix("unix://").unwrap().to_owned()
+    });
+    thread::spawn(move || {
+        for (stream, socket) in listener.incoming().zip(sockets.iter().cycle()) {
+            let (Ok(client), Ok(daemon)) = (stream, UnixStream::connect(socket)) else {
+                return;
+            };
+            let (mut to_client, mut from_daemon) =
+                (client.try_clone().unwrap(), daemon.try_clone().unwrap());
+            let (mut from_client, mut to_daemon) = (client, daemon);
+            thread::spawn(move || {
+                let _ = io::copy(&mut from_client, &mut to_daemon);
+                let _ = to_daemon.shutdown(Shutdown::Both);
+            });
+            thread::spawn(move || {
+                let _ = io::copy(&mut from_daemon, &mut to_client);
+                let _ = to_client.flush();
+                let _ = to_client.shutdown(Shutdown::Both);
+            });
+        }
+    });
+    let inlay = Inlay::in_front_of(&addr, &[]);
+    for number in 0..6 {
+        let project = Project::new()
+            .dockerfile("FROM scratch\nCOPY file /\n")
+            .file("file", number.to_string());
+        let built = Buildctl::new(inlay.addr())
+            .project(&project)
+            .push(&registry.image("demo:balanced"))
+            .export_cache("type=inline,ignore-error=false")
+            .run_ok();
+        assert_eq!(built.warnings, [""; 0], "{built}");
+        assert!(!inline_records(&registry.config("demo:balanced", None)).is_empty());
+    }
+}
+
+/// A server that tells each connection to leave after a moment, as one with a largest age does.
+async fn leave_soon(listener: UnixListener) {
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        tokio::spawn(async move {
+            let service = service_fn(|request: http::Request<_>| async move {
+                let slow = request.uri().path().ends_with("/Slow");
+                sleep(Duration::from_millis(if slow { 200 } else { 1 })).await;
+                let body = http2::from_parts(Bytes::from_static(b"\0\0\0\0\0"), None);
+                Ok::<_, http::Error>(Response::new(body))
+            });
+            let mut served = pin!(http2::server().serve_connection(TokioIo::new(stream), service));
+            tokio::select! {
+                _ = served.as_mut() => return,
+                () = sleep(Duration::from_millis(50)) => served.as_mut().graceful_shutdown(),
+            }
+            let _ = served.await;
+        });
+    }
+}
+
+/// Calls that run go on. One that is too late is reset with REFUSED_STREAM after GOAWAY, so that
+/// clients make it again on a new connection, and none fails in another way.
+#[test]
+fn a_call_that_is_too_late_can_be_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("buildkitd.sock");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let addr = format!("unix://{}", socket.display());
+    let listener = runtime.block_on(async { UnixListener::bind(&socket).unwrap() });
+    runtime.spawn(leave_soon(listener));
+    let inlay = Inlay::in_front_of(&addr, &[]);
+    let addr = inlay.addr();
+    let inlay_socket = addr.strip_prefix("unix://").unwrap().to_owned();
+    let (answered, refused) = runtime.block_on(async {
+        let (mut answered, mut refused) = (0, 0);
+        for _ in 0..10 {
+            let stream = tokio::net::UnixStream::connect(&inlay_socket)
+                .await
+                .unwrap();
+            let (requests, connection) = h2::client::handshake(stream).await.unwrap();
+            let connection = tokio::spawn(connection);
+            let request = |path: &str| {
+                let uri = format!("http://localhost/any.Service/{path}");
+                http::Request::post(uri).body(()).unwrap()
+            };
+            let mut ready = requests.clone().ready().await.unwrap();
+            let (slow, _) = ready.send_request(request("Slow"), true).unwrap();
+            loop {
+                let Ok(mut ready) = requests.clone().ready().await else {
+                    break; // it was told to leave
+                };
+                let (quick, _) = ready.send_request(request("Quick"), true).unwrap();
+                match quick.await {
+                    Ok(answer) => {
+                        assert_eq!(answer.status(), 200);
+                        answered += 1;
+                    }
+                    Err(err) => {
+                        let is_refused = err.reason() == Some(h2::Reason::REFUSED_STREAM);
+                        assert!(is_refused || err.is_go_away(), "{err:?}");
+                        refused += 1;
+                        break;
+                    }
+                }
+                sleep(Duration::from_millis(5)).await;
+            }
+            assert_eq!(slow.await.expect("a call that runs goes on").status(), 200);
+            connection.abort(); // the server has left, and what is still sent finds nobody
+        }
+        (answered, refused)
+    });
+    assert!(answered > 10, "{answered}");
+    assert!(refused <= 10, "{refused}");
+}
