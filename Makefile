@@ -33,7 +33,7 @@ QUICK_TESTS = $(patsubst tests/%.rs,--test %,$(wildcard tests/*.rs))
 
 quick: ## unit tests, properties, recorded cases: without root, peers or network
 	$(TELL_SEED)
-	$(CARGO) test --locked --no-fail-fast --lib --bins $(QUICK_TESTS)
+	$(CARGO) test --locked --no-fail-fast --lib $(QUICK_TESTS)
 	$(CARGO) test --locked --doc
 
 test: peers ## unit, property and end-to-end tests, these on real daemons; a little fuzzing

@@ -46,21 +46,15 @@ impl Setup {
             .export_cache("type=inline")
     }
 
-    /// Begins a build whose side solve takes long, and returns in the middle of that.
+    /// Begins a build whose side solve takes long, and returns in the middle of that: the layer is a
+    /// file with nothing in it, made at once, and read whole to be compressed.
     fn in_the_side_solve(&self, project: &Project) -> Running {
         project.write(
             "Dockerfile",
-            "FROM scratch\nADD rootfs.tar /\nRUN head -c 200m /dev/urandom >/large\n",
+            "FROM scratch\nADD rootfs.tar /\nRUN truncate -s 16G /large\n",
         );
         let begun = self.inlay.log().matches("side solve").count();
-        let mut build = Buildctl::new(self.inlay.addr())
-            .project(project)
-            .push_with(
-                &self.registry.image("demo:failures"),
-                "compression=zstd,compression-level=22,force-compression=true",
-            )
-            .export_cache("type=inline")
-            .spawn();
+        let mut build = self.build(project).spawn();
         let begins = wait_for(6 * SOON, || {
             let asked = self.inlay.log().matches("side solve").count() > begun;
             let begins = asked && self.buildkitd.writes() > 0;

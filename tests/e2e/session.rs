@@ -76,10 +76,10 @@ fn files_come_and_go_unchanged() {
     assert_eq!(text, "other text\n");
 }
 
+/// Its layer does not pass: the side solve leaves that with the daemon.
 #[test]
-fn a_context_of_a_gibibyte_passes_in_little_memory() {
-    const SIZE: u64 = 1 << 30;
-    let registry = Registry::start();
+fn a_large_context_passes_in_little_memory() {
+    const SIZE: u64 = 128 << 20;
     let stand = Stand::start();
     let project = Project::new().dockerfile("FROM scratch\nCOPY large /\n");
     // Sparse here, but every byte of it is sent; with something in each block of 1 MiB.
@@ -91,10 +91,11 @@ fn a_context_of_a_gibibyte_passes_in_little_memory() {
     }
     let built = stand
         .build(&project)
-        .push(&registry.image("demo:large"))
+        .output("type=image,name=large")
         .export_cache("type=inline")
         .run_ok();
     assert_eq!(built.steps_ran().len(), 1, "{built}");
+    assert_eq!(built.warnings, [""; 0], "{built}");
     let size = |record: &Value| record["size"].as_u64().unwrap_or_default();
     assert!(
         stand
@@ -104,8 +105,8 @@ fn a_context_of_a_gibibyte_passes_in_little_memory() {
             .any(|record| size(record) >= SIZE)
     );
     let peak = stand.inlay.peak_rss();
-    eprintln!("peak memory of inlay: {} KiB", peak >> 10);
-    assert!(peak < 64 << 20, "{} KiB", peak >> 10);
+    println!("peak memory of inlay: {} KiB", peak >> 10);
+    assert!(peak < SIZE / 2, "{} KiB", peak >> 10);
 }
 
 /// An `ssh-agent` with one key.

@@ -150,7 +150,7 @@ root = "{path}/root"
     }
 
     /// The bytes of a blob that it holds.
-    fn blob(&self, digest: &str) -> Vec<u8> {
+    pub fn blob(&self, digest: &str) -> Vec<u8> {
         let name = digest.trim_start_matches("sha256:");
         let blobs = self.dir.path().join(BLOBS);
         fs::read(blobs.join(name)).unwrap_or_else(|error| panic!("blob {digest}: {error}"))

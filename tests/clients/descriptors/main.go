@@ -1,5 +1,5 @@
 // Writes the descriptors of the protocols that inlay speaks, as the pinned modules have them, to standard output:
-// an encoded google.protobuf.FileDescriptorSet. tests/protocol.rs holds the definitions in proto/ against it.
+// an encoded google.protobuf.FileDescriptorSet. tests/e2e/protocol.rs holds the definitions in proto/ against it.
 package main
 
 import (

@@ -1,5 +1,5 @@
 // Command oracle answers with BuildKit's own packages what a cache is, so that
-// tests/differential.rs can hold ours against it. Each line of standard input is
+// tests/e2e/differential can hold ours against it. Each line of standard input is
 // a question, each line of standard output its answer, both JSON:
 //
 //	parse   a cache config: is it accepted, and as what records
