@@ -1,0 +1,244 @@
+//! Builds as people write them, which once had a wrong cache or none: each is told on plain BuildKit
+//! and through inlay.
+//!
+//! What has to hold of all of them, [`Columns`] asserts with each build: inlay has what plain
+//! BuildKit has from its cache, warns of nothing that it does not warn of, and gives the same image
+//! but for its cache; and a build that cannot have its cache fails.
+
+mod support;
+
+use support::{Buildctl, Columns, GitServer, HttpServer, Project, Pushed, Row, assert_one};
+
+/// What inlay left by each of some builds.
+fn through_inlay<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Vec<Pushed> {
+    let pushed = rows.into_iter().map(|row| row.inlay.pushed.clone());
+    pushed.collect()
+}
+
+/// Builds three times on one daemon, on an empty one, and on an empty one with the import of what
+/// the first one left; imports it aside. All is one image with one cache.
+fn told_in_full(columns: &mut Columns, what: &str, project: &Project) {
+    let build = columns.build(project);
+    let mut rows = vec![columns.push(&build, "app:1")];
+    rows.push(columns.push(&build, "app:2"));
+    rows.push(columns.push(&build, "app:3"));
+    columns.wipe();
+    rows.push(columns.push(&build, "app:4"));
+    columns.wipe();
+    rows.push(columns.push_importing(&build, &["app:1"], "app:5"));
+    columns.import_aside(&build, "app:1");
+    assert_one(what, &through_inlay(&rows));
+}
+
+/// BuildKit has one record for the first step and the last one: both copy `sh` to one place of
+/// nothing.
+#[test]
+fn the_last_step_is_the_record_of_an_earlier_one() {
+    let mut columns = Columns::start();
+    let project = Project::new().shell().dockerfile(
+        "\
+FROM scratch AS a
+COPY sh /sh
+RUN [\"/sh\", \"-c\", \"echo 1 >/made\"]
+FROM scratch
+COPY --from=a /sh /sh
+",
+    );
+    told_in_full(&mut columns, "the last step and the first one", &project);
+}
+
+/// The same with a base below the earlier one, of which the daemon has no layer: an image of one
+/// layer gets a cache of two.
+#[test]
+fn the_last_step_is_the_record_of_an_earlier_one_on_a_lazy_base() {
+    let mut columns = Columns::start();
+    let base = columns.base("base:1", "");
+    let project = Project::new().shell().dockerfile(&format!(
+        "\
+FROM {base} AS a
+COPY --link sh /sh
+FROM scratch
+COPY --from=a /sh /sh
+"
+    ));
+    told_in_full(&mut columns, "the last step and a linked one", &project);
+}
+
+/// Both copies are one record: the daemon keys them by the operation and the content.
+#[test]
+fn equal_copies_in_a_row_of_stages() {
+    let mut columns = Columns::start();
+    let base = columns.base("base:1", "");
+    let project = Project::new().dockerfile(&format!(
+        "\
+FROM {base} AS deps
+RUN echo x >/m
+FROM {base} AS prod
+COPY --from=deps /m /m
+FROM {base}
+COPY --from=prod /m /m
+"
+    ));
+    told_in_full(&mut columns, "equal hops", &project);
+}
+
+/// The Dockerfile of every static binary.
+#[test]
+fn a_linked_copy_on_a_lazy_base() {
+    let mut columns = Columns::start();
+    let base = columns.base("base:1", "");
+    let project = Project::new()
+        .shell()
+        .dockerfile(&format!("FROM {base}\nCOPY --link sh /sh\n"));
+    told_in_full(&mut columns, "a linked copy", &project);
+}
+
+/// Imports what a build on the earlier base left. BuildKit embeds the cache of both bases, and the
+/// next build imports all of it.
+#[test]
+fn a_linked_copy_on_a_base_that_moved() {
+    let mut columns = Columns::start();
+    let base = columns.base("base:1", "RUN echo one >/base");
+    let project = Project::new()
+        .shell()
+        .dockerfile(&format!("FROM {base}\nCOPY --link sh /sh\n"));
+    let build = columns.build(&project);
+    columns.push(&build, "app:1");
+    columns.base("base:1", "RUN echo two >/base");
+    columns.wipe();
+    let mut rows = vec![columns.push_importing(&build, &["app:1"], "app:2")];
+    columns.wipe();
+    rows.push(columns.push_importing(&build, &["app:2"], "app:3"));
+    columns.wipe();
+    rows.push(columns.push(&build, "app:4"));
+    columns.import_aside(&build, "app:2");
+    assert_one("a base that moved", &through_inlay(&rows));
+}
+
+/// A step that has no input has no key that could be exported.
+#[test]
+fn a_step_without_inputs() {
+    let columns = Columns::start();
+    let project = Project::new().dockerfile("FROM scratch\nWORKDIR /x\n");
+    let build = columns.build(&project);
+    let rows = [columns.push(&build, "app:1"), columns.push(&build, "app:2")];
+    for Row { plain, inlay } in &rows {
+        assert_eq!((plain.pushed.records, inlay.pushed.records), (0, 0));
+    }
+    assert_eq!(rows[0].inlay.pushed, rows[1].inlay.pushed);
+}
+
+/// Builds with one content of a source that is no local directory, another two with the same output,
+/// and the first one again, on one daemon; and the first one on an empty one. What the stage writes
+/// is the same for all.
+fn one_others_one(
+    what: &str,
+    columns: &mut Columns,
+    build: &Buildctl,
+    write: impl Fn(&Columns, &str),
+) {
+    let rows = ["one", "two", "six", "one"].map(|content| {
+        write(columns, content);
+        columns.push(build, "app:1")
+    });
+    columns.wipe();
+    let cold = columns.push(build, "app:2");
+    columns.import_aside(build, "app:1");
+    assert_one(what, &through_inlay([&rows[0], &rows[3], &cold]));
+    // A cache says nothing of earlier builds: there is nothing by which it could grow.
+    let records = rows.each_ref().map(|row| row.inlay.pushed.records);
+    assert_eq!(records, [records[0]; 4], "{what}");
+}
+
+/// A stage that reads `/src/file` of what `line` adds, and gives the same for contents of one
+/// length.
+fn counting(base: &str, line: &str) -> String {
+    format!(
+        "\
+FROM {base} AS build
+{line}
+RUN wc -c </src/file >/count
+FROM {base}
+COPY --from=build /count /count
+"
+    )
+}
+
+#[test]
+fn earlier_contents_of_a_file_by_http() {
+    let mut columns = Columns::start();
+    let base = columns.base("base:1", "");
+    let server = HttpServer::start();
+    let url = server.write("/file", "one");
+    let project = Project::new().dockerfile(&counting(&base, &format!("ADD {url} /src/")));
+    let build = columns.build(&project);
+    one_others_one("by HTTP", &mut columns, &build, |_, content| {
+        server.write("/file", content);
+    });
+}
+
+#[test]
+fn earlier_commits_of_a_git_repository() {
+    let mut columns = Columns::start();
+    let base = columns.base("base:1", "");
+    let server = GitServer::start();
+    let first = server.commit("other", "");
+    let url = server.url();
+    let project = Project::new().dockerfile(&counting(&base, &format!("ADD {url} /src/")));
+    let build = columns.build(&project);
+    one_others_one("by git", &mut columns, &build, |_, content| {
+        server.reset(&first);
+        server.commit("file", content);
+    });
+}
+
+#[test]
+fn earlier_commits_of_a_git_context() {
+    let mut columns = Columns::start();
+    let base = columns.base("base:1", "");
+    let server = GitServer::start();
+    let first = server.commit("Dockerfile", counting(&base, "COPY file /src/"));
+    let build = columns.build_of(&server.url());
+    one_others_one("a git context", &mut columns, &build, |_, content| {
+        server.reset(&first);
+        server.commit("file", content);
+    });
+}
+
+/// Pushes busybox with each content as `/src/file`, as `tool:` and the content.
+fn push_tools(columns: &Columns) -> String {
+    for content in ["one", "two", "six"] {
+        let lines = format!("RUN mkdir /src && printf {content} >/src/file");
+        columns.base(&format!("tool:{content}"), &lines);
+    }
+    columns.registry().image("tool:1")
+}
+
+/// Has `tool:1` be the image with that content.
+fn move_tool(columns: &Columns, content: &str) {
+    columns
+        .registry()
+        .move_tag("tool:1", &format!("tool:{content}"));
+}
+
+#[test]
+fn earlier_contents_of_an_image_of_a_stage() {
+    let mut columns = Columns::start();
+    let base = columns.base("base:1", "");
+    let tool = push_tools(&columns);
+    let dockerfile = counting(&base, "").replacen(&base, &tool, 1);
+    let project = Project::new().dockerfile(&dockerfile);
+    let build = columns.build(&project);
+    one_others_one("a stage's image", &mut columns, &build, move_tool);
+}
+
+#[test]
+fn earlier_contents_of_an_image_that_is_copied_from() {
+    let mut columns = Columns::start();
+    let base = columns.base("base:1", "");
+    let tool = push_tools(&columns);
+    let line = format!("COPY --from={tool} /src/file /src/");
+    let project = Project::new().dockerfile(&counting(&base, &line));
+    let build = columns.build(&project);
+    one_others_one("a copied image", &mut columns, &build, move_tool);
+}
