@@ -7,7 +7,10 @@
 
 mod support;
 
-use support::{Buildctl, Columns, GitServer, HttpServer, Project, Pushed, Row, assert_one};
+use support::{
+    Buildctl, Buildx, Built, Columns, DockerEngine, GitServer, HttpServer, ImageStore, Inlay,
+    Project, Pushed, Row, assert_one,
+};
 
 /// What inlay left by each of some builds.
 fn through_inlay<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Vec<Pushed> {
@@ -128,6 +131,33 @@ fn a_step_without_inputs() {
     assert_eq!(rows[0].inlay.pushed, rows[1].inlay.pushed);
 }
 
+/// BuildKit takes several requests for inline cache as one, and buildx makes two of its argument and
+/// its flag.
+#[test]
+fn an_inline_cache_that_is_asked_for_twice() {
+    let columns = Columns::start();
+    let project = Project::new()
+        .file("file", "text")
+        .dockerfile("FROM scratch\nCOPY file /\n");
+    let once = columns.build(&project);
+    let first = columns.push(&once, "app:1");
+    let twice = once.export_cache("type=inline");
+    let second = columns.push(&twice, "app:2");
+    let third = columns.run("app:3", |_, addr, name| {
+        Buildx::remote(addr)
+            .build(&project)
+            .build_arg("BUILDKIT_INLINE_CACHE=1")
+            .build_arg(&format!("SOURCE_DATE_EPOCH={}", Columns::EPOCH))
+            .cache_to("type=inline")
+            .args(["--provenance=false"])
+            .output(&format!(
+                "type=image,name={name},push=true,rewrite-timestamp=true"
+            ))
+            .run()
+    });
+    assert_one("asked for twice", &through_inlay([&first, &second, &third]));
+}
+
 /// Builds with one content of a source that is no local directory, another two with the same output,
 /// and the first one again, on one daemon; and the first one on an empty one. What the stage writes
 /// is the same for all.
@@ -241,4 +271,184 @@ fn earlier_contents_of_an_image_that_is_copied_from() {
     let project = Project::new().dockerfile(&counting(&base, &line));
     let build = columns.build(&project);
     one_others_one("a copied image", &mut columns, &build, move_tool);
+}
+
+/// A final stage that copies what another one makes of the project's `file`.
+fn two_stages(base: &str) -> String {
+    format!(
+        "\
+FROM {base} AS build
+COPY file /src/
+RUN wc -c </src/file >/count
+RUN cat /count >/out
+FROM {base}
+COPY --from=build /out /app/
+RUN cat /app/out >/all
+"
+    )
+}
+
+/// A daemon that has the image by an import, and is not told of the import again, and then another
+/// one that has the result of that. Where the import left a stage out, nobody has computed the keys of
+/// its content.
+#[test]
+fn an_import_and_then_none() {
+    let mut columns = Columns::start();
+    let base = columns.base("base:1", "");
+    let project = Project::new()
+        .file("file", "one")
+        .dockerfile(&two_stages(&base));
+    let build = columns.build(&project);
+    let mut rows = vec![columns.push(&build, "app:1")];
+    columns.wipe();
+    rows.push(columns.push_importing(&build, &["app:1"], "app:2"));
+    rows.push(columns.push(&build, "app:3"));
+    columns.wipe();
+    rows.push(columns.push_importing(&build, &["app:3"], "app:4"));
+    columns.import_aside(&build, "app:3");
+    assert_one("an import, and then none", &through_inlay(&rows));
+}
+
+/// The same by an inlay that has not seen the build with the import.
+#[test]
+fn an_import_and_then_none_after_a_restart() {
+    let mut columns = Columns::start();
+    let base = columns.base("base:1", "");
+    let project = Project::new()
+        .file("file", "one")
+        .dockerfile(&two_stages(&base));
+    let build = columns.build(&project);
+    let mut rows = vec![columns.push(&build, "app:1")];
+    columns.wipe();
+    rows.push(columns.push_importing(&build, &["app:1"], "app:2"));
+    columns.replace_inlay();
+    rows.push(columns.push(&build, "app:3"));
+    columns.restart();
+    rows.push(columns.push(&build, "app:4"));
+    columns.import_aside(&build, "app:4");
+    assert_one("an import, and then none", &through_inlay(&rows));
+}
+
+/// The build without the import reads another file, and its stage writes the same: the layers are
+/// equal, and the content is not.
+#[test]
+fn an_import_and_then_none_of_another_content_with_equal_layers() {
+    let mut columns = Columns::start();
+    let base = columns.base("base:1", "");
+    let project = Project::new()
+        .file("file", "one")
+        .dockerfile(&two_stages(&base));
+    let build = columns.build(&project);
+    let first = columns.push(&build, "app:1");
+    columns.wipe();
+    columns.push_importing(&build, &["app:1"], "app:1");
+    project.write("file", "two");
+    let mut rows = vec![columns.push(&build, "app:2")];
+    columns.wipe();
+    rows.push(columns.push_importing(&build, &["app:1"], "app:3"));
+    columns.wipe();
+    rows.push(columns.push(&build, "app:4"));
+    columns.import_aside(&build, "app:2");
+    assert_one("another content", &through_inlay(&rows));
+    let first = &first.inlay.pushed;
+    assert_ne!(first.digests, rows[0].inlay.pushed.digests);
+    assert_eq!(first.records, rows[0].inlay.pushed.records);
+}
+
+/// The same in Docker Engine. Its exporter refuses to rewrite times, and no step runs twice here.
+#[test]
+fn an_import_and_then_none_in_docker_engine() {
+    let columns = Columns::start();
+    let registry = columns.registry();
+    let base = columns.base("base:1", "");
+    let project = Project::new()
+        .file("file", "one")
+        .dockerfile(&two_stages(&base));
+    let engines = ["plain", "inlay"].map(|_| DockerEngine::start(ImageStore::Containerd));
+    let inlay = Inlay::in_front_of(&engines[1].buildkitd_addr(), &[]);
+    let columns = [
+        ("plain", Buildx::docker(&engines[0].addr())),
+        ("inlay", Buildx::remote(&inlay.addr())),
+    ];
+    let push = |image: &str, import: Option<&str>| {
+        let [plain, inlay] = columns.each_ref().map(|(column, buildx)| {
+            let name = |image| registry.image(&format!("{column}/{image}"));
+            let mut build = buildx
+                .build(&project)
+                .args(["--network=host", "--provenance=false"])
+                .build_arg(&format!("SOURCE_DATE_EPOCH={}", Columns::EPOCH))
+                .output(&format!("type=image,name={},push=true", name(image)))
+                .cache_to("type=inline");
+            if let Some(import) = import {
+                build = build.cache_from(&format!("type=registry,ref={}", name(import)));
+            }
+            Built::new(registry, &format!("{column}/{image}"), build.run())
+        });
+        Row::new(image, plain, inlay)
+    };
+    let mut rows = vec![push("app:1", None)];
+    for engine in &engines {
+        let pruned = engine.docker(&["builder", "prune", "--all", "--force"]);
+        assert!(pruned.status.success(), "{pruned:?}");
+    }
+    rows.push(push("app:2", Some("app:1")));
+    rows.push(push("app:3", None));
+    assert_one("in Docker Engine", &through_inlay(&rows));
+}
+
+/// Linked copies onto a base whose tag moved, with the import of what was built on the earlier one:
+/// `stages` is the base of the stages that are copied from, where that is not the one that moves.
+fn linked_copies_on_a_new_base(stages: Option<&str>, from: &str, directory: &str) {
+    let mut columns = Columns::start();
+    let base = columns.base("base:1", "RUN echo one >/base");
+    let stages = match stages {
+        Some(image) => columns.base(image, ""),
+        None => base.clone(),
+    };
+    let project = Project::new()
+        .file("file", "one")
+        .file("mod", "two")
+        .dockerfile(&format!(
+            "\
+FROM {stages} AS mod
+COPY mod /mod
+RUN cat /mod >/v
+FROM mod AS build
+COPY file /src/
+RUN mkdir /out && wc -c </src/file >/out/a && cp /src/file /out/b
+FROM scratch AS bins
+COPY --from=build /out /
+FROM {base}
+COPY --link --from={from} {directory}/a /bin/a
+COPY --link --from={from} {directory}/b /bin/b
+COPY --from=mod /v /l
+"
+        ));
+    let build = columns.build(&project);
+    columns.push(&build, "app:1");
+    columns.base("base:1", "RUN echo two >/base");
+    columns.wipe();
+    let mut rows = vec![columns.push_importing(&build, &["app:1"], "app:2")];
+    rows.push(columns.push_importing(&build, &["app:1"], "app:3"));
+    columns.wipe();
+    rows.push(columns.push(&build, "app:4"));
+    columns.wipe();
+    rows.push(columns.push_importing(&build, &["app:2"], "app:5"));
+    columns.import_aside(&build, "app:2");
+    assert_one("linked copies on a new base", &through_inlay(&rows));
+}
+
+#[test]
+fn linked_copies_where_all_stages_have_a_new_base() {
+    linked_copies_on_a_new_base(None, "build", "/out");
+}
+
+#[test]
+fn linked_copies_of_a_copy_where_all_stages_have_a_new_base() {
+    linked_copies_on_a_new_base(None, "bins", "");
+}
+
+#[test]
+fn linked_copies_where_the_last_stage_has_a_new_base() {
+    linked_copies_on_a_new_base(Some("stages:1"), "build", "/out");
 }

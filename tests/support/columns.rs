@@ -17,9 +17,6 @@ use super::{
     inline_records,
 };
 
-/// `SOURCE_DATE_EPOCH` of the builds.
-const EPOCH: u64 = 1_700_000_000;
-
 /// The two columns, and a third daemon that takes no part in the story.
 #[derive(Debug)]
 pub struct Columns {
@@ -58,6 +55,9 @@ const INLAY: &str = "inlay";
 // === impl Columns ===
 
 impl Columns {
+    /// `SOURCE_DATE_EPOCH` of the builds.
+    pub const EPOCH: u64 = 1_700_000_000;
+
     /// Starts all daemons, empty.
     pub fn start() -> Self {
         let behind_inlay = Buildkitd::start();
@@ -100,7 +100,7 @@ impl Columns {
 
     /// A build of a project on neither daemon yet.
     pub fn build(&self, project: &Project) -> Buildctl {
-        Buildctl::new("").project(project).epoch(EPOCH)
+        Buildctl::new("").project(project).epoch(Self::EPOCH)
     }
 
     /// The same of a context that the daemons fetch, and that has the Dockerfile.
@@ -108,7 +108,7 @@ impl Columns {
         Buildctl::new("")
             .args(["--frontend=dockerfile.v0"])
             .opt(&format!("context={context}"))
-            .epoch(EPOCH)
+            .epoch(Self::EPOCH)
     }
 
     /// Runs a build in both columns; each pushes `image` with its inline cache.
@@ -144,43 +144,38 @@ impl Columns {
     /// Runs anything that builds in both columns: it is given the column, the address of its daemon
     /// or inlay, and the full name of its image.
     pub fn run(&self, image: &str, build: impl Fn(&str, &str, &str) -> BuildOutput) -> Row {
+        let mut executed = Vec::new();
         let [plain, inlay] = [
             (PLAIN, self.plain.addr(), &self.plain),
             (INLAY, self.inlay.addr(), &self.behind_inlay),
         ]
         .map(|(column, addr, buildkitd)| {
-            let executed = buildkitd.executed().len();
+            let before = buildkitd.executed().len();
             let own = format!("{column}/{image}");
             let output = build(column, &addr, &self.registry.image(&own));
-            let pushed = output
-                .status
-                .success()
-                .then(|| Pushed::under(&self.registry, &own));
-            (output, pushed, buildkitd.executed().split_off(executed))
+            executed.push(buildkitd.executed().split_off(before));
+            Built::new(&self.registry, &own, output)
         });
-        let (plain, plain_pushed, plain_ran) = plain;
-        let (inlay, inlay_pushed, inlay_ran) = inlay;
-        let plain_pushed = plain_pushed.unwrap_or_else(|| panic!("{image}: plain: {plain}"));
-        let inlay_pushed = inlay_pushed.unwrap_or_else(|| panic!("{image}: inlay: {inlay}"));
-        assert_no_more_than_plain(image, &plain, &inlay);
+        let row = Row::new(image, plain, inlay);
         // Steps that are no step of the client's build are here, too.
-        assert_within(image, "commands", &plain_ran, &inlay_ran);
-        for platform in plain_pushed.digests.keys() {
-            let of = |column| self.without_cache(&format!("{column}/{image}"), platform);
-            assert_eq!(of(INLAY), of(PLAIN), "{image}: one image but for its cache");
-            for column in [PLAIN, INLAY] {
-                self.assert_sound(&format!("{column}/{image}"), platform);
+        assert_within(image, "commands", &executed[0], &executed[1]);
+        self.assert_same_image(image);
+        row
+    }
+
+    /// That an image is the same in both columns but for its cache, and that the cache of each is one
+    /// of its layers.
+    pub fn assert_same_image(&self, image: &str) {
+        let [plain, inlay] = [PLAIN, INLAY].map(|column| format!("{column}/{image}"));
+        for platform in self.registry.image_digests(&plain).keys() {
+            assert_eq!(
+                self.without_cache(&inlay, platform),
+                self.without_cache(&plain, platform),
+                "{image}: one image but for its cache"
+            );
+            for image in [&plain, &inlay] {
+                self.assert_sound(image, platform);
             }
-        }
-        Row {
-            plain: Built {
-                output: plain,
-                pushed: plain_pushed,
-            },
-            inlay: Built {
-                output: inlay,
-                pushed: inlay_pushed,
-            },
         }
     }
 
@@ -272,6 +267,28 @@ impl Columns {
         let members = config.as_object_mut().expect("a config is an object");
         members.remove(INLINE_CACHE_KEY);
         (layers, config)
+    }
+}
+
+// === impl Row ===
+
+impl Row {
+    /// One build in both columns, which inlay warns of nothing in and runs nothing for that plain
+    /// BuildKit does not.
+    pub fn new(what: &str, plain: Built, inlay: Built) -> Self {
+        assert_no_more_than_plain(what, &plain.output, &inlay.output);
+        Self { plain, inlay }
+    }
+}
+
+// === impl Built ===
+
+impl Built {
+    /// What a build said, which has to have succeeded, and what it left under a name of the registry.
+    pub fn new(registry: &Registry, image: &str, output: BuildOutput) -> Self {
+        assert!(output.status.success(), "{image} is built: {output}");
+        let pushed = Pushed::under(registry, image);
+        Self { output, pushed }
     }
 }
 

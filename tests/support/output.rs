@@ -49,9 +49,13 @@ impl Vertex {
     /// Whether it is an instruction of the user's Dockerfile that makes files: no `FROM`, no
     /// loading of contexts, no export.
     pub fn is_step(&self) -> bool {
-        self.name.starts_with('[')
-            && !self.name.starts_with("[internal]")
-            && !self.name.starts_with("[auth]")
+        // Where a client builds several targets, it begins with the target: `[app internal]`.
+        let Some((what, _)) = self.name.split_once(']') else {
+            return false;
+        };
+        let last = what.rsplit(['[', ' ']).next();
+        what.starts_with('[')
+            && !matches!(last, Some("internal" | "auth"))
             && !self.name.contains("] FROM ")
     }
 }
