@@ -7,6 +7,9 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
 use support::{
     Buildctl, Buildx, Built, Columns, DockerEngine, GitServer, HttpServer, ImageStore, Inlay,
     Project, Pushed, Row, assert_one,
@@ -451,4 +454,206 @@ fn linked_copies_of_a_copy_where_all_stages_have_a_new_base() {
 #[test]
 fn linked_copies_where_the_last_stage_has_a_new_base() {
     linked_copies_on_a_new_base(Some("stages:1"), "build", "/out");
+}
+
+/// Three targets of one context that share a stage, and one on top of another.
+const TARGETS: [&str; 4] = ["t-a", "t-b", "t-all", "t-top"];
+
+fn targets(base: &str) -> Project {
+    let project = Project::new().dockerfile(&format!(
+        "\
+FROM {base} AS core
+COPY core /core
+RUN wc -c </core >/core.out
+FROM core AS build-a
+COPY a /a
+RUN cat /core.out /a >/a.out
+FROM core AS build-b
+COPY b /b
+RUN cat /core.out /b >/b.out
+FROM {base} AS final
+RUN echo final >/final
+FROM final AS a
+COPY --from=build-a /a.out /
+FROM final AS b
+COPY --from=build-b /b.out /
+FROM final AS all
+COPY --from=build-a /a.out /
+COPY --from=build-b /b.out /
+"
+    ));
+    let project = project.file(
+        "top.Dockerfile",
+        "FROM below AS top\nCOPY core /top\nRUN cat /a.out >/top.out\n",
+    );
+    project.file("core", "core").file("a", "a").file("b", "b")
+}
+
+/// A file that has buildx build these targets at once.
+type File = fn(images: &BTreeMap<&str, String>, imports: bool) -> Value;
+
+fn bake_file(images: &BTreeMap<&str, String>, imports: bool) -> Value {
+    let target = |(target, image): (&&str, &String)| {
+        let mut members = json!({
+            "context": ".",
+            "args": {"SOURCE_DATE_EPOCH": Columns::EPOCH.to_string()},
+            "attest": ["type=provenance,disabled=true"],
+            "output": [format!("type=image,name={image},push=true,rewrite-timestamp=true")],
+            "cache-to": ["type=inline,ignore-error=false"],
+        });
+        if imports {
+            members["cache-from"] = json!([format!("type=registry,ref={image}")]);
+        }
+        if *target == "t-top" {
+            members["dockerfile"] = json!("top.Dockerfile");
+            members["contexts"] = json!({"below": "target:t-a"});
+        } else {
+            members["target"] = json!(target.trim_start_matches("t-"));
+        }
+        ((*target).to_owned(), members)
+    };
+    let targets: serde_json::Map<_, _> = images.iter().map(target).collect();
+    json!({"group": {"default": {"targets": TARGETS}}, "target": targets})
+}
+
+fn compose_file(images: &BTreeMap<&str, String>, imports: bool) -> Value {
+    let service = |(target, image): (&&str, &String)| {
+        let mut build = json!({
+            "context": ".",
+            "args": {"SOURCE_DATE_EPOCH": Columns::EPOCH.to_string()},
+            "provenance": false,
+            "cache_to": ["type=inline,ignore-error=false"],
+            "x-bake": {
+                "output": [format!("type=image,name={image},push=true,rewrite-timestamp=true")],
+            },
+        });
+        if imports {
+            build["cache_from"] = json!([format!("type=registry,ref={image}")]);
+        }
+        if *target == "t-top" {
+            build["dockerfile"] = json!("top.Dockerfile");
+            build["additional_contexts"] = json!({"below": "service:t-a"});
+        } else {
+            build["target"] = json!(target.trim_start_matches("t-"));
+        }
+        ((*target).to_owned(), json!({"build": build}))
+    };
+    let services: serde_json::Map<_, _> = images.iter().map(service).collect();
+    json!({"services": services})
+}
+
+/// Builds all targets at once, on empty daemons and on ones that have it all, with the imports of the
+/// images before; then a change, at once and one by one.
+fn targets_at_once(name: &str, file: File, runs: usize) {
+    let mut columns = Columns::start();
+    let base = columns.base("base:1", "");
+    let project = targets(&base);
+    // Of steps that several targets share, buildx tells one or another thing; the daemons tell what
+    // ran.
+    let bake = |columns: &Columns, imports: bool, args: &[&str]| -> Vec<String> {
+        let told = columns.compare_commands(name, |column, addr| {
+            let registry = columns.registry();
+            let image = |target| registry.image(&format!("{column}/{target}:1"));
+            let images = TARGETS.map(|target| (target, image(target)));
+            let written = file(&BTreeMap::from(images), imports);
+            project.write(name, written.to_string());
+            Buildx::remote(addr).bake(&project, name, args)
+        });
+        let [_, (_, mut ran)] = told;
+        ran.sort();
+        ran
+    };
+    let mut pushed: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for run in 0..runs {
+        if run % 3 == 0 {
+            columns.wipe();
+        }
+        bake(&columns, run > 0, &[]);
+        for target in TARGETS {
+            columns.assert_same_image(&format!("{target}:1"));
+            let image = Pushed::under(columns.registry(), &format!("inlay/{target}:1"));
+            pushed.entry(target).or_default().push(image);
+        }
+    }
+    for (target, pushed) in &pushed {
+        assert_one(target, pushed);
+    }
+    // A changed source: the targets at once run what they run one by one.
+    project.write("a", "another");
+    columns.wipe();
+    let mut one_by_one = Vec::new();
+    for target in TARGETS {
+        let only = format!("{target}.output=type=cacheonly");
+        one_by_one.extend(bake(&columns, true, &[target, "--set", &only]));
+    }
+    one_by_one.sort();
+    columns.wipe();
+    let at_once = bake(&columns, true, &["--set", "*.output=type=cacheonly"]);
+    assert_eq!(at_once, one_by_one, "{name}");
+}
+
+#[test]
+fn targets_of_bake() {
+    targets_at_once("docker-bake.json", bake_file, 10);
+}
+
+#[test]
+fn targets_of_compose() {
+    targets_at_once("compose.yaml", compose_file, 4);
+}
+
+/// A target that begins when another one has ended, and finds that one's steps: both have one session
+/// for their context, and so the steps have keys of that session's.
+#[test]
+fn targets_of_bake_one_after_the_other() {
+    let mut columns = Columns::start();
+    let base = columns.base("base:1", "");
+    let project = Project::new().file("core", "core").dockerfile(&format!(
+        "\
+FROM {base} AS core
+COPY core /core
+RUN wc -c </core >/core.out
+FROM core AS first
+RUN cat /core.out >/first
+FROM {base} AS wait
+RUN sleep 3 && echo waited >/waited
+FROM core AS second
+COPY --from=context-of-wait /waited /
+RUN cat /core.out /waited >/second
+"
+    ));
+    let targets = ["first", "wait", "second"];
+    let bake = |columns: &Columns, args: &[&str]| {
+        columns.compare_commands("one after the other", |column, addr| {
+            let image = |target| columns.registry().image(&format!("{column}/{target}:1"));
+            let images = targets.map(|target| (target, image(target)));
+            let target = |(target, image): (&str, String)| {
+                let output = format!("type=image,name={image},push=true,rewrite-timestamp=true");
+                let mut members = json!({
+                    "context": ".",
+                    "target": target,
+                    "args": {"SOURCE_DATE_EPOCH": Columns::EPOCH.to_string()},
+                    "attest": ["type=provenance,disabled=true"],
+                    "output": [output],
+                    "cache-to": ["type=inline,ignore-error=false"],
+                });
+                if target == "second" {
+                    members["contexts"] = json!({"context-of-wait": "target:wait"});
+                }
+                (target.to_owned(), members)
+            };
+            let file: serde_json::Map<_, _> = images.into_iter().map(target).collect();
+            let file = json!({"group": {"default": {"targets": targets}}, "target": file});
+            project.write("docker-bake.json", file.to_string());
+            Buildx::remote(addr).bake(&project, "docker-bake.json", args)
+        });
+        targets.map(|target| Pushed::under(columns.registry(), &format!("inlay/{target}:1")))
+    };
+    let together = bake(&columns, &[]);
+    columns.wipe();
+    for (together, target) in together.into_iter().zip(targets) {
+        bake(&columns, &[target]);
+        let alone = Pushed::under(columns.registry(), &format!("inlay/{target}:1"));
+        assert_one(target, &[alone, together]);
+    }
 }

@@ -58,8 +58,7 @@ impl Buildx {
         }
     }
 
-    /// Builds targets together, of a file of `docker buildx bake` or of Compose in the project; with
-    /// more arguments.
+    /// `docker buildx bake` of a file in the project, bake's own or of Compose, with more arguments.
     pub fn bake(&self, project: &Project, file: &str, args: &[&str]) -> BuildOutput {
         let mut command = self.command();
         command

@@ -144,23 +144,51 @@ impl Columns {
     /// Runs anything that builds in both columns: it is given the column, the address of its daemon
     /// or inlay, and the full name of its image.
     pub fn run(&self, image: &str, build: impl Fn(&str, &str, &str) -> BuildOutput) -> Row {
-        let mut executed = Vec::new();
-        let [plain, inlay] = [
+        let own = |column: &str| format!("{column}/{image}");
+        let [plain, inlay] = self.compare(image, |column, addr| {
+            build(column, addr, &self.registry.image(&own(column)))
+        });
+        self.assert_same_image(image);
+        let [plain, inlay] = [(PLAIN, plain), (INLAY, inlay)]
+            .map(|(column, output)| Built::new(&self.registry, &own(column), output));
+        Row { plain, inlay }
+    }
+
+    /// The same of what gives several images, or none.
+    pub fn compare(
+        &self,
+        what: &str,
+        build: impl Fn(&str, &str) -> BuildOutput,
+    ) -> [BuildOutput; 2] {
+        let [plain, inlay] = self.compare_commands(what, build).map(|(output, _)| output);
+        assert_no_more_than_plain(what, &plain, &inlay);
+        [plain, inlay]
+    }
+
+    /// The same of what the client does not tell the steps of. Returns what was said, and the command
+    /// lines of the containers that ran: those of steps that are none of the client's are there, too.
+    pub fn compare_commands(
+        &self,
+        what: &str,
+        build: impl Fn(&str, &str) -> BuildOutput,
+    ) -> [(BuildOutput, Vec<String>); 2] {
+        let columns = [
             (PLAIN, self.plain.addr(), &self.plain),
             (INLAY, self.inlay.addr(), &self.behind_inlay),
-        ]
-        .map(|(column, addr, buildkitd)| {
+        ];
+        let outputs = columns.map(|(column, addr, buildkitd)| {
             let before = buildkitd.executed().len();
-            let own = format!("{column}/{image}");
-            let output = build(column, &addr, &self.registry.image(&own));
-            executed.push(buildkitd.executed().split_off(before));
-            Built::new(&self.registry, &own, output)
+            let output = build(column, &addr);
+            assert!(output.status.success(), "{what} by {column}: {output}");
+            (output, buildkitd.executed().split_off(before))
         });
-        let row = Row::new(image, plain, inlay);
-        // Steps that are no step of the client's build are here, too.
-        assert_within(image, "commands", &executed[0], &executed[1]);
-        self.assert_same_image(image);
-        row
+        let [(plain, plain_ran), (inlay, inlay_ran)] = &outputs;
+        assert_eq!(
+            inlay.warnings, plain.warnings,
+            "{what}: warnings\nplain BuildKit:\n{plain}\ninlay:\n{inlay}"
+        );
+        assert_within(what, "commands", plain_ran, inlay_ran);
+        outputs
     }
 
     /// That an image is the same in both columns but for its cache, and that the cache of each is one
@@ -303,7 +331,8 @@ fn assert_no_more_than_plain(what: &str, plain: &BuildOutput, inlay: &BuildOutpu
         inlay.warnings, plain.warnings,
         "{what}: warnings\nplain BuildKit:\n{plain}\ninlay:\n{inlay}"
     );
-    assert_within(what, "steps", &plain.steps_ran(), &inlay.steps_ran());
+    let both = format!("{what}\nplain BuildKit:\n{plain}\ninlay:\n{inlay}\n");
+    assert_within(&both, "steps", &plain.steps_ran(), &inlay.steps_ran());
 }
 
 /// Of what was run in both columns, as often as it was: inlay ran no more than plain BuildKit.

@@ -17,8 +17,6 @@ pub struct BuildOutput {
     /// As the client wrote it: progress as JSON lines unless another kind was asked for, errors in
     /// the open.
     pub stderr: String,
-    /// As the client wrote it.
-    pub stdout: Vec<u8>,
     /// All vertices in the order in which they were first told of; empty for other progress than
     /// JSON.
     pub vertices: Vec<Vertex>,
@@ -29,8 +27,6 @@ pub struct BuildOutput {
 /// One vertex of a build.
 #[derive(Clone, Debug, Default)]
 pub struct Vertex {
-    /// Its digest in the definition.
-    pub digest: String,
     /// Such as `[stage 2/3] RUN make` or `exporting to image`.
     pub name: String,
     /// It was begun. One that is not even begun was not needed.
@@ -49,13 +45,9 @@ impl Vertex {
     /// Whether it is an instruction of the user's Dockerfile that makes files: no `FROM`, no
     /// loading of contexts, no export.
     pub fn is_step(&self) -> bool {
-        // Where a client builds several targets, it begins with the target: `[app internal]`.
-        let Some((what, _)) = self.name.split_once(']') else {
-            return false;
-        };
-        let last = what.rsplit(['[', ' ']).next();
-        what.starts_with('[')
-            && !matches!(last, Some("internal" | "auth"))
+        self.name.starts_with('[')
+            && !self.name.starts_with("[internal]")
+            && !self.name.starts_with("[auth]")
             && !self.name.contains("] FROM ")
     }
 }
@@ -73,11 +65,8 @@ impl BuildOutput {
         {
             for update in list(&status["vertexes"]) {
                 let digest = text(&update["digest"]);
-                let place = *places.entry(digest.clone()).or_insert_with(|| {
-                    vertices.push(Vertex {
-                        digest,
-                        ..Vertex::default()
-                    });
+                let place = *places.entry(digest).or_insert_with(|| {
+                    vertices.push(Vertex::default());
                     vertices.len() - 1
                 });
                 let vertex = &mut vertices[place];
@@ -103,7 +92,6 @@ impl BuildOutput {
         Self {
             status: output.status,
             stderr,
-            stdout: output.stdout,
             vertices,
             warnings,
         }
