@@ -5,6 +5,7 @@
 //! starts daemons of its own in temporary directories, on sockets and ports that nothing else has,
 //! so tests run side by side.
 
+mod cases;
 mod differential;
 mod direct;
 mod drain;

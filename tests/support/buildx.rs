@@ -58,6 +58,18 @@ impl Buildx {
         }
     }
 
+    /// `docker buildx bake` of a file in the project, bake's own or of Compose, with more arguments.
+    pub fn bake(&self, project: &Project, file: &str, args: &[&str]) -> BuildOutput {
+        let mut command = self.command();
+        command
+            .current_dir(project.path())
+            .arg("bake")
+            .arg(format!("--builder={}", self.builder))
+            .args(["--progress=rawjson", "--file", file])
+            .args(args);
+        BuildOutput::new(command.output().expect("buildx starts"))
+    }
+
     /// `docker buildx` in its own environment, for other subcommands.
     pub fn command(&self) -> Command {
         let mut command = Command::new(Peers::locate().buildx());

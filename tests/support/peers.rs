@@ -33,6 +33,7 @@ impl Peers {
             peers.runc(),
             peers.docker_registry(),
             peers.rootfs_tar(),
+            peers.busybox(),
             peers.docker(),
         ] {
             let name = wanted.strip_prefix(&peers.dir).unwrap_or(&wanted).display();
@@ -118,6 +119,11 @@ impl Peers {
     /// The base image: busybox and links for its applets.
     pub fn rootfs_tar(&self) -> PathBuf {
         self.dir.join("rootfs.tar")
+    }
+
+    /// The program of the base image. It is static, and is what it is called.
+    pub fn busybox(&self) -> PathBuf {
+        self.dir.join("debian/bin/busybox")
     }
 
     /// `PATH` with the peers first.

@@ -53,6 +53,13 @@ impl Project {
         self
     }
 
+    /// With a shell as `sh`, for images that have nothing else.
+    pub fn shell(self) -> Self {
+        let busybox = Peers::locate().busybox();
+        fs::copy(&busybox, self.path().join("sh")).expect("busybox is copied");
+        self
+    }
+
     /// With this Dockerfile.
     pub fn dockerfile(self, text: &str) -> Self {
         self.file("Dockerfile", text)

@@ -246,6 +246,12 @@ impl Registry {
         self.tag_as(image, index, "application/vnd.oci.image.index.v1+json")
     }
 
+    /// Has a tag point to what another one of the same repository points to.
+    pub fn move_tag(&self, image: &str, target: &str) {
+        let manifest = self.stored(&self.digest(target));
+        assert!(self.tag(image, &manifest), "{image} points to {target}");
+    }
+
     fn tag_as(&self, image: &str, manifest: &[u8], kind: &str) -> bool {
         let (_, tag) = image.rsplit_once(':').expect("a name with a tag");
         let repository = repository(image);

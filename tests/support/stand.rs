@@ -59,21 +59,7 @@ impl Stand {
 
     /// What is there under a name.
     pub fn pushed(&self, image: &str) -> Pushed {
-        let digests = self.registry.image_digests(image);
-        let mut pushed = Pushed {
-            digests,
-            records: 0,
-            results: 0,
-        };
-        for platform in pushed.digests.keys() {
-            let platform = (!platform.is_empty()).then_some(&**platform);
-            let records = inline_records(&self.registry.config(image, platform));
-            let has_result =
-                |record: &&Value| record["layers"].is_array() || record["chains"].is_array();
-            pushed.results += records.iter().filter(has_result).count();
-            pushed.records += records.len();
-        }
-        pushed
+        Pushed::under(&self.registry, image)
     }
 
     /// Runs a build that pushes an image with its cache, and gives what it left.
@@ -83,6 +69,29 @@ impl Stand {
         let built = build.export_cache("type=inline").run_ok();
         assert_eq!(built.warnings, [""; 0], "{built}");
         self.pushed(image)
+    }
+}
+
+// === impl Pushed ===
+
+impl Pushed {
+    /// What a registry has under a name.
+    pub fn under(registry: &Registry, image: &str) -> Self {
+        let digests = registry.image_digests(image);
+        let mut pushed = Self {
+            digests,
+            records: 0,
+            results: 0,
+        };
+        for platform in pushed.digests.keys() {
+            let platform = (!platform.is_empty()).then_some(&**platform);
+            let records = inline_records(&registry.config(image, platform));
+            let has_result =
+                |record: &&Value| record["layers"].is_array() || record["chains"].is_array();
+            pushed.results += records.iter().filter(has_result).count();
+            pushed.records += records.len();
+        }
+        pushed
     }
 }
 
