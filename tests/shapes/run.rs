@@ -1,0 +1,102 @@
+//! Cases told one after the other.
+
+use std::ops::ControlFlow;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::case::Case;
+use crate::check::{Check, Finding, Judge};
+use crate::rules::Tally;
+use crate::shrink::shrink;
+use crate::sources::Sources;
+use crate::story::{self, Column};
+
+/// What the cases of a run share.
+pub struct Run {
+    sources: Sources,
+    /// The daemons of the next case start while this one is told.
+    next: Option<JoinHandle<[Column; 2]>>,
+    tally: Tally,
+    builds: usize,
+}
+
+// === impl Run ===
+
+impl Run {
+    /// Starts what all cases share.
+    pub fn start() -> Self {
+        let next = Some(thread::spawn(Column::start_both));
+        Self {
+            sources: Sources::start(),
+            next,
+            tally: Tally::default(),
+            builds: 0,
+        }
+    }
+
+    /// How often each rule was used.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// How many builds of stories there were, those of both columns counted once.
+    pub fn builds(&self) -> usize {
+        self.builds
+    }
+
+    /// Tells a case, until it has shown `wanted`; gives what is wrong.
+    pub fn tell(&mut self, case: &Case, wanted: Option<Check>) -> Vec<Finding> {
+        let next = self.next.replace(thread::spawn(Column::start_both));
+        let mut columns = next.unwrap().join().unwrap();
+        let mut judge = Judge::default();
+        let (builds, tally) = (&mut self.builds, &mut self.tally);
+        // Without a wish, all is checked.
+        let imports = !matches!(
+            wanted,
+            Some(
+                Check::Stripped | Check::OneDigest | Check::Hits | Check::Quiet | Check::OwnSolves
+            )
+        );
+        let sources = &self.sources;
+        story::tell(sources, case, &mut columns, imports, &mut |scene, pair| {
+            *builds += 1;
+            judge.see(scene, &pair, tally);
+            let plain_fails = !pair.built[0].succeeded;
+            let shown = judge
+                .findings
+                .iter()
+                .any(|found| Some(found.check) == wanted);
+            match wanted.is_some() && (plain_fails || shown) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        });
+        judge.findings
+    }
+
+    /// The smallest case with a finding of the same check, and that finding.
+    pub fn shrink(&mut self, case: &Case, finding: &Finding, limit: Duration) -> String {
+        let mut last = None;
+        let until = case.until(finding.build);
+        let smallest = shrink(&until, limit, |case| {
+            let found = self.tell(case, Some(finding.check)).into_iter();
+            let found = found
+                .filter(|found| found.check == finding.check)
+                .next_back();
+            let shows = found.is_some();
+            last = found.or(last.take());
+            shows
+        });
+        let what = last.as_ref().unwrap_or(finding);
+        format!("{smallest}=> {what}\n")
+    }
+}
+
+impl Drop for Run {
+    /// Waits for the daemons that no case has got, so that they end.
+    fn drop(&mut self) {
+        if let Some(next) = self.next.take() {
+            let _ = next.join();
+        }
+    }
+}
