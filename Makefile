@@ -10,7 +10,7 @@ MUTATIONS    ?= 1000
 # Another for each run; a failure names the one of its case.
 SEED         ?= $(shell date +%s)
 
-.PHONY: help build peers demo test differential mutations lint semver bench fuzz clean
+.PHONY: help build peers demo test differential mutations shapes lint semver bench fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,12 @@ differential: peers ## N (10000) generated caches, read and written by us and by
 mutations: peers ## MUTATIONS (1000) damaged caches, each imported by a build
 	INLAY_MUTATIONS=$(MUTATIONS) INLAY_MUTATIONS_SEED=$(SEED) \
 		$(CARGO) test --locked --test mutations -- --nocapture
+
+# Where memory can be had as files, the states of its daemons are there: that is twice as fast.
+shapes: peers ## builds of many shapes against plain BuildKit: SECONDS (600) FROM (1), or CASE, or TEXT
+	INLAY_SHAPES_SECONDS=$(or $(SECONDS),600) INLAY_SHAPES_SEED=$(SEED) INLAY_SHAPES_FROM=$(FROM) \
+		INLAY_SHAPES_CASE=$(CASE) INLAY_SHAPES_TEXT=$(TEXT) TMPDIR=$(or $(TMPDIR),$(wildcard /dev/shm),/tmp) \
+		$(CARGO) test --locked --test shapes $(if $(TEXT),known_cases,generated_builds) -- --nocapture
 
 lint: ## formatting, clippy, documentation: no warning passes
 	$(CARGO) fmt --check

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::case::Export;
 use crate::files::{Files, Layers};
 use crate::rules::{self, Tally};
 use crate::sources::Scene;
@@ -120,8 +121,8 @@ impl Judge {
                 }
             }
         }
-        if pair.imported.is_none() {
-            return; // without a cache
+        if pair.options.export == Export::Nothing {
+            return;
         }
         for (platform, image) in &pair.built[1].images {
             let key = (
@@ -230,6 +231,18 @@ fn different(these: &Files, those: &Files) -> Vec<String> {
         (ours, theirs) => Some(format!("{path}: {ours:?}, there {theirs:?}")),
     });
     different.collect()
+}
+
+// === impl Finding ===
+
+impl Finding {
+    /// What it has in common with others that may have the same cause.
+    pub fn kind(&self) -> String {
+        match self.check {
+            Check::Quiet => format!("Quiet: {}", self.what),
+            check => format!("{check:?}"),
+        }
+    }
 }
 
 impl fmt::Display for Finding {

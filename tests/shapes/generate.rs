@@ -15,6 +15,8 @@ pub fn case(chance: &mut Chance) -> Case {
     let mut writer = Writer {
         chance,
         stages: Vec::new(),
+        unused: Vec::new(),
+        bases: Vec::new(),
         names: 0,
     };
     let dockerfile = writer.dockerfile();
@@ -41,6 +43,10 @@ pub fn case(chance: &mut Chance) -> Case {
 struct Writer<'a> {
     chance: &'a mut Chance,
     stages: Vec<Known>,
+    /// The stages that nothing is made of yet.
+    unused: Vec<String>,
+    /// What the stages are based on.
+    bases: Vec<(String, Known)>,
     /// How many files have a name of their own.
     names: usize,
 }
@@ -71,23 +77,31 @@ impl Writer<'_> {
         let count = self
             .chance
             .weighed(&[(4, 1), (6, 2), (8, 3), (4, 4), (2, 5), (1, 6)]);
-        let mut stages: Vec<Stage> = (0..count).map(|number| self.stage(number)).collect();
+        let last = count - 1;
+        let stages = (0..count).map(|number| self.stage(number, number == last));
+        let mut stages: Vec<Stage> = stages.collect();
         // The last one is reached by its place alone.
-        stages[count - 1].name = None;
+        stages[last].name = None;
         Dockerfile { stages }
     }
 
-    fn stage(&mut self, number: usize) -> Stage {
+    fn stage(&mut self, number: usize, is_last: bool) -> Stage {
         let name = format!("s{number}");
         let (base, mut known) = self.base();
+        self.bases.push((base.clone(), known.clone()));
         known.name.clone_from(&name);
         let mut steps = Vec::new();
-        // Equal steps of several stages have one key.
-        let count = self.chance.below(STEPS + 1);
-        for _ in 0..count.max(usize::from(base == "scratch")) {
-            let more = self.step(&mut known);
-            steps.extend(more);
+        let least = usize::from(base == "scratch" || is_last);
+        let count = self.chance.below(STEPS + 1).max(least);
+        for place in 0..count {
+            // The last stage brings together what the others made.
+            let gathers = is_last && place == 0 && !self.unused.is_empty();
+            steps.extend(match gathers && self.chance.percent(70) {
+                true => self.copy_from_stage(&mut known),
+                false => self.step(&mut known),
+            });
         }
+        self.unused.push(name.clone());
         self.stages.push(known);
         Stage {
             base,
@@ -109,13 +123,16 @@ impl Writer<'_> {
             (2, "{tool}"),
             (1, "image"),
             (4 * usize::from(!self.stages.is_empty()), "stage"),
+            (6 * usize::from(!self.stages.is_empty()), "again"),
         ]);
         match kind {
             "scratch" => (kind.to_owned(), Known::default()),
             "stage" => {
-                let known = self.chance.pick(&self.stages).clone();
+                let known = self.earlier_stage();
                 (known.name.clone(), known)
             }
+            // Equal steps on equal bases have one key.
+            "again" => self.chance.pick(&self.bases).clone(),
             "{tool}" => (kind.to_owned(), of_image("/tool")),
             _ => (kind.to_owned(), of_image("/base")),
         }
@@ -136,27 +153,14 @@ impl Writer<'_> {
             (12 * usize::from(runs), "run"),
             (5 * usize::from(runs), "random"),
             (5 * usize::from(runs), "mount"),
-            (8 * usize::from(!runs), "shell"),
+            (12 * usize::from(!runs), "shell"),
             (6, "setting"),
             (3 * usize::from(runs), "nothing"),
             (2, "heredoc"),
         ]);
         let step = match kind {
             "context" => self.copy_context(stage),
-            "from stage" => {
-                let from = self.chance.pick(&self.stages).clone();
-                let Some(file) = self.file_of(&from) else {
-                    return Vec::new();
-                };
-                let link = self.link();
-                // A hop keeps the name as a rule.
-                let to = match self.chance.percent(80) || is_random(&file) {
-                    true => file.clone(),
-                    false => self.name("c"),
-                };
-                stage.add(&to);
-                format!("COPY {link}--from={} {file} {to}", from.name)
-            }
+            "from stage" => return self.copy_from_stage(stage),
             "from image" => {
                 let link = self.link();
                 let image = *self.chance.pick(&["{base}", "{tool}", "{pinned}"]);
@@ -212,6 +216,22 @@ impl Writer<'_> {
             }
         };
         vec![step]
+    }
+
+    /// A copy from an earlier stage, if there is a file to copy.
+    fn copy_from_stage(&mut self, stage: &mut Known) -> Vec<String> {
+        let from = self.earlier_stage();
+        let Some(file) = self.file_of(&from) else {
+            return Vec::new();
+        };
+        let link = self.link();
+        // A hop keeps the name as a rule.
+        let to = match self.chance.percent(80) || is_random(&file) {
+            true => file.clone(),
+            false => self.name("c"),
+        };
+        stage.add(&to);
+        vec![format!("COPY {link}--from={} {file} {to}", from.name)]
     }
 
     fn copy_context(&mut self, stage: &mut Known) -> String {
@@ -272,7 +292,7 @@ impl Writer<'_> {
         ]);
         match kind {
             "stage" => {
-                let from = self.chance.pick(&self.stages).clone();
+                let from = self.earlier_stage();
                 let Some(file) = self.file_of(&from) else {
                     return self.run(stage, "");
                 };
@@ -314,6 +334,20 @@ impl Writer<'_> {
         }
     }
 
+    /// A stage before this one; there has to be one.
+    fn earlier_stage(&mut self) -> Known {
+        let unused = |known: &&Known| self.unused.contains(&known.name);
+        let unused: Vec<_> = self.stages.iter().filter(unused).cloned().collect();
+        let of = match !unused.is_empty() && self.chance.percent(70) {
+            true => &unused,
+            false => &self.stages,
+        };
+        let stage = self.chance.pick(of).clone();
+        self.unused.retain(|name| *name != stage.name);
+        stage
+    }
+
+    /// One of the files that a stage has.
     fn file_of(&mut self, stage: &Known) -> Option<String> {
         (!stage.files.is_empty()).then(|| self.chance.pick(&stage.files).clone())
     }

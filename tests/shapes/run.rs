@@ -9,28 +9,40 @@ use crate::check::{Check, Finding, Judge};
 use crate::rules::Tally;
 use crate::shrink::shrink;
 use crate::sources::Sources;
-use crate::story::{self, Column};
+use crate::story::{self, Column, Importer};
 
 /// What the cases of a run share.
 pub struct Run {
     sources: Sources,
+    importers: [Importer; 2],
     /// The daemons of the next case start while this one is told.
     next: Option<JoinHandle<[Column; 2]>>,
+    start: fn() -> [Column; 2],
     tally: Tally,
     builds: usize,
+    /// Print each build.
+    prints: bool,
 }
 
 // === impl Run ===
 
 impl Run {
-    /// Starts what all cases share.
-    pub fn start() -> Self {
-        let next = Some(thread::spawn(Column::start_both));
+    /// Starts what all cases share. Each build is printed if it `prints`.
+    pub fn start(prints: bool) -> Self {
+        Self::of_columns(prints, Column::start_both)
+    }
+
+    /// The same with columns that `start` starts.
+    pub fn of_columns(prints: bool, start: fn() -> [Column; 2]) -> Self {
+        let next = Some(thread::spawn(start));
         Self {
             sources: Sources::start(),
+            importers: [Importer::start(), Importer::start()],
             next,
+            start,
             tally: Tally::default(),
             builds: 0,
+            prints,
         }
     }
 
@@ -46,20 +58,18 @@ impl Run {
 
     /// Tells a case, until it has shown `wanted`; gives what is wrong.
     pub fn tell(&mut self, case: &Case, wanted: Option<Check>) -> Vec<Finding> {
-        let next = self.next.replace(thread::spawn(Column::start_both));
+        let next = self.next.replace(thread::spawn(self.start));
         let mut columns = next.unwrap().join().unwrap();
         let mut judge = Judge::default();
-        let (builds, tally) = (&mut self.builds, &mut self.tally);
-        // Without a wish, all is checked.
-        let imports = !matches!(
-            wanted,
-            Some(
-                Check::Stripped | Check::OneDigest | Check::Hits | Check::Quiet | Check::OwnSolves
-            )
-        );
-        let sources = &self.sources;
-        story::tell(sources, case, &mut columns, imports, &mut |scene, pair| {
+        let (builds, tally, prints) = (&mut self.builds, &mut self.tally, self.prints);
+        let with_imports = matches!(wanted, None | Some(Check::Importable | Check::Files));
+        let importers = with_imports.then_some(&self.importers);
+        let (sources, columns) = (&self.sources, &mut columns);
+        story::tell(sources, case, columns, importers, &mut |scene, pair| {
             *builds += 1;
+            if prints {
+                println!("{pair}");
+            }
             judge.see(scene, &pair, tally);
             let plain_fails = !pair.built[0].succeeded;
             let shown = judge

@@ -95,18 +95,23 @@ fn without_actions(case: &Case, first: usize, count: usize) -> Option<Case> {
     (builds > 0).then_some(less)
 }
 
-/// The case without the stages that nothing mentions.
+/// The case without the stages that nothing is made of.
 fn without_unused_stages(case: &Case) -> Option<Case> {
-    let text = case.to_string();
     let mut less = case.clone();
-    less.dockerfile.stages.retain(|stage| match &stage.name {
-        None => true,
-        Some(name) => {
-            let mentions = ["FROM ", "from=", "target="].map(|what| format!("{what}{name}"));
-            mentions.iter().any(|mention| text.contains(mention))
+    loop {
+        let text = less.to_string();
+        let before = less.dockerfile.stages.len();
+        less.dockerfile.stages.retain(|stage| match &stage.name {
+            None => true,
+            Some(name) => {
+                let mentions = ["FROM ", "from=", "target="].map(|what| format!("{what}{name}"));
+                mentions.iter().any(|mention| text.contains(mention))
+            }
+        });
+        if less.dockerfile.stages.len() == before {
+            return (less != *case).then_some(less);
         }
-    });
-    (less != *case).then_some(less)
+    }
 }
 
 /// The case without one stage, and what is made of that made of its base.

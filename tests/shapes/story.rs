@@ -1,6 +1,7 @@
 //! Stories, told by plain BuildKit and through inlay.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::ops::ControlFlow;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,18 +23,20 @@ const EPOCH: u64 = 1_700_000_000;
 /// What the names of steps begin with, beside those of sources and of the frontend's own.
 const INSTRUCTIONS: [&str; 5] = ["ADD ", "COPY ", "LINK ", "RUN ", "WORKDIR "];
 
-/// Where a story is told: a daemon that builds, by plain BuildKit or through inlay, and another
-/// that is empty, to import what the first one built.
+/// Where a story is told: a daemon that builds, by plain BuildKit or through inlay.
 #[derive(Debug)]
 pub struct Column {
     name: &'static str,
     inlay: Option<Inlay>,
     buildkitd: Buildkitd,
-    empty: Buildkitd,
     buildx: Option<Buildx>,
     /// How many containers the daemon has run.
     containers: usize,
 }
+
+/// A plain BuildKit that imports what others built, and is empty before that.
+#[derive(Debug)]
+pub struct Importer(Buildkitd);
 
 /// One build in both columns, plain BuildKit's first.
 #[derive(Debug)]
@@ -83,13 +86,13 @@ pub struct Image {
 
 // === telling ===
 
-/// Tells a case from its beginning, and gives each build to `seen`, until that has seen enough. With
-/// `imports` an empty daemon imports what is built.
+/// Tells a case from its beginning, and gives each build to `seen`, until that has seen enough.
+/// `importers`, if there are any, import each image that is new.
 pub fn tell(
     sources: &Sources,
     case: &Case,
     columns: &mut [Column; 2],
-    imports: bool,
+    importers: Option<&[Importer; 2]>,
     seen: &mut dyn FnMut(&Scene<'_>, Pair) -> ControlFlow<()>,
 ) {
     static TOLD: AtomicUsize = AtomicUsize::new(1);
@@ -108,7 +111,9 @@ pub fn tell(
         };
         let first = number + 1;
         number += builds.len();
-        let [plain, inlay] = in_both(columns, |column| column.act(&scene, action, first));
+        let [plain, inlay] = in_both(columns.each_mut(), |column| {
+            column.act(&scene, action, first)
+        });
         for (place, built) in plain.into_iter().zip(inlay).enumerate() {
             let options = &builds[place];
             let number = first + place;
@@ -119,15 +124,20 @@ pub fn tell(
                 scene.state(),
                 options.of_the_image()
             );
-            let is_new = imports
-                && options.export != Export::Nothing
+            let is_new = options.export != Export::Nothing
                 && built.iter().all(|told| told.succeeded)
                 && imported.insert((identity.clone(), built[1].digests()));
             let pair = Pair {
                 number,
                 identity,
-                imported: is_new
-                    .then(|| in_both(columns, |column| column.import(&scene, options, number))),
+                imported: importers.filter(|_| is_new).map(|importers| {
+                    let images = columns
+                        .each_ref()
+                        .map(|column| scene.image(column.name, number));
+                    in_both([0, 1], |place| {
+                        importers[place].import(&scene, options, &images[place])
+                    })
+                }),
                 options: options.clone(),
                 built,
             };
@@ -139,12 +149,10 @@ pub fn tell(
 }
 
 /// Does something in both columns at once.
-fn in_both<T: Send>(columns: &mut [Column; 2], act: impl Fn(&mut Column) -> T + Sync) -> [T; 2] {
+fn in_both<C: Send, T: Send>(columns: [C; 2], act: impl Fn(C) -> T + Sync) -> [T; 2] {
     let act = &act;
     thread::scope(|scope| {
-        let running = columns
-            .each_mut()
-            .map(|column| scope.spawn(move || act(column)));
+        let running = columns.map(|column| scope.spawn(move || act(column)));
         running.map(|running| running.join().unwrap_or_else(|panic| resume_unwind(panic)))
     })
 }
@@ -157,6 +165,11 @@ impl Column {
         [Self::start("plain", false), Self::start("inlay", true)]
     }
 
+    /// Starts two of plain BuildKit, of which the second passes for one through inlay.
+    pub fn start_plain() -> [Self; 2] {
+        [Self::start("plain", false), Self::start("inlay", false)]
+    }
+
     /// Starts one.
     pub fn start(name: &'static str, through_inlay: bool) -> Self {
         let buildkitd = Buildkitd::start();
@@ -164,7 +177,6 @@ impl Column {
             name,
             inlay: through_inlay.then(|| Inlay::start(&buildkitd, &[])),
             buildkitd,
-            empty: Buildkitd::start(),
             buildx: None,
             containers: 0,
         }
@@ -212,8 +224,7 @@ impl Column {
             .map(|(place, options)| {
                 let imports = self.imports(scene, options);
                 let image = scene.image(self.name, first + place);
-                self.buildctl(&self.addr(), scene, options, &imports, &image)
-                    .spawn()
+                buildctl(&self.addr(), scene, options, &imports, &image).spawn()
             })
             .collect();
         let outputs: Vec<_> = running.into_iter().map(|running| running.wait()).collect();
@@ -280,77 +291,6 @@ impl Column {
         names.collect()
     }
 
-    fn buildctl(
-        &self,
-        addr: &str,
-        scene: &Scene<'_>,
-        options: &Options,
-        imports: &[String],
-        image: &str,
-    ) -> Buildctl {
-        let mut build = Buildctl::new(addr).epoch(EPOCH);
-        build = match options.git {
-            true => build
-                .args(["--frontend=dockerfile.v0"])
-                .opt(&format!("context={}", scene.git())),
-            false => build.project(&scene.context),
-        };
-        for (name, place) in scene.named_contexts() {
-            build = match place.strip_prefix('/') {
-                Some(_) => build
-                    .args([format!("--local={name}={place}")])
-                    .opt(&format!("context:{name}=local:{name}")),
-                None => build.opt(&format!("context:{name}={place}")),
-            };
-        }
-        if scene.has_secret() {
-            build = build.args([format!("--secret=id=s,src={}", scene.secret().display())]);
-        }
-        if let Some(target) = &options.target {
-            build = build.opt(&format!("target={target}"));
-        }
-        if let Some(value) = &options.argument {
-            build = build.opt(&format!("build-arg:V={value}"));
-        }
-        if options.two_platforms {
-            build = build.opt("platform=linux/amd64,linux/arm64");
-        }
-        let exports = match options.export {
-            Export::Inline => 1,
-            Export::Twice => 2,
-            Export::Argument | Export::Nothing => 0,
-        };
-        for _ in 0..exports {
-            build = build.export_cache("type=inline");
-        }
-        if options.export == Export::Argument {
-            build = build.opt("build-arg:BUILDKIT_INLINE_CACHE=1");
-        }
-        for import in imports {
-            build = build.import_cache(import);
-        }
-        build.output(&output(scene.registry(), image, options))
-    }
-
-    /// Imports the image of a build on an empty plain BuildKit, and builds the same.
-    fn import(&mut self, scene: &Scene<'_>, options: &Options, number: usize) -> Told {
-        prune(&self.empty);
-        let image = scene.image(self.name, number);
-        let import = format!("type=registry,ref={}", scene.registry().image(&image));
-        let without = Options {
-            export: Export::Nothing,
-            ..options.clone()
-        };
-        let image = format!("{image}-imported");
-        let build = self.buildctl(&self.empty.addr(), scene, &without, &[import], &image);
-        let output = build.run();
-        let mut told = Told::of(&output);
-        if told.succeeded {
-            told.images = images(scene.registry(), &image);
-        }
-        told
-    }
-
     /// What was built at once, and the first of it had this number.
     fn told(&mut self, scene: &Scene<'_>, outputs: &[&BuildOutput], first: usize) -> Vec<Told> {
         let containers = self.buildkitd.executed().len();
@@ -376,11 +316,89 @@ impl Column {
 }
 
 impl Drop for Column {
-    /// Their states go with them: nothing is there to end in order.
+    /// Its state goes with it: nothing is there to end in order.
     fn drop(&mut self) {
         self.buildkitd.kill();
-        self.empty.kill();
     }
+}
+
+// === impl Importer ===
+
+impl Importer {
+    /// Starts one.
+    pub fn start() -> Self {
+        Self(Buildkitd::start())
+    }
+
+    /// Imports the image of a build, and builds the same.
+    fn import(&self, scene: &Scene<'_>, options: &Options, image: &str) -> Told {
+        prune(&self.0);
+        let import = format!("type=registry,ref={}", scene.registry().image(image));
+        let without = Options {
+            export: Export::Nothing,
+            ..options.clone()
+        };
+        let image = format!("{image}-imported");
+        let build = buildctl(&self.0.addr(), scene, &without, &[import], &image);
+        let output = build.run();
+        let mut told = Told::of(&output);
+        if told.succeeded {
+            told.images = images(scene.registry(), &image);
+        }
+        told
+    }
+}
+
+/// A build with these imports that pushes this image.
+fn buildctl(
+    addr: &str,
+    scene: &Scene<'_>,
+    options: &Options,
+    imports: &[String],
+    image: &str,
+) -> Buildctl {
+    let mut build = Buildctl::new(addr).epoch(EPOCH);
+    build = match options.git {
+        true => build
+            .args(["--frontend=dockerfile.v0"])
+            .opt(&format!("context={}", scene.git())),
+        false => build.project(&scene.context),
+    };
+    for (name, place) in scene.named_contexts() {
+        build = match place.strip_prefix('/') {
+            Some(_) => build
+                .args([format!("--local={name}={place}")])
+                .opt(&format!("context:{name}=local:{name}")),
+            None => build.opt(&format!("context:{name}={place}")),
+        };
+    }
+    if scene.has_secret() {
+        build = build.args([format!("--secret=id=s,src={}", scene.secret().display())]);
+    }
+    if let Some(target) = &options.target {
+        build = build.opt(&format!("target={target}"));
+    }
+    if let Some(value) = &options.argument {
+        build = build.opt(&format!("build-arg:V={value}"));
+    }
+    if options.two_platforms {
+        build = build.opt("platform=linux/amd64,linux/arm64");
+    }
+    let exports = match options.export {
+        Export::Inline => 1,
+        Export::Twice => 2,
+        Export::Argument | Export::Nothing => 0,
+    };
+    for _ in 0..exports {
+        build = build.export_cache("type=inline");
+    }
+    if options.export == Export::Argument {
+        build = build.opt("build-arg:BUILDKIT_INLINE_CACHE=1");
+    }
+    for import in imports {
+        build = build.import_cache(import);
+    }
+    build.output(&output(scene.registry(), image, options))
 }
 
 /// The exporter of a build.
@@ -439,7 +457,38 @@ fn stripped(config: &str) -> String {
     }
 }
 
+// === impl Pair ===
+
+impl fmt::Display for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "build {}:{}", self.number, self.options)?;
+        let of = ["plain", "inlay", "plain's imported", "inlay's imported"];
+        let told = self.built.iter().chain(self.imported.iter().flatten());
+        of.iter().zip(told).try_for_each(|(of, told)| {
+            writeln!(f, "  {of}: {told}")?;
+            told.images.iter().try_for_each(|(platform, image)| {
+                let (digest, records) = (&image.digest[..19], image.records);
+                let layers: Vec<_> = image.layers.iter().map(|it| &it[7..15]).collect();
+                writeln!(f, "    {platform} {digest} {records} records {layers:?}")
+            })
+        })
+    }
+}
+
 // === impl Told ===
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ran {:?}, cached {:?}", self.ran, self.cached)?;
+        for text in self.warnings.iter().chain(&self.bad_imports) {
+            write!(f, ", {text}")?;
+        }
+        match self.succeeded {
+            true => Ok(()),
+            false => write!(f, ", FAILED: {}", self.message),
+        }
+    }
+}
 
 impl Told {
     /// The digests of its images, by platform.
