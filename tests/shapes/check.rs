@@ -43,10 +43,19 @@ pub struct Finding {
 pub struct Judge {
     pub findings: Vec<Finding>,
     pub layers: Layers,
-    /// By what was built, for which platform, and its layers: its digest through inlay.
-    digests: BTreeMap<(String, String, Vec<String>), (String, usize)>,
-    /// By the same: the image without cache, however it was built.
-    stripped: BTreeMap<(String, String, Vec<String>), (String, &'static str, usize)>,
+    /// The digests of images through inlay, and the builds that had them first.
+    digests: BTreeMap<Built, (String, usize)>,
+    /// Configs without cache, however they were built, and what had them first.
+    stripped: BTreeMap<Built, (String, String)>,
+}
+
+/// What has one digest.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Built {
+    /// The definition and the contents of its sources.
+    identity: String,
+    platform: String,
+    layers: Vec<String>,
 }
 
 // === impl Judge ===
@@ -101,20 +110,20 @@ impl Judge {
     }
 
     fn digests(&mut self, pair: &Pair, found: &mut Vec<(Check, String)>) {
+        let built = |platform: &String, image: &Image| Built {
+            identity: pair.identity.clone(),
+            platform: platform.clone(),
+            layers: image.layers.clone(),
+        };
         for (column, told) in ["plain", "inlay"].into_iter().zip(&pair.built) {
             for (platform, image) in &told.images {
-                let key = (
-                    pair.identity.clone(),
-                    platform.clone(),
-                    image.layers.clone(),
-                );
-                let (stripped, of, build) = self
-                    .stripped
-                    .entry(key)
-                    .or_insert_with(|| (image.stripped.clone(), column, pair.number));
+                let here = format!("{column} build {}", pair.number);
+                let first = (image.stripped.clone(), here);
+                let first = self.stripped.entry(built(platform, image)).or_insert(first);
+                let (stripped, of) = first;
                 if *stripped != image.stripped {
                     let what = format!(
-                        "without cache, {platform} differs from {of} build {build}:\n{stripped}\n{}",
+                        "{column}: without cache, {platform} differs from {of}:\n{stripped}\n{}",
                         image.stripped
                     );
                     found.push((Check::Stripped, what));
@@ -125,13 +134,9 @@ impl Judge {
             return;
         }
         for (platform, image) in &pair.built[1].images {
-            let key = (
-                pair.identity.clone(),
-                platform.clone(),
-                image.layers.clone(),
-            );
             let first = (image.digest.clone(), pair.number);
-            let (digest, build) = self.digests.entry(key).or_insert(first);
+            let first = self.digests.entry(built(platform, image)).or_insert(first);
+            let (digest, build) = first;
             if *digest != image.digest {
                 let what = format!(
                     "{platform} has {} records and another digest than build {build}",

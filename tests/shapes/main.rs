@@ -69,6 +69,9 @@ fn generated_builds() {
         if alone.is_some() {
             println!("{case}");
         }
+        if number % 10 == 0 {
+            println!("SEED={seed} FROM={number}: {:.0?}", started.elapsed());
+        }
         // Later findings may come of the first one.
         if let Some(finding) = run.tell(&case, None).first() {
             println!("SEED={seed} CASE={number}: {finding}");

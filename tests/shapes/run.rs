@@ -89,10 +89,8 @@ impl Run {
         let mut last = None;
         let until = case.until(finding.build);
         let smallest = shrink(&until, limit, |case| {
-            let found = self.tell(case, Some(finding.check)).into_iter();
-            let found = found
-                .filter(|found| found.check == finding.check)
-                .next_back();
+            let mut found = self.tell(case, Some(finding.check)).into_iter();
+            let found = found.rfind(|found| found.check == finding.check);
             let shows = found.is_some();
             last = found.or(last.take());
             shows
