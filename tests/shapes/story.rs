@@ -203,7 +203,7 @@ impl Column {
                     self.buildx = None;
                 }
             }
-            Action::Forget(word) => self.buildkitd.forget(&[word]),
+            Action::Forget(word) => forget(&self.buildkitd, word),
             Action::Pull => {
                 let dockerfile = format!("FROM {}\nRUN true # pull\n", scene.base());
                 let project = Project::new().dockerfile(&dockerfile);
@@ -420,6 +420,17 @@ fn output(registry: &Registry, image: &str, options: &Options) -> String {
 fn prune(buildkitd: &Buildkitd) {
     let pruned = buildkitd.buildctl(&["prune", "--all"]);
     assert!(pruned.status.success(), "{pruned:?}");
+}
+
+/// Prunes the results of steps with this word in their text, as far as nothing else is made of them.
+fn forget(buildkitd: &Buildkitd, word: &str) {
+    let filter = format!("description~={word}");
+    let mut left = usize::MAX;
+    while buildkitd.usage().len() < left {
+        left = buildkitd.usage().len();
+        let pruned = buildkitd.buildctl(&["prune", "--filter", &filter]);
+        assert!(pruned.status.success(), "{pruned:?}");
+    }
 }
 
 /// The images under a name, by platform.
