@@ -2,7 +2,7 @@
 
 use crate::case::{Action, Case, Dockerfile, Export, Import, Options, Source, Stage};
 use crate::chance::Chance;
-use crate::sources::CONTENTS;
+use crate::sources::{CONTENTS, RELABELLED};
 
 /// The most builds of a story.
 const BUILDS: usize = 8;
@@ -531,7 +531,11 @@ impl Teller<'_> {
     }
 
     fn change(&mut self, source: Source) {
-        let content = self.content();
+        let is_image = matches!(source, Source::Base | Source::Tool);
+        let content = match is_image && self.chance.percent(25) {
+            true => RELABELLED.to_owned(),
+            false => self.content(),
+        };
         self.story.push(Action::Change(source, content));
     }
 

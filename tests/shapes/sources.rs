@@ -4,9 +4,9 @@
 //!
 //! | name | what it is |
 //! | --- | --- |
-//! | `{base}` | a tag of a busybox image with its content in `/base`; it can move |
+//! | `{base}` | a tag of a busybox image for two platforms, with its content in `/base`; it can move |
 //! | `{pinned}` | what that tag names at first, by its digest |
-//! | `{tool}` | a tag of another such image, with its content in `/tool`, too; it can move |
+//! | `{tool}` | a tag of another one, for one platform, with its content in `/tool`; it can move |
 //! | `{web}` | a URL of a file |
 //! | `{git}` | a git repository with the files that a context has at first, and its content in `a.txt` |
 //!
@@ -28,6 +28,9 @@ use crate::support::{Buildctl, Buildkitd, Peers, Project, Registry};
 
 /// The contents that sources can have. The last one is longer than the others.
 pub const CONTENTS: [&str; 3] = ["one", "two", "three"];
+
+/// An image with the layers of the first content, and another config.
+pub const RELABELLED: &str = "relabelled";
 
 /// The files of a context at first, beside a shell `sh` and an archive `ar.tar`.
 pub const FILES: [(&str, &str); 5] = [
@@ -81,17 +84,25 @@ impl Sources {
     pub fn start() -> Self {
         let registry = Registry::start();
         let mut buildkitd = Buildkitd::start();
-        for (repository, path) in [("base", "/base"), ("tool", "/tool")] {
-            for content in CONTENTS {
+        for (repository, path, platforms) in [
+            ("base", "/base", "linux/amd64,linux/arm64"),
+            ("tool", "/tool", "linux/amd64"),
+        ] {
+            for name in CONTENTS.into_iter().chain([RELABELLED]) {
+                let content = if name == RELABELLED {
+                    CONTENTS[0]
+                } else {
+                    name
+                };
                 let dockerfile = format!(
-                    "FROM scratch\nADD rootfs.tar /\nCOPY content {path}\nENV CONTENT={content}\n"
+                    "FROM scratch\nADD rootfs.tar /\nCOPY content {path}\nENV CONTENT={name}\n"
                 );
                 let project = Project::new().base().dockerfile(&dockerfile);
                 let project = project.file("content", format!("{content}\n"));
                 Buildctl::new(buildkitd.addr())
                     .project(&project)
-                    .opt("platform=linux/amd64,linux/arm64")
-                    .push(&registry.image(&format!("{repository}:{content}")))
+                    .opt(&format!("platform={platforms}"))
+                    .push(&registry.image(&format!("{repository}:{name}")))
                     .run_ok();
             }
         }
@@ -240,9 +251,13 @@ impl Scene<'_> {
 
     fn tag(&self, repository: &str, content: &str) {
         let registry = &self.sources.registry;
-        let index = registry.manifest(&format!("{repository}:{content}"));
-        let index = serde_json::to_vec(&index).unwrap();
-        assert!(registry.tag_index(&format!("{repository}:{}", self.id), &index));
+        let image = registry.stored(&registry.digest(&format!("{repository}:{content}")));
+        let name = format!("{repository}:{}", self.id);
+        let is_index = repository == "base";
+        assert!(match is_index {
+            true => registry.tag_index(&name, &image),
+            false => registry.tag(&name, &image),
+        });
     }
 
     /// Commits a content, the same commit for the same content: each one is a root.
