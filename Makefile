@@ -14,7 +14,7 @@ export INLAY_SEED = $(SEED)
 export PROPTEST_RNG_SEED = $(SEED)
 TELL_SEED     = @echo 'random tests begin at $(SEED); `make $@ SEED=$(SEED)` repeats them'
 
-.PHONY: help build peers demo quick test e2e differential mutations lint semver bench fuzz clean
+.PHONY: help build peers demo quick test e2e differential mutations shapes lint semver bench fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -51,6 +51,12 @@ differential: peers ## N (10000) generated caches, read and written by us and by
 
 mutations: peers ## MUTATIONS (1000) damaged caches, each imported by a build
 	INLAY_MUTATIONS=$(MUTATIONS) $(CARGO) test --locked --test e2e -- mutations:: --nocapture
+
+# Where memory can be had as files, the states of its daemons are there: that is twice as fast.
+shapes: peers ## builds of many shapes against plain BuildKit: SECONDS (600) FROM (1), or CASE, or TEXT
+	INLAY_SHAPES_SECONDS=$(or $(SECONDS),600) INLAY_SHAPES_SEED=$(SEED) INLAY_SHAPES_FROM=$(FROM) \
+		INLAY_SHAPES_CASE=$(CASE) INLAY_SHAPES_TEXT=$(TEXT) TMPDIR=$(or $(TMPDIR),$(wildcard /dev/shm),/tmp) \
+		$(CARGO) test --locked --test shapes $(if $(TEXT),known_cases,generated_builds) -- --nocapture --include-ignored
 
 lint: ## formatting, clippy, documentation: no warning passes
 	$(CARGO) fmt --check

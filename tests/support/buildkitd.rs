@@ -227,7 +227,9 @@ fn launch(dir: &TempDir) -> Daemon {
     command
         .arg("--config")
         .arg(dir.path().join("buildkitd.toml"))
-        .env("PATH", peers.path());
+        .env("PATH", peers.path())
+        // What it mounts goes with its directory, also when it is killed.
+        .env("TMPDIR", dir.path());
     let mut daemon = Daemon::spawn_isolated("buildkitd", &command, &dir.path().join("log"));
     daemon.wait_until(Duration::from_secs(30), |_| {
         UnixStream::connect(&socket).ok()

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -53,6 +53,11 @@ impl Vertex {
 }
 
 impl BuildOutput {
+    /// Runs a client of the test's own making to its end.
+    pub fn of(command: &mut Command) -> Self {
+        Self::new(command.output().expect("a client starts"))
+    }
+
     pub(super) fn new(output: std::process::Output) -> Self {
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         let mut vertices: Vec<Vertex> = Vec::new();

@@ -1,0 +1,257 @@
+//! What has to hold after each build of a story.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::case::Export;
+use crate::files::{Files, Layers};
+use crate::rules::{self, Tally};
+use crate::sources::Scene;
+use crate::story::{Image, Pair, Told};
+
+/// What is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Check {
+    /// 1. The image without its cache is the image of a build without inline cache.
+    Stripped,
+    /// 2. One build has one digest if its layers are equal.
+    OneDigest,
+    /// 3. No step runs through inlay that plain BuildKit had from the cache.
+    Hits,
+    /// 4. An empty plain BuildKit imports the image, and runs no step of it that it does not run
+    ///    when it imports plain BuildKit's.
+    Importable,
+    /// 4. The files are right.
+    Files,
+    /// 5. No warning and no failure where plain BuildKit has neither.
+    Quiet,
+    /// 6. inlay's own solves run nothing.
+    OwnSolves,
+}
+
+/// A check that does not hold.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    pub check: Check,
+    /// The number of the build.
+    pub build: usize,
+    pub what: String,
+}
+
+/// Checks the builds of one story.
+#[derive(Debug, Default)]
+pub struct Judge {
+    pub findings: Vec<Finding>,
+    pub layers: Layers,
+    /// The digests of images through inlay, and the builds that had them first.
+    digests: BTreeMap<Built, (String, usize)>,
+    /// Configs without cache, however they were built, and what had them first.
+    stripped: BTreeMap<Built, (String, String)>,
+}
+
+/// What has one digest.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Built {
+    /// The definition and the contents of its sources.
+    identity: String,
+    platform: String,
+    layers: Vec<String>,
+}
+
+// === impl Judge ===
+
+impl Judge {
+    /// Checks a build, and counts what a rule excuses.
+    pub fn see(&mut self, scene: &Scene<'_>, pair: &Pair, tally: &mut Tally) {
+        let mut found = Vec::new();
+        self.quiet(pair, &mut found);
+        if pair.built.iter().all(|told| told.succeeded) {
+            self.digests(pair, &mut found);
+            hits(pair, &mut found);
+            self.files(scene, pair, &mut found);
+            self.importable(scene, pair, &mut found);
+        }
+        for (check, what) in found {
+            let finding = Finding {
+                check,
+                build: pair.number,
+                what,
+            };
+            match rules::excuse(&finding, pair) {
+                Some(rule) => tally.count(rule),
+                None => self.findings.push(finding),
+            }
+        }
+    }
+
+    fn quiet(&self, pair: &Pair, found: &mut Vec<(Check, String)>) {
+        let [plain, inlay] = &pair.built;
+        if plain.succeeded && !inlay.succeeded {
+            found.push((Check::Quiet, format!("fails: {}", inlay.message)));
+        }
+        let more = more(&inlay.warnings, &plain.warnings);
+        found.extend(
+            more.into_iter()
+                .map(|warning| (Check::Quiet, format!("warns: {warning}"))),
+        );
+        if plain.bad_imports.is_empty() && !inlay.bad_imports.is_empty() {
+            found.push((
+                Check::Quiet,
+                format!("bad imports: {:?}", inlay.bad_imports),
+            ));
+        }
+        if inlay.containers > inlay.containers_told {
+            let what = format!(
+                "{} containers ran, and {} RUN steps",
+                inlay.containers, inlay.containers_told
+            );
+            found.push((Check::OwnSolves, what));
+        }
+    }
+
+    fn digests(&mut self, pair: &Pair, found: &mut Vec<(Check, String)>) {
+        let built = |platform: &String, image: &Image| Built {
+            identity: pair.identity.clone(),
+            platform: platform.clone(),
+            layers: image.layers.clone(),
+        };
+        for (column, told) in ["plain", "inlay"].into_iter().zip(&pair.built) {
+            for (platform, image) in &told.images {
+                let here = format!("{column} build {}", pair.number);
+                let first = (image.stripped.clone(), here);
+                let first = self.stripped.entry(built(platform, image)).or_insert(first);
+                let (stripped, of) = first;
+                if *stripped != image.stripped {
+                    let what = format!(
+                        "{column}: without cache, {platform} differs from {of}:\n{stripped}\n{}",
+                        image.stripped
+                    );
+                    found.push((Check::Stripped, what));
+                }
+            }
+        }
+        if pair.options.export == Export::Nothing {
+            return;
+        }
+        for (platform, image) in &pair.built[1].images {
+            let first = (image.digest.clone(), pair.number);
+            let first = self.digests.entry(built(platform, image)).or_insert(first);
+            let (digest, build) = first;
+            if *digest != image.digest {
+                let what = format!(
+                    "{platform} has {} records and another digest than build {build}",
+                    image.records
+                );
+                found.push((Check::OneDigest, what));
+            }
+        }
+    }
+
+    fn files(&mut self, scene: &Scene<'_>, pair: &Pair, found: &mut Vec<(Check, String)>) {
+        let [plain, inlay] = &pair.built;
+        for (platform, image) in &inlay.images {
+            let other = &plain.images[platform];
+            self.same_files(scene, "plain BuildKit's image", image, other, found);
+        }
+    }
+
+    fn importable(&mut self, scene: &Scene<'_>, pair: &Pair, found: &mut Vec<(Check, String)>) {
+        let Some([plain, inlay]) = &pair.imported else {
+            return;
+        };
+        let mut bad = |what: String| found.push((Check::Importable, what));
+        if plain.bad_imports.is_empty() && !inlay.bad_imports.is_empty() {
+            bad(format!("{:?}", inlay.bad_imports));
+        }
+        let ran = more(&inlay.ran, &plain.ran);
+        if !ran.is_empty() {
+            bad(format!("imported, these run: {ran:?}"));
+        }
+        if plain.succeeded && !inlay.succeeded {
+            bad(format!("imported, it fails: {}", inlay.message));
+            return;
+        }
+        for (platform, image) in &inlay.images {
+            let built = &pair.built[1].images[platform];
+            self.same_files(scene, "the image that it imported", image, built, found);
+        }
+    }
+
+    fn same_files(
+        &mut self,
+        scene: &Scene<'_>,
+        of: &str,
+        image: &Image,
+        other: &Image,
+        found: &mut Vec<(Check, String)>,
+    ) {
+        if image.layers == other.layers {
+            return;
+        }
+        let mut files = |image: &Image| self.layers.files(scene.registry(), &image.layers);
+        let (ours, theirs) = (files(image), files(other));
+        let different = different(&ours, &theirs);
+        if !different.is_empty() {
+            found.push((Check::Files, format!("not as in {of}: {different:#?}")));
+        }
+    }
+}
+
+/// Steps that ran through inlay and came from the cache on plain BuildKit.
+fn hits(pair: &Pair, found: &mut Vec<(Check, String)>) {
+    let [plain, inlay]: &[Told; 2] = &pair.built;
+    let mut ran = more(&inlay.ran, &plain.ran);
+    ran.retain(|step| plain.cached.contains(step));
+    if !ran.is_empty() {
+        found.push((Check::Hits, format!("{ran:?}")));
+    }
+}
+
+/// What is in `these` more often than in `those`; both are sorted.
+fn more(these: &[String], those: &[String]) -> Vec<String> {
+    let mut those = those.to_vec();
+    let mut left = these.to_vec();
+    left.retain(|it| match those.iter().position(|other| other == it) {
+        Some(place) => {
+            those.remove(place);
+            false
+        }
+        None => true,
+    });
+    left
+}
+
+/// Paths that differ. Those whose name begins with `x` are of random content.
+fn different(these: &Files, those: &Files) -> Vec<String> {
+    let same = |path: &str, ours: &str, theirs: &str| {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        ours == theirs
+            || (name.starts_with('x') && ours.split(' ').next() == theirs.split(' ').next())
+    };
+    let paths = these
+        .keys()
+        .chain(those.keys().filter(|path| !these.contains_key(*path)));
+    let different = paths.filter_map(|path| match (these.get(path), those.get(path)) {
+        (Some(ours), Some(theirs)) if same(path, ours, theirs) => None,
+        (ours, theirs) => Some(format!("{path}: {ours:?}, there {theirs:?}")),
+    });
+    different.collect()
+}
+
+// === impl Finding ===
+
+impl Finding {
+    /// What it has in common with others that may have the same cause.
+    pub fn kind(&self) -> String {
+        match self.check {
+            Check::Quiet => format!("Quiet: {}", self.what),
+            check => format!("{check:?}"),
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}, build {}: {}", self.check, self.build, self.what)
+    }
+}

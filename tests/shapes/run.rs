@@ -1,0 +1,110 @@
+//! Cases told one after the other.
+
+use std::ops::ControlFlow;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::case::Case;
+use crate::check::{Check, Finding, Judge};
+use crate::rules::Tally;
+use crate::shrink::shrink;
+use crate::sources::Sources;
+use crate::story::{self, Column, Importer};
+
+/// What the cases of a run share.
+pub struct Run {
+    sources: Sources,
+    importers: [Importer; 2],
+    /// The daemons of the next case start while this one is told.
+    next: Option<JoinHandle<[Column; 2]>>,
+    start: fn() -> [Column; 2],
+    tally: Tally,
+    builds: usize,
+    /// Print each build.
+    prints: bool,
+}
+
+// === impl Run ===
+
+impl Run {
+    /// Starts what all cases share. Each build is printed if it `prints`.
+    pub fn start(prints: bool) -> Self {
+        Self::of_columns(prints, Column::start_both)
+    }
+
+    /// The same with columns that `start` starts.
+    pub fn of_columns(prints: bool, start: fn() -> [Column; 2]) -> Self {
+        let next = Some(thread::spawn(start));
+        Self {
+            sources: Sources::start(),
+            importers: [Importer::start(), Importer::start()],
+            next,
+            start,
+            tally: Tally::default(),
+            builds: 0,
+            prints,
+        }
+    }
+
+    /// How often each rule was used.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// How many builds of stories there were, those of both columns counted once.
+    pub fn builds(&self) -> usize {
+        self.builds
+    }
+
+    /// Tells a case, until it has shown `wanted`; gives what is wrong.
+    pub fn tell(&mut self, case: &Case, wanted: Option<Check>) -> Vec<Finding> {
+        let next = self.next.replace(thread::spawn(self.start));
+        let mut columns = next.unwrap().join().unwrap();
+        let mut judge = Judge::default();
+        let (builds, tally, prints) = (&mut self.builds, &mut self.tally, self.prints);
+        let with_imports = matches!(wanted, None | Some(Check::Importable | Check::Files));
+        let importers = with_imports.then_some(&self.importers);
+        let (sources, columns) = (&self.sources, &mut columns);
+        story::tell(sources, case, columns, importers, &mut |scene, pair| {
+            *builds += 1;
+            if prints {
+                println!("{pair}");
+            }
+            judge.see(scene, &pair, tally);
+            let plain_fails = !pair.built[0].succeeded;
+            let shown = judge
+                .findings
+                .iter()
+                .any(|found| Some(found.check) == wanted);
+            match wanted.is_some() && (plain_fails || shown) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        });
+        judge.findings
+    }
+
+    /// The smallest case with a finding of the same check, and that finding.
+    pub fn shrink(&mut self, case: &Case, finding: &Finding, limit: Duration) -> String {
+        let mut last = None;
+        let until = case.until(finding.build);
+        let smallest = shrink(&until, limit, |case| {
+            let mut found = self.tell(case, Some(finding.check)).into_iter();
+            let found = found.rfind(|found| found.check == finding.check);
+            let shows = found.is_some();
+            last = found.or(last.take());
+            shows
+        });
+        let what = last.as_ref().unwrap_or(finding);
+        format!("{smallest}=> {what}\n")
+    }
+}
+
+impl Drop for Run {
+    /// Waits for the daemons that no case has got, so that they end.
+    fn drop(&mut self) {
+        if let Some(next) = self.next.take() {
+            let _ = next.join();
+        }
+    }
+}
