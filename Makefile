@@ -56,7 +56,7 @@ mutations: peers ## MUTATIONS (1000) damaged caches, each imported by a build
 shapes: peers ## builds of many shapes against plain BuildKit: SECONDS (600) FROM (1), or CASE, or TEXT
 	INLAY_SHAPES_SECONDS=$(or $(SECONDS),600) INLAY_SHAPES_SEED=$(SEED) INLAY_SHAPES_FROM=$(FROM) \
 		INLAY_SHAPES_CASE=$(CASE) INLAY_SHAPES_TEXT=$(TEXT) TMPDIR=$(or $(TMPDIR),$(wildcard /dev/shm),/tmp) \
-		$(CARGO) test --locked --test shapes $(if $(TEXT),known_cases,generated_builds) -- --nocapture --include-ignored
+		$(CARGO) test --locked --test e2e -- shapes::$(if $(TEXT),known_cases,generated_builds) --nocapture --include-ignored
 
 lint: ## formatting, clippy, documentation: no warning passes
 	$(CARGO) fmt --check

@@ -7,11 +7,11 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
 use crate::support::{
     Buildctl, Buildx, Built, Columns, DockerEngine, GitServer, HttpServer, ImageStore, Inlay,
     Project, Pushed, Row, assert_one,
 };
+use serde_json::{Value, json};
 
 /// What inlay left by each of some builds.
 fn through_inlay<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Vec<Pushed> {

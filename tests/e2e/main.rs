@@ -24,6 +24,7 @@ mod proxy;
 mod reproducible;
 mod serve;
 mod session;
+mod shapes;
 mod side_solve;
 mod size;
 mod sources;

@@ -88,16 +88,6 @@ impl Columns {
         name
     }
 
-    /// The address of inlay.
-    pub fn inlay_addr(&self) -> String {
-        self.inlay.addr()
-    }
-
-    /// The address of plain BuildKit.
-    pub fn plain_addr(&self) -> String {
-        self.plain.addr()
-    }
-
     /// A build of a project on neither daemon yet.
     pub fn build(&self, project: &Project) -> Buildctl {
         Buildctl::new("").project(project).epoch(Self::EPOCH)
@@ -243,16 +233,6 @@ impl Columns {
     pub fn restart(&mut self) {
         self.plain.restart();
         self.behind_inlay.restart();
-    }
-
-    /// The daemons of both columns, plain BuildKit's first.
-    pub fn daemons(&self) -> [&Buildkitd; 2] {
-        [&self.plain, &self.behind_inlay]
-    }
-
-    /// The cache records that inlay embedded.
-    pub fn records(&self, image: &str) -> Vec<Value> {
-        inline_records(&self.registry.config(&format!("{INLAY}/{image}"), None))
     }
 
     /// The cache import of an image of a column.

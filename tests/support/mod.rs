@@ -48,8 +48,8 @@ mod stand;
 
 pub use buildctl::{Buildctl, Running};
 pub use buildkitd::Buildkitd;
+pub use buildx::Buildx;
 pub use chance::{seed, setting};
-pub use buildx::{Buildx, BuildxBuild};
 pub use columns::{Built, Columns, Row};
 pub use containerd::Containerd;
 pub use daemon::Daemon;

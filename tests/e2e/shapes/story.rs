@@ -10,8 +10,8 @@ use std::thread;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::case::{Action, Case, Export, Import, Options};
-use crate::sources::{Scene, Sources};
+use super::case::{Action, Case, Export, Import, Options};
+use super::sources::{Scene, Sources};
 use crate::support::{
     BuildOutput, Buildctl, Buildkitd, Buildx, INLINE_CACHE_KEY, Inlay, Project, Registry,
     inline_records,

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::case::Import;
-use crate::check::{Check, Finding};
-use crate::story::Pair;
+use super::case::Import;
+use super::check::{Check, Finding};
+use super::story::Pair;
 
 /// A reason why something that is found is no failure.
 pub struct Rule {

@@ -4,12 +4,12 @@ use std::ops::ControlFlow;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::case::Case;
-use crate::check::{Check, Finding, Judge};
-use crate::rules::Tally;
-use crate::shrink::shrink;
-use crate::sources::Sources;
-use crate::story::{self, Column, Importer};
+use super::case::Case;
+use super::check::{Check, Finding, Judge};
+use super::rules::Tally;
+use super::shrink::shrink;
+use super::sources::Sources;
+use super::story::{self, Column, Importer};
 
 /// What the cases of a run share.
 pub struct Run {

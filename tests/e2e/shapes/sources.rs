@@ -23,7 +23,7 @@ use std::thread;
 
 use tempfile::TempDir;
 
-use crate::case::{Case, Source};
+use super::case::{Case, Source};
 use crate::support::{Buildctl, Buildkitd, Peers, Project, Registry};
 
 /// The contents that sources can have. The last one is longer than the others.

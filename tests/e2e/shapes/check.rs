@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::case::Export;
-use crate::files::{Files, Layers};
-use crate::rules::{self, Tally};
-use crate::sources::Scene;
-use crate::story::{Image, Pair, Told};
+use super::case::Export;
+use super::files::{Files, Layers};
+use super::rules::{self, Tally};
+use super::sources::Scene;
+use super::story::{Image, Pair, Told};
 
 /// What is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

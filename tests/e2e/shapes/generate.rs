@@ -1,8 +1,8 @@
 //! Cases from chance.
 
-use crate::case::{Action, Case, Dockerfile, Export, Import, Options, Source, Stage};
-use crate::chance::Chance;
-use crate::sources::{CONTENTS, RELABELLED};
+use super::case::{Action, Case, Dockerfile, Export, Import, Options, Source, Stage};
+use super::chance::Chance;
+use super::sources::{CONTENTS, RELABELLED};
 
 /// The most builds of a story.
 const BUILDS: usize = 8;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use crate::case::{Action, Case, Export, Import, Options, Source};
+use super::case::{Action, Case, Export, Import, Options, Source};
 
 /// Makes a case smaller for as long as `shows` is true of it, or until `limit` has passed.
 pub fn shrink(case: &Case, limit: Duration, mut shows: impl FnMut(&Case) -> bool) -> Case {

@@ -12,7 +12,7 @@
 //! build import=1
 //! ```
 //!
-//! Names in braces are the sources of [`Sources`](crate::sources::Sources); the files of the context
+//! Names in braces are the sources of [`Sources`](super::sources::Sources); the files of the context
 //! are listed there, too.
 
 use std::fmt;

@@ -24,8 +24,6 @@ mod run;
 mod shrink;
 mod sources;
 mod story;
-#[path = "../support/mod.rs"]
-mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
