@@ -93,8 +93,12 @@ pub struct Opening {
 // === impl Sessions ===
 
 impl Sessions {
-    /// A session by its id; waits some seconds for one that is about to come, as buildkitd does.
+    /// A session by its id; waits some seconds for one that is about to come, as buildkitd does. A
+    /// build without a session has an empty one.
     pub async fn get(&self, id: &str) -> Option<Arc<ClientSession>> {
+        if id.is_empty() {
+            return None;
+        }
         let found = async {
             loop {
                 let opened = self.0.opened.notified();
