@@ -10,7 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use inlay::source::{
-    Access, Credentials, CredentialsError, Location, Login, Settings, Source, SourceError, fetch,
+    Access, Credentials, CredentialsError, Location, Login, Settings, Source, SourceError, Token,
+    TokenRequest, fetch,
 };
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 use support::{
@@ -32,6 +33,9 @@ struct Reader {
 #[derive(Debug)]
 struct User {
     login: Option<Login>,
+    /// The token that its client fetches, and the requests for it.
+    token: Option<Token>,
+    token_requests: Mutex<Vec<TokenRequest>>,
     asked: Mutex<Vec<String>>,
 }
 
@@ -162,6 +166,18 @@ impl User {
     fn new(login: Option<Login>) -> Arc<Self> {
         Arc::new(Self {
             login,
+            token: None,
+            token_requests: Mutex::default(),
+            asked: Mutex::default(),
+        })
+    }
+
+    /// One whose client fetches this token.
+    fn with_token(token: &str) -> Arc<Self> {
+        Arc::new(Self {
+            login: None,
+            token: Some(Token(token.to_owned())),
+            token_requests: Mutex::default(),
             asked: Mutex::default(),
         })
     }
@@ -180,6 +196,11 @@ impl User {
 
 #[tonic::async_trait]
 impl Credentials for User {
+    async fn token(&self, request: &TokenRequest) -> Result<Option<Token>, CredentialsError> {
+        self.token_requests.lock().unwrap().push(request.clone());
+        Ok(self.token.clone())
+    }
+
     async fn of(&self, host: &str) -> Result<Option<Login>, CredentialsError> {
         self.asked.lock().unwrap().push(host.to_owned());
         Ok(self.login.clone())
@@ -386,6 +407,42 @@ fn tokens_are_had_as_buildkitd_has_them() {
         let refusal = reader.refusal_as(&image, user);
         assert!(matches!(refusal, SourceError::Denied { .. }), "{refusal}");
     }
+}
+
+/// The client keeps its password: neither inlay nor the realm that the registry names gets it of inlay.
+#[test]
+fn a_token_that_the_client_fetches_is_preferred_to_its_password() {
+    let registry = pushed("app:1");
+    let key = rcgen::generate_simple_self_signed(vec!["test".to_owned()]).unwrap();
+    let server = Scripted::start(|_| answer("401 Unauthorized", "", ""));
+    let realm = format!("http://{}/token", server.host());
+    let door = registry.with_tokens(&realm, &key.cert.pem());
+    let reader = Reader::new(Settings::default());
+    let user = User::with_token(&token(&key));
+    let source = reader.open_as(&door.image("app:1"), user.clone()).unwrap();
+    reader.check(&*source, &|digest| registry.stored(digest));
+    let asked = user.token_requests.lock().unwrap().clone();
+    let expected = TokenRequest {
+        host: door.host().to_owned(),
+        realm: realm.clone(),
+        service: "test".to_owned(),
+        scopes: vec!["repository:app:pull".to_owned()],
+    };
+    assert_eq!(asked, [expected]);
+    assert_eq!(user.asked(), [""; 0]);
+    assert!(server.requests().is_empty());
+
+    // A token that is of no use is no reason to ask for the password either.
+    let user = User::with_token("of.no.use");
+    let refusal = reader.refusal_as(&door.image("app:1"), user.clone());
+    assert!(matches!(refusal, SourceError::Denied { .. }), "{refusal}");
+    let said = refusal.to_string();
+    assert!(
+        said.ends_with("to the token that the client fetched"),
+        "{said}"
+    );
+    assert_eq!(user.asked(), [""; 0]);
+    assert!(server.requests().is_empty());
 }
 
 #[test]

@@ -28,7 +28,7 @@ use thiserror::Error;
 use crate::cache::record::Digest;
 
 pub use access::{Access, Settings};
-pub use credentials::{Credentials, CredentialsError, Login};
+pub use credentials::{CLIENT_ID, Credentials, CredentialsError, Login, Token, TokenRequest};
 pub use location::Location;
 
 /// The largest list of images or config of a layout or an archive that is read (bytes). BuildKit

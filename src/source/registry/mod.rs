@@ -15,7 +15,7 @@ use std::sync::{Arc, LazyLock};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
-use http::{HeaderValue, Method, StatusCode};
+use http::{Method, StatusCode};
 use oci_spec::distribution::Reference;
 use oci_spec::image::{Descriptor, Digest as OciDigest, MediaType, ToDockerV2S2 as _};
 use reqwest::{Response, Url};
@@ -23,7 +23,7 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use self::answer::{body, causes, refusal};
-use self::login::Challenge;
+use self::login::{Authorization, Challenge, Origin};
 use self::rests::Rests;
 use super::{
     ByteStream, Credentials, Source, SourceError, exactly, has_size, sha256, verify, within,
@@ -56,14 +56,6 @@ pub struct RegistryImage {
     authorization: Mutex<Option<Authorization>>,
     /// The rest of blobs that the registry sends whole.
     rests: Rests,
-}
-
-/// What a request carries to be allowed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Authorization {
-    header: HeaderValue,
-    /// Whether it comes of the user's login. Else anyone gets the same.
-    as_user: bool,
 }
 
 /// What a manifest says of its own kind.
@@ -140,9 +132,10 @@ impl RegistryImage {
             } else if response.status().is_success() {
                 return Ok(response);
             } else {
-                let tried = match authorization.map(|carried| carried.as_user) {
-                    Some(true) => " to the user's login",
-                    Some(false) => ", and the user has no login for it",
+                let tried = match authorization.map(|carried| carried.origin) {
+                    Some(Origin::Client) => " to the token that the client fetched",
+                    Some(Origin::Login) => " to the user's login",
+                    Some(Origin::Nobody) => ", and the user has no login for it",
                     None => "",
                 };
                 return Err(match refusal(response, what).await {
@@ -177,18 +170,16 @@ impl RegistryImage {
             what: what.to_owned(),
             reason: format!("{} asks for no login that is known here", self.host),
         })?;
-        let login = self.credentials.of(&self.host).await?;
         let default_scope = format!("repository:{}:pull", self.reference.repository());
         let answer = login::Answer {
+            credentials: &*self.credentials,
             client: &self.client.tokens,
             host: &self.host,
             encrypted: self.base.scheme() == "https",
             default_scope: &default_scope,
             what,
         };
-        let as_user = login.is_some();
-        let header = answer.to(&challenge, login).await?;
-        *authorization = Some(Authorization { header, as_user });
+        *authorization = Some(answer.to(&challenge).await?);
         Ok(())
     }
 }
