@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use crate::cache::export::DIFF_ID;
 use crate::cache::image::config::{self, ConfigError};
-use crate::cache::image::spelling;
+use crate::cache::image::{JsonError, spelling};
 use crate::cache::record::{
     Contradiction, Digest, DigestError, Limits, ParseError, RecordSet, base64,
 };
@@ -30,7 +30,7 @@ pub enum ImageError {
     Config(#[from] ConfigError),
     /// Its config does not say what layers it has, or says it to Go in another way.
     #[error("the image config: {0}")]
-    Rootfs(serde_json::Error),
+    Rootfs(JsonError),
     /// Manifest and config are not of one image.
     #[error("the manifest has {layers} layers and the config {diff_ids} diff IDs")]
     Layers {
@@ -87,7 +87,7 @@ pub enum ImageError {
     Loop,
     /// The cache is malformed JSON.
     #[error("its records: {0}")]
-    Json(serde_json::Error),
+    Json(JsonError),
 }
 
 /// An image with a cache, checked.
@@ -149,7 +149,7 @@ impl CachedImage {
         };
         spelling::check(config, &spelling::CONFIG).map_err(ImageError::Rootfs)?;
         let Config { rootfs, history } =
-            serde_json::from_slice(config).map_err(ImageError::Rootfs)?;
+            serde_json::from_slice(config).map_err(|err| ImageError::Rootfs(err.into()))?;
         let layers = manifest.layers().clone();
         let diff_ids = diff_ids(&layers, &rootfs.diff_ids.unwrap_or_default())?;
         let blobs = layers.iter().enumerate();
@@ -348,7 +348,8 @@ fn records_of(cache: &[u8]) -> Result<Vec<u8>, ImageError> {
     if cache.trim_ascii_start().first() == Some(&b'[') {
         return Ok(cache.to_vec());
     }
-    let whole: Whole<'_> = serde_json::from_slice(cache).map_err(ImageError::Json)?;
+    let whole: Whole<'_> =
+        serde_json::from_slice(cache).map_err(|err| ImageError::Json(err.into()))?;
     Ok(whole.records.get().as_bytes().to_vec())
 }
 

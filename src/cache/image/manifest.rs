@@ -10,6 +10,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
+use super::json::JsonError;
 use super::platform::{Platform, normalized};
 use super::spelling;
 
@@ -44,7 +45,7 @@ pub enum ManifestError {
         /// What it seemed to be.
         what: &'static str,
         /// What is wrong.
-        source: serde_json::Error,
+        source: JsonError,
     },
     /// It has the fields of both, and what it is would depend on who reads it.
     #[error("it has both manifests and layers")]
@@ -74,8 +75,9 @@ impl Document {
             config: Option<IgnoredAny>,
             layers: Option<IgnoredAny>,
         }
-        let json = |what| move |source| ManifestError::Json { what, source };
-        spelling::check(document, &spelling::MANIFEST).map_err(json("manifest or index"))?;
+        let error = |what| move |source| ManifestError::Json { what, source };
+        let json = |what| move |err: serde_json::Error| error(what)(err.into());
+        spelling::check(document, &spelling::MANIFEST).map_err(error("manifest or index"))?;
         let shape: Shape = serde_json::from_slice(document).map_err(json("manifest or index"))?;
         let is_manifest = shape.config.is_some() || shape.layers.is_some();
         match (shape.manifests.is_some(), is_manifest) {

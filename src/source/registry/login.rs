@@ -262,8 +262,7 @@ impl Answer<'_> {
             .await
             .map_err(|err| SourceError::Unavailable {
                 what: what.clone(),
-                // Its URL may have a query, which is nobody's secret.
-                reason: causes(&err),
+                reason: causes(err),
             })?;
         if other.contains(&response.status()) {
             return Ok(None);

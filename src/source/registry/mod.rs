@@ -28,6 +28,7 @@ use self::rests::Rests;
 use super::{
     ByteStream, Credentials, Source, SourceError, exactly, has_size, sha256, verify, within,
 };
+use crate::cache::image::JsonError;
 use crate::cache::image::manifest::{is_index, is_manifest};
 
 pub use self::client::Client;
@@ -123,7 +124,7 @@ impl RegistryImage {
                 request = request.header(AUTHORIZATION, &authorization.header);
             }
             let response = request.send().await;
-            let response = response.map_err(|err| unavailable(causes(&err)))?;
+            let response = response.map_err(|err| unavailable(causes(err)))?;
             tries.next();
             // Where a redirect led elsewhere, the login is not for that host.
             let asked = response.url().origin() == self.base.origin();
@@ -205,14 +206,14 @@ impl Source for RegistryImage {
         {
             let digest = expected.parse().map_err(|err| SourceError::Malformed {
                 what: what.clone(),
-                reason: format!("{expected} is no digest: {err}"),
+                reason: format!("it is named by something that is no digest: {err}"),
             })?;
             verify(&digest, &data)?;
         }
         // Its own media type is part of its digest. OCI's manifests need not have one.
         let kind: Kind = serde_json::from_slice(&data).map_err(|err| SourceError::Malformed {
             what: what.clone(),
-            reason: err.to_string(),
+            reason: JsonError::from(err).to_string(),
         })?;
         let media_type = kind.media_type.or(content_type).unwrap_or_default();
         let media_type = media_type.split(';').next().unwrap_or_default().trim();
@@ -260,7 +261,7 @@ impl Source for RegistryImage {
             if !got.starts_with(&wanted) {
                 return Err(SourceError::Unavailable {
                     what,
-                    reason: format!("{} sends {got:?} for {wanted:?}", self.host),
+                    reason: format!("{} sends another part than {wanted:?}", self.host),
                 });
             }
         }
@@ -269,7 +270,7 @@ impl Source for RegistryImage {
             .bytes_stream()
             .map_err(move |err| SourceError::Unavailable {
                 what: called.clone(),
-                reason: causes(&err),
+                reason: causes(err),
             });
         Ok(match is_partial {
             true => exactly(length, what, chunks.boxed()),
