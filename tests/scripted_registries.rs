@@ -308,3 +308,52 @@ fn who_falls_silent_is_not_waited_for() {
     let refusal = reader.part(&*source, &blob, 0..10).unwrap_err().to_string();
     assert!(refusal.contains("timed out"), "{refusal}");
 }
+
+/// A redirect may lead to a URL that lets anyone in, and what is asked for may be no registry at all.
+#[test]
+fn errors_tell_no_secrets() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let closed = listener.local_addr().unwrap();
+    drop(listener);
+    let location = format!("Location: http://{closed}/blob?signature=secret\r\n");
+    let registry = registry_that("{}", move |_| {
+        answer("307 Temporary Redirect", &location, "")
+    });
+    let reader = Reader::new(Settings::default());
+    let source = reader.open(&format!("{}/app", registry.host())).unwrap();
+    let digest = format!("sha256:{}", "0".repeat(64)).parse::<oci_spec::image::Digest>();
+    let blob = Descriptor::new("application/octet-stream".into(), 10, digest.unwrap());
+    for refusal in [
+        reader.part(&*source, &blob, 0..10).unwrap_err(),
+        reader.wait(source.stat(&blob)).unwrap_err(),
+    ] {
+        let said = refusal.to_string();
+        assert!(said.contains("127.0.0.1"), "{said}");
+        assert!(
+            !said.contains("secret") && !said.contains("/blob"),
+            "{said}"
+        );
+    }
+    for document in [
+        r#""secret""#,
+        r#"{"mediaType":["secret"]}"#,
+        r#"["secret"]"#,
+    ] {
+        let service = registry_that(document, |_| answer("404 Not Found", "", ""));
+        let refusal = reader.refusal(&format!("{}/app", service.host()));
+        let said = refusal.to_string();
+        assert!(said.contains("line 1 column"), "{said}");
+        assert!(!said.contains("secret"), "{said}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("index.json"), r#"{"manifests":"secret"}"#).unwrap();
+    let reader = Reader::new(Settings {
+        allow_paths: vec![dir.path().to_owned()],
+        ..Settings::default()
+    });
+    let said = reader
+        .refusal(&format!("oci:{}", dir.path().display()))
+        .to_string();
+    assert!(said.contains("line 1 column"), "{said}");
+    assert!(!said.contains("secret"), "{said}");
+}

@@ -24,9 +24,10 @@ pub struct Policy {
 pub enum RegistryImports {
     /// They pass unread.
     Daemon,
-    /// They are read and checked, and the daemon imports what was checked, if it can.
+    /// They are read and checked, and the daemon imports what was checked. One that cannot be fetched
+    /// is left to the daemon, and one with `registry.insecure` passes unread.
     Checked,
-    /// They are served by inlay, layers included.
+    /// They are read and checked, and served by inlay, layers included. None is left to the daemon.
     Inlay,
 }
 
@@ -47,7 +48,11 @@ impl Policy {
 impl RegistryImports {
     /// Whether inlay reads an import.
     fn takes(self, entry: &Entry) -> bool {
-        let passes = self == Self::Daemon || entry.attrs.contains_key(INSECURE);
+        let passes = match self {
+            Self::Daemon => true,
+            Self::Checked => entry.attrs.contains_key(INSECURE),
+            Self::Inlay => false,
+        };
         entry.image().is_some() && !(entry.kind == REGISTRY && passes)
     }
 }
@@ -111,6 +116,8 @@ mod tests {
         let attrs = &mut imports[0].attrs;
         attrs.insert("registry.insecure".to_owned(), "true".to_owned());
         assert_eq!(left(&insecure, policy(false, checked)), None);
+        let inlay = RegistryImports::Inlay;
+        assert_eq!(left(&insecure, policy(false, inlay)), Some((false, 1)));
         assert_eq!(left(&SolveRequest::default(), policy(true, checked)), None);
     }
 }

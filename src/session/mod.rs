@@ -12,7 +12,7 @@ mod content;
 pub mod framing;
 mod own;
 
-pub use auth::credentials;
+pub use auth::{credentials, fetch_token};
 pub use client::{Calls, ClientSession, Offer, Opening, PATH, Sessions, is_compressed};
 pub use content::{Blobs, Chunks, ReadError, Store, StoreError};
 pub use own::{Session, SessionError};

@@ -4,6 +4,9 @@ use std::fmt;
 
 use thiserror::Error;
 
+/// What fetches tokens calls itself this, as buildkitd does.
+pub const CLIENT_ID: &str = "buildkit-client";
+
 /// What a user logs in to a registry with.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Login {
@@ -18,9 +21,33 @@ pub enum Login {
     IdentityToken(String),
 }
 
+/// What a registry asks a token for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenRequest {
+    /// The registry, as for a login.
+    pub host: String,
+    /// The URL that gives tokens.
+    pub realm: String,
+    /// The service that takes the token.
+    pub service: String,
+    /// The repository, and what may be done with it.
+    pub scopes: Vec<String>,
+}
+
+/// A token of a registry.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(pub String);
+
 /// The user's logins. A source asks for one only when a registry wants it.
 #[tonic::async_trait]
 pub trait Credentials: Send + Sync + fmt::Debug {
+    /// A token that the user's client fetches itself, so that the password stays there; `None` where
+    /// the client fetches no tokens.
+    ///
+    /// # Errors
+    /// Where the user cannot be asked, or gets no token.
+    async fn token(&self, request: &TokenRequest) -> Result<Option<Token>, CredentialsError>;
+
     /// The login for a registry; `None` where the user has none. `host` is host and port as
     /// buildkitd asks for them: Docker Hub is `registry-1.docker.io`.
     ///
@@ -37,6 +64,14 @@ pub struct CredentialsError {
     pub host: String,
     /// What went wrong.
     pub reason: String,
+}
+
+// === impl Token ===
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
 }
 
 // === impl Login ===

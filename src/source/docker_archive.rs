@@ -18,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 use super::files::{CHUNK, Extent, Files};
 use super::location::{Pick, reference};
 use super::{ByteStream, MAX_JSON, Source, SourceError, hashed, sha256, within};
+use crate::cache::image::JsonError;
 
 /// The folder of files that are named by their digest.
 const BLOBS: &str = "blobs/sha256/";
@@ -74,14 +75,14 @@ impl DockerArchive {
             malformed("`docker save` did not write it: it has no manifest.json".to_owned())
         })?;
         let list: Vec<Listed> = serde_json::from_slice(&list.bytes(MAX_JSON)?)
-            .map_err(|err| malformed(format!("manifest.json: {err}")))?;
+            .map_err(|err| malformed(format!("manifest.json: {}", JsonError::from(err))))?;
         let image = find(&list, pick, what)?;
 
         let config_file = file(&image.config)?;
         let config = config_file.bytes(MAX_JSON)?;
         let config_digest = sha256(&config)?;
         let Config { rootfs } = serde_json::from_slice(&config)
-            .map_err(|err| malformed(format!("{}: {err}", image.config)))?;
+            .map_err(|err| malformed(format!("{}: {}", image.config, JsonError::from(err))))?;
         let layers = image.layers.as_deref().unwrap_or_default();
         if layers.len() != rootfs.diff_ids.len() || layers.len() > MAX_LAYERS {
             let ids = rootfs.diff_ids.len();

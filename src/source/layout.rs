@@ -10,6 +10,7 @@ use oci_spec::image::{Descriptor, ImageIndex};
 use super::files::{Extent, Files, blocking};
 use super::location::Pick;
 use super::{ByteStream, MAX_JSON, Source, SourceError, verify, within};
+use crate::cache::image::JsonError;
 
 /// The name of an image in a layout. Some tools write a tag, others a full name.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -38,7 +39,7 @@ impl Layout {
         let index: ImageIndex = serde_json::from_slice(&list.bytes(MAX_JSON)?).map_err(|err| {
             SourceError::Malformed {
                 what: list.what().to_owned(),
-                reason: err.to_string(),
+                reason: JsonError::from(err).to_string(),
             }
         })?;
         let images = index.manifests();

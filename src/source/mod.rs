@@ -28,7 +28,7 @@ use thiserror::Error;
 use crate::cache::record::Digest;
 
 pub use access::{Access, Settings};
-pub use credentials::{Credentials, CredentialsError, Login};
+pub use credentials::{CLIENT_ID, Credentials, CredentialsError, Login, Token, TokenRequest};
 pub use location::Location;
 
 /// The largest list of images or config of a layout or an archive that is read (bytes). BuildKit
@@ -66,7 +66,7 @@ pub trait Source: Send + Sync + fmt::Debug {
     async fn stat(&self, descriptor: &Descriptor) -> Result<(), SourceError>;
 }
 
-/// Why an image cannot be read.
+/// Why an image cannot be read. [`SourceError::was_received`] tells the two kinds apart.
 #[derive(Debug, Error)]
 pub enum SourceError {
     /// It is not there, or a part of it is not.
@@ -145,6 +145,26 @@ pub enum SourceError {
     /// The user's login cannot be had.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
+}
+
+// === impl SourceError ===
+
+impl SourceError {
+    /// Whether something was received, and is not what it should be. Else nothing was received, which
+    /// says nothing of the image.
+    pub fn was_received(&self) -> bool {
+        match self {
+            Self::TooLarge { .. } | Self::Digest { .. } | Self::Malformed { .. } => true,
+            Self::Missing(_)
+            | Self::Denied { .. }
+            | Self::Several { .. }
+            | Self::NotAllowed(_)
+            | Self::Closed { .. }
+            | Self::Io { .. }
+            | Self::Unavailable { .. }
+            | Self::Credentials(_) => false,
+        }
+    }
 }
 
 /// A whole blob or manifest, which matches its descriptor.
@@ -233,9 +253,10 @@ fn hashed(hasher: Sha256) -> Result<OciDigest, SourceError> {
     })
 }
 
-/// A stream that gives `length` bytes, or an error.
+/// A stream that gives `length` bytes, or an error. The length is what a manifest says of a blob: a
+/// connection that breaks is an error of `stream` itself.
 fn exactly(length: u64, what: String, stream: ByteStream) -> ByteStream {
-    let wrong = move |reason: &str| SourceError::Unavailable {
+    let wrong = move |reason: &str| SourceError::Malformed {
         what: what.clone(),
         reason: reason.to_owned(),
     };

@@ -7,6 +7,7 @@ use base64::prelude::BASE64_STANDARD;
 use inlay::cache::image::config::{self, DEFAULT_LIMIT};
 use inlay::cache::record::Digest;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha512};
 
 use crate::support::{
     BuildOutput, Buildx, Containerd, Direct, DockerEngine, ImageStore, Inlay, Project, Pushed,
@@ -61,6 +62,21 @@ fn assert_imported(built: &BuildOutput, reference: &str) {
     let counts = format!("inlay: inline cache of {reference}: ");
     let more = said[1..].iter().all(|more| more.starts_with(&counts));
     assert!(more, "{said:?}");
+}
+
+/// The manifest of demo:1 with another config, which the registry has then.
+fn with_config(stand: &Stand, config: &[u8]) -> String {
+    assert!(stand.registry.put("demo", config));
+    let mut manifest = stand.registry.manifest("demo:1");
+    manifest["config"]["digest"] = Digest::of(config).to_string().into();
+    manifest["config"]["size"] = config.len().into();
+    manifest.to_string()
+}
+
+/// A JSON object with one more member, under a name that it may have already.
+fn with_member(object: &str, name: &str, value: &str) -> String {
+    let members = object.strip_suffix('}').unwrap();
+    format!("{members},{name:?}:{value}}}")
 }
 
 /// Builds to `output`, wipes, and imports `reference`.
@@ -294,15 +310,8 @@ fn a_cache_under_the_proposed_key_is_found() {
     let records = BASE64_STANDARD.encode(records);
     let member = format!(",\"{}\":\"{records}\"", config::PROPOSED_KEY);
     older.splice(end..end, member.into_bytes());
-    assert!(stand.registry.put("demo", &older));
-    let mut manifest = stand.registry.manifest("demo:1");
-    manifest["config"]["digest"] = Digest::of(&older).to_string().into();
-    manifest["config"]["size"] = older.len().into();
-    assert!(
-        stand
-            .registry
-            .tag("demo:older", manifest.to_string().as_bytes())
-    );
+    let manifest = with_config(&stand, &older);
+    assert!(stand.registry.tag("demo:older", manifest.as_bytes()));
 
     let ran = stand.buildkitd.executed().len();
     stand.buildkitd.wipe();
@@ -332,12 +341,7 @@ fn an_image_without_a_history_harms_nobody() {
     let whole = stand.registry.config("demo:1", None);
     let mut config: Value = serde_json::from_slice(&whole).unwrap();
     config.as_object_mut().unwrap().remove("history").unwrap();
-    let config = config.to_string().into_bytes();
-    assert!(stand.registry.put("demo", &config));
-    let mut manifest = stand.registry.manifest("demo:1");
-    manifest["config"]["digest"] = Digest::of(&config).to_string().into();
-    manifest["config"]["size"] = config.len().into();
-    let manifest = manifest.to_string();
+    let manifest = with_config(&stand, config.to_string().as_bytes());
     assert!(stand.registry.tag("demo:bare", manifest.as_bytes()));
     stand.buildkitd.wipe();
     let build = stand
@@ -350,8 +354,7 @@ fn an_image_without_a_history_harms_nobody() {
     // names that differ in case.
     let sound = stand.registry.manifest("demo:1").to_string();
     let bare: Value = serde_json::from_str(&manifest).unwrap();
-    let both = sound.strip_suffix('}').unwrap();
-    let both = format!("{both},\"Config\":{}}}", bare["config"]);
+    let both = with_member(&sound, "Config", &bare["config"].to_string());
     assert!(stand.registry.tag("demo:both", both.as_bytes()));
     stand.buildkitd.wipe();
     let build = stand
@@ -363,6 +366,121 @@ fn an_image_without_a_history_harms_nobody() {
         warnings.contains("demo:both") && warnings.contains("which BuildKit reads as"),
         "{built}"
     );
+    assert_eq!(stand.buildkitd.executed().len(), 2 * ran, "{built}");
+}
+
+/// Documents that Go reads and inlay does not, of an image with a short history: if it were left to
+/// it, unchecked, buildkitd v0.34.2 would die of it.
+#[test]
+fn no_image_avoids_the_check() {
+    const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+    const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    let mut stand = Stand::start();
+    let project = project();
+    stand.push(&stand.build(&project), "demo:1", "");
+    let ran = stand.buildkitd.executed().len();
+    let whole = stand.registry.config("demo:1", None);
+    let mut short: Value = serde_json::from_slice(&whole).unwrap();
+    short["history"].as_array_mut().unwrap().truncate(1);
+    let short = short.to_string();
+    let manifest = with_config(&stand, short.as_bytes());
+    let quoted = |text: &str| format!("{text:?}");
+
+    let twice = with_member(&manifest, "mediaType", &quoted(MANIFEST));
+    assert!(stand.registry.tag("demo:twice", twice.as_bytes()));
+    let hash = Sha512::digest(short.as_bytes());
+    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut named: Value = serde_json::from_str(&manifest).unwrap();
+    let digest = format!("sha512:{hash}");
+    assert!(stand.registry.put_as("demo", &digest, short.as_bytes()));
+    named["config"]["digest"] = digest.into();
+    let named = named.to_string();
+    assert!(stand.registry.tag("demo:sha512", named.as_bytes()));
+    assert!(stand.registry.tag("demo:short", manifest.as_bytes()));
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [{
+        "mediaType": MANIFEST,
+        "digest": stand.registry.digest("demo:short"),
+        "size": manifest.len(),
+        "platform": {"os": "linux", "architecture": "amd64"},
+    }]});
+    let index = with_member(&index.to_string(), "mediaType", &quoted(INDEX));
+    assert!(stand.registry.tag_index("demo:index", index.as_bytes()));
+
+    let mut builds = 1;
+    for registry_imports in ["checked", "inlay"] {
+        let who = format!("--registry-imports={registry_imports}");
+        stand.inlay = Inlay::start(&stand.buildkitd, &[&who]);
+        for image in ["demo:twice", "demo:sha512", "demo:index"] {
+            stand.buildkitd.wipe();
+            let import = stand.import(image);
+            let built = stand.build(&project).import_cache(&import).run_ok();
+            builds += 1;
+            let [warning] = &built.warnings[..] else {
+                panic!("{image}: warns once: {built}")
+            };
+            let reference = stand.registry.image(image);
+            let begin = format!("inlay: no cache is imported from {reference}: ");
+            assert!(warning.starts_with(&begin), "{warning}");
+            assert_eq!(stand.buildkitd.executed().len(), builds * ran, "{built}");
+        }
+    }
+    // Nor is one that does not exist left to the daemon, where nothing may be.
+    let missing = stand.import("missing:1");
+    let built = stand.build(&project).import_cache(&missing).run_ok();
+    let names = built.vertices.iter().map(|vertex| vertex.name.as_str());
+    let left = names.filter(|name| name.starts_with("importing cache manifest"));
+    assert_eq!(left.collect::<Vec<_>>(), [""; 0], "{built}");
+}
+
+/// A cache that was exported by itself is checked as well, and imported by its digest.
+#[test]
+fn a_cache_that_was_exported_by_itself_is_checked() {
+    let mut stand = Stand::start();
+    let project = project();
+    let cache = stand.registry.image("cache:1");
+    let export = format!("type=registry,ref={cache},mode=max");
+    stand.build_plain(&project).export_cache(&export).run_ok();
+    let ran = stand.buildkitd.executed().len();
+    for registry_imports in ["checked", "inlay"] {
+        stand.buildkitd.wipe();
+        let who = format!("--registry-imports={registry_imports}");
+        stand.inlay = Inlay::start(&stand.buildkitd, &[&who]);
+        let build = stand.build(&project).import_cache(&stand.import("cache:1"));
+        let built = build.push(&stand.registry.image("demo:1")).run_ok();
+        assert_eq!(built.warnings, [""; 0], "{built}");
+        assert_eq!(built.steps_ran(), [""; 0], "{built}");
+        let begin = format!("inlay: importing cache from {cache}: ");
+        assert!(said(&built)[0].starts_with(&begin), "{built}");
+        assert_eq!(stand.buildkitd.executed().len(), ran, "{built}");
+    }
+    let digest = stand.registry.digest("cache:1");
+    stand.inlay = Inlay::start(&stand.buildkitd, &[]);
+    let build = stand.build(&project).import_cache(&stand.import("cache:1"));
+    let name = &build
+        .run_ok()
+        .vertex("importing cache manifest from")
+        .name
+        .clone();
+    assert!(name.ends_with(&digest), "{name}");
+
+    // Go takes the last of two lists of layers.
+    let manifest = stand.registry.manifest("cache:1");
+    let config = manifest["config"]["digest"].as_str().unwrap();
+    let config = String::from_utf8(stand.registry.stored(config)).unwrap();
+    let twice = with_member(&config, "layers", "[]");
+    assert!(stand.registry.put("cache", twice.as_bytes()));
+    let mut manifest = manifest.clone();
+    manifest["config"]["digest"] = Digest::of(twice.as_bytes()).to_string().into();
+    manifest["config"]["size"] = twice.len().into();
+    let manifest = manifest.to_string();
+    assert!(stand.registry.tag("cache:twice", manifest.as_bytes()));
+    stand.buildkitd.wipe();
+    let import = stand.import("cache:twice");
+    let built = stand.build(&project).import_cache(&import).run_ok();
+    let [warning] = &built.warnings[..] else {
+        panic!("warns once: {built}")
+    };
+    assert!(warning.contains("no cache is imported"), "{warning}");
     assert_eq!(stand.buildkitd.executed().len(), 2 * ran, "{built}");
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use inlay::source::{Access, Location, Login, Settings, Source, SourceError, fetch};
+use inlay::source::{Access, Location, Login, Settings, Source, SourceError, TokenRequest, fetch};
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 use tempfile::TempDir;
 
@@ -276,6 +276,42 @@ fn tokens_are_had_as_buildkitd_has_them() {
         let refusal = reader.refusal_as(&image, user);
         assert!(matches!(refusal, SourceError::Denied { .. }), "{refusal}");
     }
+}
+
+/// The client keeps its password: neither inlay nor the realm that the registry names gets it of inlay.
+#[test]
+fn a_token_that_the_client_fetches_is_preferred_to_its_password() {
+    let registry = pushed("app:1");
+    let key = rcgen::generate_simple_self_signed(vec!["test".to_owned()]).unwrap();
+    let server = Scripted::start(|_| answer("401 Unauthorized", "", ""));
+    let realm = format!("http://{}/token", server.host());
+    let door = registry.with_tokens(&realm, &key.cert.pem());
+    let reader = Reader::new(Settings::default());
+    let user = User::with_token(&token(&key));
+    let source = reader.open_as(&door.image("app:1"), user.clone()).unwrap();
+    reader.check(&*source, &|digest| registry.stored(digest));
+    let asked = user.token_requests();
+    let expected = TokenRequest {
+        host: door.host().to_owned(),
+        realm: realm.clone(),
+        service: "test".to_owned(),
+        scopes: vec!["repository:app:pull".to_owned()],
+    };
+    assert_eq!(asked, [expected]);
+    assert_eq!(user.asked(), [""; 0]);
+    assert!(server.requests().is_empty());
+
+    // A token that is of no use is no reason to ask for the password either.
+    let user = User::with_token("of.no.use");
+    let refusal = reader.refusal_as(&door.image("app:1"), user.clone());
+    assert!(matches!(refusal, SourceError::Denied { .. }), "{refusal}");
+    let said = refusal.to_string();
+    assert!(
+        said.ends_with("to the token that the client fetched"),
+        "{said}"
+    );
+    assert_eq!(user.asked(), [""; 0]);
+    assert!(server.requests().is_empty());
 }
 
 #[test]

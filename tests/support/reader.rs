@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use inlay::source::{
-    Access, Credentials, CredentialsError, Location, Login, Settings, Source, SourceError,
+    Access, Credentials, CredentialsError, Location, Login, Settings, Source, SourceError, Token,
+    TokenRequest,
 };
 use oci_spec::image::Descriptor;
 
@@ -26,6 +27,9 @@ pub struct Reader {
 #[derive(Debug)]
 pub struct User {
     login: Option<Login>,
+    /// The token that its client fetches.
+    token: Option<Token>,
+    token_requests: Mutex<Vec<TokenRequest>>,
     asked: Mutex<Vec<String>>,
 }
 
@@ -96,8 +100,19 @@ impl Reader {
 impl User {
     /// One with this login.
     pub fn new(login: Option<Login>) -> Arc<Self> {
+        Self::with(login, None)
+    }
+
+    /// One whose client fetches this token.
+    pub fn with_token(token: &str) -> Arc<Self> {
+        Self::with(None, Some(Token(token.to_owned())))
+    }
+
+    fn with(login: Option<Login>, token: Option<Token>) -> Arc<Self> {
         Arc::new(Self {
             login,
+            token,
+            token_requests: Mutex::default(),
             asked: Mutex::default(),
         })
     }
@@ -110,6 +125,11 @@ impl User {
         }))
     }
 
+    /// The requests for a token so far.
+    pub fn token_requests(&self) -> Vec<TokenRequest> {
+        self.token_requests.lock().unwrap().clone()
+    }
+
     /// The hosts so far.
     pub fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
@@ -118,6 +138,11 @@ impl User {
 
 #[tonic::async_trait]
 impl Credentials for User {
+    async fn token(&self, request: &TokenRequest) -> Result<Option<Token>, CredentialsError> {
+        self.token_requests.lock().unwrap().push(request.clone());
+        Ok(self.token.clone())
+    }
+
     async fn of(&self, host: &str) -> Result<Option<Login>, CredentialsError> {
         self.asked.lock().unwrap().push(host.to_owned());
         Ok(self.login.clone())

@@ -220,13 +220,18 @@ impl Registry {
 
     /// Puts a blob there; gives whether the registry took it.
     pub fn put(&self, repository: &str, blob: &[u8]) -> bool {
+        let digest = inlay::cache::record::Digest::of(blob);
+        self.put_as(repository, digest.as_str(), blob)
+    }
+
+    /// The same by a digest of any kind.
+    pub fn put_as(&self, repository: &str, digest: &str, blob: &[u8]) -> bool {
         let uploads = format!("{}/v2/{repository}/blobs/uploads/", self.url());
         let started = ureq::post(&uploads)
             .header("user-agent", "test")
             .send_empty();
         let started = started.expect("the registry starts an upload");
         let place = started.headers()["location"].to_str().expect("a URL");
-        let digest = inlay::cache::record::Digest::of(blob);
         let mark = if place.contains('?') { '&' } else { '?' };
         let put = ureq::put(format!("{place}{mark}digest={digest}"));
         put.header("user-agent", "test").send(blob).is_ok()

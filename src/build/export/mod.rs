@@ -72,7 +72,8 @@ pub async fn conclude(
         Ok(cached) => Conclusion::Cached(cached),
         Err(ExportError::Build(status)) => {
             // The daemon meets the same error in a moment, and tells the user in its own words.
-            info!("the build failed: {}", status.message());
+            // Its message may have the command line with the values of build arguments.
+            info!("the build failed: {:?}", status.code());
             Conclusion::Unchanged
         }
         Err(err) if inline.required => {

@@ -1,7 +1,7 @@
 //! The logins of the user whose build it is, asked for over the session of that build.
 
-use crate::session::{Sessions, credentials};
-use crate::source::{Credentials, CredentialsError, Login};
+use crate::session::{Sessions, credentials, fetch_token};
+use crate::source::{Credentials, CredentialsError, Login, Token, TokenRequest};
 
 /// The logins of one build's client.
 #[derive(Debug)]
@@ -14,6 +14,13 @@ pub struct ClientCredentials {
 
 #[tonic::async_trait]
 impl Credentials for ClientCredentials {
+    async fn token(&self, request: &TokenRequest) -> Result<Option<Token>, CredentialsError> {
+        match self.sessions.get(&self.session).await {
+            Some(session) => fetch_token(&session, request).await,
+            None => Ok(None),
+        }
+    }
+
     async fn of(&self, host: &str) -> Result<Option<Login>, CredentialsError> {
         match self.sessions.get(&self.session).await {
             Some(session) => credentials(&session, host).await,

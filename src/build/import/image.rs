@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use crate::cache::export::DIFF_ID;
 use crate::cache::image::config::{self, ConfigError};
-use crate::cache::image::spelling;
+use crate::cache::image::{JsonError, spelling};
 use crate::cache::record::{
     Contradiction, Digest, DigestError, Limits, ParseError, RecordSet, base64,
 };
@@ -30,7 +30,7 @@ pub enum ImageError {
     Config(#[from] ConfigError),
     /// Its config does not say what layers it has, or says it to Go in another way.
     #[error("the image config: {0}")]
-    Rootfs(serde_json::Error),
+    Rootfs(JsonError),
     /// Manifest and config are not of one image.
     #[error("the manifest has {layers} layers and the config {diff_ids} diff IDs")]
     Layers {
@@ -87,7 +87,7 @@ pub enum ImageError {
     Loop,
     /// The cache is malformed JSON.
     #[error("its records: {0}")]
-    Json(serde_json::Error),
+    Json(JsonError),
 }
 
 /// An image with a cache, checked.
@@ -149,30 +149,20 @@ impl CachedImage {
         };
         spelling::check(config, &spelling::CONFIG).map_err(ImageError::Rootfs)?;
         let Config { rootfs, history } =
-            serde_json::from_slice(config).map_err(ImageError::Rootfs)?;
+            serde_json::from_slice(config).map_err(|err| ImageError::Rootfs(err.into()))?;
         let layers = manifest.layers().clone();
         let diff_ids = diff_ids(&layers, &rootfs.diff_ids.unwrap_or_default())?;
         let blobs = layers.iter().enumerate();
         let blobs = blobs.map(|(layer, of)| blob(layer, of.digest().as_ref()));
         let blobs = blobs.collect::<Result<Vec<_>, _>>()?;
         let mut set = RecordSet::parse_inline(&records, &blobs, &Limits::default())?;
-        if let Some(contradiction) = set.contradiction() {
-            return Err(contradiction.into());
-        }
         if let Some(last) = set.image().filter(|last| last.len() != layers.len()) {
             return Err(ImageError::End {
                 found: last.len(),
                 layers: layers.len(),
             });
         }
-        let results = set.records().iter().flat_map(|record| &record.results);
-        let stacked = results.map(|result| result.len()).sum();
-        if stacked > MAX_STACKED {
-            return Err(ImageError::Stacked(stacked));
-        }
-        if !set.survives_merging() {
-            return Err(ImageError::Loop);
-        }
+        check(&set)?;
         let known: HashMap<_, _> = blobs.iter().zip(&diff_ids).collect();
         set.set_diff_ids(|blob| known.get(blob).map(|id| (*id).clone()));
         let mut history = history.unwrap_or_default();
@@ -224,6 +214,38 @@ impl CachedImage {
     pub fn is_importable(&self) -> bool {
         self.is_importable
     }
+}
+
+/// Checks a cache that was exported by itself: its records, and the layers of its manifest. Returns
+/// the number of records.
+///
+/// # Errors
+/// Where it is not sound.
+pub fn check_export(config: &[u8], layers: &[Descriptor]) -> Result<usize, ImageError> {
+    let set = RecordSet::parse(config, &Limits::default())?;
+    check(&set)?;
+    for (number, layer) in layers.iter().enumerate() {
+        for diff_id in manifest_diff_ids(number, layer)? {
+            blob(number, diff_id)?;
+        }
+    }
+    Ok(set.records().len())
+}
+
+/// Checks what BuildKit would make of records.
+fn check(set: &RecordSet) -> Result<(), ImageError> {
+    if let Some(contradiction) = set.contradiction() {
+        return Err(contradiction.into());
+    }
+    let results = set.records().iter().flat_map(|record| &record.results);
+    let stacked = results.map(|result| result.len()).sum();
+    if stacked > MAX_STACKED {
+        return Err(ImageError::Stacked(stacked));
+    }
+    if !set.survives_merging() {
+        return Err(ImageError::Loop);
+    }
+    Ok(())
 }
 
 /// The documents that BuildKit reads to import a cache: config and manifest of each image, and an
@@ -326,7 +348,8 @@ fn records_of(cache: &[u8]) -> Result<Vec<u8>, ImageError> {
     if cache.trim_ascii_start().first() == Some(&b'[') {
         return Ok(cache.to_vec());
     }
-    let whole: Whole<'_> = serde_json::from_slice(cache).map_err(ImageError::Json)?;
+    let whole: Whole<'_> =
+        serde_json::from_slice(cache).map_err(|err| ImageError::Json(err.into()))?;
     Ok(whole.records.get().as_bytes().to_vec())
 }
 
@@ -340,16 +363,7 @@ fn diff_ids(layers: &[Descriptor], config: &[String]) -> Result<Vec<Digest>, Ima
     }
     let both = layers.iter().zip(config).enumerate();
     both.map(|(number, (layer, diff_id))| {
-        let annotations = layer.annotations().as_ref();
-        let told = annotations.and_then(|annotations| annotations.get(DIFF_ID));
-        let media_type = layer.media_type();
-        let is_compressed = is_compressed(media_type).ok_or_else(|| ImageError::MediaType {
-            layer: number,
-            media_type: media_type.to_string(),
-        })?;
-        // The digest of an uncompressed blob is its diff ID.
-        let own = (!is_compressed).then(|| layer.digest().as_ref());
-        for manifest in told.map(String::as_str).into_iter().chain(own) {
+        for manifest in manifest_diff_ids(number, layer)? {
             if manifest != diff_id {
                 return Err(ImageError::DiffId {
                     layer: number,
@@ -361,6 +375,23 @@ fn diff_ids(layers: &[Descriptor], config: &[String]) -> Result<Vec<Digest>, Ima
         blob(number, diff_id)
     })
     .collect()
+}
+
+/// The diff IDs that a manifest tells of a layer: by annotation, and by the digest of a layer that is
+/// not compressed.
+fn manifest_diff_ids(
+    number: usize,
+    layer: &Descriptor,
+) -> Result<impl Iterator<Item = &str>, ImageError> {
+    let media_type = layer.media_type();
+    let is_compressed = is_compressed(media_type).ok_or_else(|| ImageError::MediaType {
+        layer: number,
+        media_type: media_type.to_string(),
+    })?;
+    let annotations = layer.annotations().as_ref();
+    let told = annotations.and_then(|annotations| annotations.get(DIFF_ID));
+    let own = (!is_compressed).then(|| layer.digest().as_ref());
+    Ok(told.map(String::as_str).into_iter().chain(own))
 }
 
 /// Whether layers of a media type are compressed; `None` for a media type of other things.

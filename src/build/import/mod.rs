@@ -15,7 +15,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use thiserror::Error;
 use tokio::sync::OnceCell;
@@ -24,7 +23,7 @@ use tracing::{debug, info, warn};
 
 use self::credentials::ClientCredentials;
 use self::image::{CachedImage, MAX_DOCUMENT};
-use self::reading::{Found, ReadingError};
+use self::reading::{Documents, Found, ReadingError};
 use self::store::ImportStore;
 use super::policy::RegistryImports;
 use super::shared::Shared;
@@ -41,12 +40,11 @@ const NAMESPACE: &str = "namespace";
 /// The daemon looks for the store `local:NAME` where an import says `src=NAME`.
 const STORE_PREFIX: &str = "local:";
 
-/// The most imports of a build that are read. A further one is left to the daemon if it is
-/// `type=registry`, and dropped if not.
+/// The most imports of a build that are read. Further ones are dropped.
 const MAX_IMPORTS: usize = 64;
 /// How many of them are read at a time.
 const AT_A_TIME: usize = 4;
-/// The timeout for reading an image, which is some small documents. A build waits for it.
+/// The timeout for fetching an image's documents, which are small. A build waits for it.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// The timeout where the daemon can read the image without inlay.
 const SHORT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -178,14 +176,16 @@ impl Imports {
         let of_daemon = entry.kind == REGISTRY;
         let limit = if of_daemon { SHORT_TIMEOUT } else { TIMEOUT };
         let judged = match is_read {
-            true => timeout(limit, self.judge(&mut outcome, platforms)).await,
-            false => Ok(Err(Refusal::TooMany)),
+            true => self.judge(&mut outcome, platforms, limit).await,
+            false => Err(Refusal::TooMany),
         };
+        let policy = self.shared.policy.registry_imports;
+        let may_pass = of_daemon && policy != RegistryImports::Inlay;
         let reference = &outcome.reference;
-        match judged.unwrap_or(Err(Refusal::TimedOut(limit))) {
+        match judged {
             Ok(()) => {}
             // The daemon may be able to read it, and tells the user if not.
-            Err(refusal) if of_daemon && refusal.is_of_inlay() => {
+            Err(refusal) if may_pass && refusal.is_fetching() => {
                 info!(image = reference, "not checked: {refusal}");
                 if !refusal.is_missing() {
                     let text = format!("{reference} is left to the daemon, unchecked: {refusal}");
@@ -205,46 +205,48 @@ impl Imports {
         outcome
     }
 
-    /// Reads an image and decides what is imported in its place.
-    async fn judge(&self, outcome: &mut Outcome, platforms: &[Platform]) -> Result<(), Refusal> {
+    /// Reads and checks the cache of an import, and decides what is imported in its place. `limit` is
+    /// the timeout for fetching it, and that for checking it.
+    async fn judge(
+        &self,
+        outcome: &mut Outcome,
+        platforms: &[Platform],
+        limit: Duration,
+    ) -> Result<(), Refusal> {
         let entry = &outcome.entry;
+        let reference = &outcome.reference;
         let location = match entry.kind.as_str() {
-            REGISTRY => Location::Registry(location::reference(&outcome.reference)?),
-            _ => outcome.reference.parse()?,
+            REGISTRY => Location::Registry(location::reference(reference)?),
+            _ => reference.parse()?,
         };
-        let namespace = entry.attrs.get(NAMESPACE).map(String::as_str);
-        let credentials = Arc::new(ClientCredentials {
-            sessions: self.shared.sessions.clone(),
-            session: self.session.clone(),
-        });
-        let access = &self.shared.policy.access;
-        let source = access.open(&location, namespace, credentials).await;
-        let source = source.map_err(ReadingError::from)?;
-        debug!(image = outcome.reference, "reading the cache of an image");
-        let (images, bytes) = match reading::read(&*source, platforms).await? {
-            // `type=registry` is of those as well, and the daemon knows them.
-            Found::CacheExport if entry.kind == REGISTRY => return Ok(()),
-            Found::CacheExport => return Err(Refusal::CacheExport),
-            Found::Images { images, bytes } => (images, bytes),
+        let fetch = async {
+            let source = self.open(entry, &location).await?;
+            debug!(image = reference, "reading the cache of an image");
+            let documents = Documents::fetch(&*source, platforms).await?;
+            Ok::<_, ReadingError>((source, documents))
         };
-        let records: usize = images.iter().map(|image| image.set().records().len()).sum();
-        let layers: usize = images.iter().map(|image| image.layers().len()).sum();
-        if images.is_empty() {
-            return Err(Refusal::NoCache);
-        }
-        let importable = images.iter().all(CachedImage::is_importable);
+        let fetched = timeout(limit, fetch).await;
+        let (source, documents) = fetched.map_err(|_| Refusal::TimedOut(limit))??;
+        let bytes = documents.bytes;
+        // The image has a say in how long this takes. So it is no reason to leave it to the daemon.
+        let checked = timeout(limit, documents.check()).await;
+        let found = checked.map_err(|_| Refusal::Slow(limit))??;
+        let what = match &found {
+            Found::CacheExport(_) if entry.kind != REGISTRY => return Err(Refusal::CacheExport),
+            Found::CacheExport(_) => "cache",
+            Found::Images(images) if images.is_empty() => return Err(Refusal::NoCache),
+            Found::Images(_) => "inline cache",
+        };
+        found.stat_layers(&*source).await?;
+
+        let (records, layers) = (found.records(), found.layers().len());
         let takes_over = self.shared.policy.registry_imports == RegistryImports::Inlay;
-        let in_place = match &location {
-            Location::Registry(name) if importable && !takes_over => Some(name),
-            _ => None,
-        };
-        let from = match in_place {
-            Some(name) => {
-                // By the manifests, and not by an index: of that the daemon reads every image.
-                let pinned = images.iter().map(|image| {
+        let from = match (&location, found.digests()) {
+            (Location::Registry(name), Some(digests)) if !takes_over => {
+                let pinned = digests.iter().map(|digest| {
                     let mut attrs = entry.attrs.clone();
                     attrs.remove(NAMESPACE);
-                    attrs.insert(REF.to_owned(), pinned(name, image.digest()));
+                    attrs.insert(REF.to_owned(), pinned(name, digest));
                     Entry {
                         kind: REGISTRY.to_owned(),
                         attrs,
@@ -253,39 +255,55 @@ impl Imports {
                 outcome.verdict = Verdict::Replace(pinned.collect());
                 ""
             }
-            None => {
-                let (entry, served) = self.serve(&images, source.into()).await?;
+            _ => {
+                let (entry, served) = self.serve(&found, source.into()).await?;
                 outcome.verdict = Verdict::Replace(vec![entry]);
                 outcome.served = Some(served);
                 ", layers through inlay"
             }
         };
-        outcome.images = images;
         outcome.note = Note::Step(format!(
-            "importing inline cache from {}: {records} records, {layers} layers ({bytes} bytes read{from})",
-            outcome.reference
+            "importing {what} from {reference}: {records} records, {layers} layers ({bytes} bytes read{from})",
         ));
+        if let Found::Images(images) = found {
+            outcome.images = images;
+        }
         Ok(())
     }
 
-    /// Offers images to the daemon. Returns the import of what is offered.
+    /// Opens the source of an import.
+    async fn open(
+        &self,
+        entry: &Entry,
+        location: &Location,
+    ) -> Result<Box<dyn Source>, SourceError> {
+        let namespace = entry.attrs.get(NAMESPACE).map(String::as_str);
+        let credentials = Arc::new(ClientCredentials {
+            sessions: self.shared.sessions.clone(),
+            session: self.session.clone(),
+        });
+        let access = &self.shared.policy.access;
+        access.open(location, namespace, credentials).await
+    }
+
+    /// Offers a checked cache to the daemon. Returns the import of what is offered.
     async fn serve(
         &self,
-        images: &[CachedImage],
+        found: &Found,
         source: Arc<dyn Source>,
     ) -> Result<(Entry, Served), Refusal> {
         let session = self.shared.sessions.get(&self.session).await;
         let session = session.ok_or(Refusal::NoSession)?;
         let mut documents = HashMap::new();
         let mut root = String::new();
-        for document in image::documents(images) {
+        for document in found.documents() {
             if document.len() > MAX_DOCUMENT {
                 return Err(Refusal::Document(document.len()));
             }
             root = Digest::of(&document).to_string();
-            documents.insert(root.clone(), Bytes::from(document));
+            documents.insert(root.clone(), document);
         }
-        let layers = images.iter().flat_map(CachedImage::layers).cloned();
+        let layers = found.layers().into_iter().cloned();
         let store = Arc::new(ImportStore::new(documents, layers, source));
         let name = format!("inlay-{}", new_id());
         let offered = session.offer(&format!("{STORE_PREFIX}{name}"), Arc::clone(&store) as _);
@@ -324,6 +342,8 @@ enum Refusal {
     Reading(#[from] ReadingError),
     #[error("it could not be read within {} s", .0.as_secs())]
     TimedOut(Duration),
+    #[error("it could not be checked within {} s", .0.as_secs())]
+    Slow(Duration),
     #[error("it is a cache that was exported by itself: import it with type=registry")]
     CacheExport,
     #[error("it has no inline cache")]
@@ -341,12 +361,19 @@ enum Refusal {
 // === impl Refusal ===
 
 impl Refusal {
-    /// Whether inlay could not read the image, which says nothing of its cache.
-    fn is_of_inlay(&self) -> bool {
+    /// Whether the image could not be fetched, which says nothing of its cache. Such an import may be
+    /// left to the daemon. What was received and is refused may not: an image could avoid the check.
+    fn is_fetching(&self) -> bool {
         match self {
-            Self::Location(_) | Self::TimedOut(_) | Self::NoSession | Self::TooMany => true,
-            Self::Reading(err) => err.is_of_source(),
-            Self::CacheExport | Self::NoCache | Self::Document(_) => false,
+            Self::TimedOut(_) => true,
+            Self::Reading(err) => err.is_fetching(),
+            Self::Location(_)
+            | Self::Slow(_)
+            | Self::CacheExport
+            | Self::NoCache
+            | Self::Document(_)
+            | Self::NoSession
+            | Self::TooMany => false,
         }
     }
 
@@ -358,3 +385,6 @@ impl Refusal {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ use serde::Deserialize as _;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::config::CACHE_KEY;
+use super::json::JsonError;
 use crate::cache::record::is_same_to_go;
 
 /// The most elements that a list may have. No image has as many layers, or lines of history.
@@ -79,10 +80,11 @@ pub const CONFIG: Shape = Shape::Object(&[
 ///
 /// # Errors
 /// Where it is no JSON, has a name that Go reads as another one of `shape`, or too long a list.
-pub fn check(document: &[u8], shape: &Shape) -> Result<(), serde_json::Error> {
+pub fn check(document: &[u8], shape: &Shape) -> Result<(), JsonError> {
     let mut reader = serde_json::Deserializer::from_slice(document);
-    shape.deserialize(&mut reader)?;
-    reader.end()
+    let read = shape.deserialize(&mut reader).and_then(|()| reader.end());
+    // Any value will do, so the words are those below, or of broken JSON.
+    read.map_err(|err| JsonError::in_own_words(&err))
 }
 
 // === impl Shape ===

@@ -16,12 +16,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::protocol::proto::auth::auth_server::{Auth, AuthServer};
-use crate::protocol::proto::auth::{CredentialsRequest, CredentialsResponse};
+use crate::protocol::proto::auth::{
+    CredentialsRequest, CredentialsResponse, FetchTokenRequest, FetchTokenResponse,
+    GetTokenAuthorityRequest, GetTokenAuthorityResponse,
+};
 use crate::protocol::proto::content as api;
 use crate::protocol::proto::content::content_client::ContentClient;
 use crate::session::byte_stream::Messages;
-use crate::session::{Blobs, credentials};
-use crate::source::Login;
+use crate::session::{Blobs, credentials, fetch_token};
+use crate::source::{Login, Token, TokenRequest};
 use hyper_util::rt::TokioExecutor;
 
 /// How long anything may take that has nothing to wait for.
@@ -414,7 +417,8 @@ async fn a_store_is_answered_from_as_long_as_it_is_offered() {
     assert_eq!(gone.message(), "the client has no inlay-1");
 }
 
-/// Gives its credentials for one registry.
+/// Gives its credentials for one registry. Fetches tokens of another, which it does not give a
+/// password for.
 struct Keys;
 
 #[tonic::async_trait]
@@ -433,15 +437,84 @@ impl Auth for Keys {
         }
         Ok(tonic::Response::new(answer))
     }
+
+    async fn get_token_authority(
+        &self,
+        request: tonic::Request<GetTokenAuthorityRequest>,
+    ) -> Result<tonic::Response<GetTokenAuthorityResponse>, Status> {
+        match request.into_inner().host.as_str() {
+            "tokens.example" | "locked.example" => Ok(tonic::Response::new(Default::default())),
+            "silent.example" => Err(Status::unimplemented("no")),
+            _ => Err(Status::unavailable("client side tokens disabled")),
+        }
+    }
+
+    async fn fetch_token(
+        &self,
+        request: tonic::Request<FetchTokenRequest>,
+    ) -> Result<tonic::Response<FetchTokenResponse>, Status> {
+        let request = request.into_inner();
+        if request.host == "locked.example" {
+            return Err(Status::unknown("the keyring is locked"));
+        }
+        let token = format!(
+            "{} {} {} {:?}",
+            request.client_id, request.realm, request.service, request.scopes
+        );
+        Ok(tonic::Response::new(FetchTokenResponse {
+            token,
+            ..Default::default()
+        }))
+    }
 }
 
-#[tokio::test]
-async fn a_clients_credentials_are_asked_for() {
+/// A client with [`Keys`], and these methods.
+async fn with_keys(methods: &[&'static str]) -> Stand {
     let answer = |call: Request<Incoming>| async {
         let Ok(response) = AuthServer::new(Keys).call(call.map(from_incoming)).await;
         Ok(response.map(|body| body.map_err(BodyError::Own).boxed_unsync()))
     };
-    let stand = Stand::open(&["/moby.filesync.v1.Auth/Credentials"], answer).await;
+    Stand::open(methods, answer).await
+}
+
+#[tokio::test]
+async fn a_client_fetches_tokens_itself() {
+    let stand = with_keys(&[
+        "/moby.filesync.v1.Auth/FetchToken",
+        "/moby.filesync.v1.Auth/GetTokenAuthority",
+    ])
+    .await;
+    let request = |host: &str| TokenRequest {
+        host: host.to_owned(),
+        realm: "https://realm.example".to_owned(),
+        service: "registry".to_owned(),
+        scopes: vec!["repository:app:pull".to_owned()],
+    };
+    let token = fetch_token(&stand.session, &request("tokens.example")).await;
+    let Token(token) = token.unwrap().unwrap();
+    assert_eq!(
+        token,
+        r#"buildkit-client https://realm.example registry ["repository:app:pull"]"#
+    );
+    // These are asked for the login.
+    for host in ["disabled.example", "silent.example"] {
+        let token = fetch_token(&stand.session, &request(host)).await.unwrap();
+        assert_eq!(token, None);
+    }
+    // An error is no reason to ask for the password.
+    let err = fetch_token(&stand.session, &request("locked.example")).await;
+    assert_eq!(
+        err.unwrap_err().to_string(),
+        "asking the client for its credentials of locked.example: the keyring is locked"
+    );
+    let older = with_keys(&["/moby.filesync.v1.Auth/Credentials"]).await;
+    let token = fetch_token(&older.session, &request("tokens.example")).await;
+    assert_eq!(token.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_clients_credentials_are_asked_for() {
+    let stand = with_keys(&["/moby.filesync.v1.Auth/Credentials"]).await;
     let login = credentials(&stand.session, "registry.example")
         .await
         .unwrap();

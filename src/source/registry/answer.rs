@@ -4,7 +4,7 @@ use std::error::Error as _;
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
-use reqwest::Response;
+use reqwest::{Response, Url};
 use serde::Deserialize;
 
 use crate::source::SourceError;
@@ -25,9 +25,15 @@ struct ErrorEntry {
     message: String,
 }
 
-/// An error with its causes: reqwest's own text leaves them out.
-pub fn causes(err: &reqwest::Error) -> String {
-    let mut said = err.to_string();
+/// An error with its causes, which reqwest's own text leaves out, and of its URL the host alone. A
+/// redirect may have led to a URL that is signed: it would let anyone in who reads it.
+pub fn causes(err: reqwest::Error) -> String {
+    let host = err.url().and_then(Url::host_str).map(str::to_owned);
+    let err = err.without_url();
+    let mut said = match host {
+        Some(host) => format!("{host}: {err}"),
+        None => err.to_string(),
+    };
     let mut cause = err.source();
     while let Some(err) = cause {
         said = format!("{said}: {err}");
@@ -46,7 +52,7 @@ pub async fn body(mut response: Response, limit: u64, what: &str) -> Result<Byte
         let chunk = response.chunk().await;
         let chunk = chunk.map_err(|err| SourceError::Unavailable {
             what: what.to_owned(),
-            reason: causes(&err),
+            reason: causes(err),
         })?;
         let Some(chunk) = chunk else {
             return Ok(data.freeze());

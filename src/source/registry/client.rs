@@ -48,7 +48,7 @@ impl Client {
             let client = if local { client.no_proxy() } else { client };
             client.build().map_err(|err| SourceError::Unavailable {
                 what: "registries".to_owned(),
-                reason: causes(&err),
+                reason: causes(err),
             })
         };
         let stay = Policy::custom(|attempt| {

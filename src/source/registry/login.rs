@@ -1,4 +1,7 @@
-//! What a registry wants of a user, and how a login becomes the answer: a header of requests.
+//! What a registry wants of a user, and the answer to that: a header of requests.
+//!
+//! As in buildkitd, the user's client fetches tokens where it can, and keeps the password. Only where
+//! it cannot, or the registry wants the password itself, inlay asks for the login.
 
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -7,10 +10,7 @@ use reqwest::{RequestBuilder, Url};
 use serde::Deserialize;
 
 use super::answer::{MAX_ANSWER, body, causes, refusal};
-use crate::source::{Login, SourceError};
-
-/// What a token's client calls itself, as buildkitd does.
-const CLIENT_ID: &str = "buildkit-client";
+use crate::source::{CLIENT_ID, Credentials, Login, SourceError, Token, TokenRequest};
 
 /// What a registry wants.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,9 +28,31 @@ pub enum Challenge {
     },
 }
 
+/// What a request carries to be allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authorization {
+    /// The header's value.
+    pub header: HeaderValue,
+    /// Whose it is.
+    pub origin: Origin,
+}
+
+/// Whose authorization a request carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The token was fetched by the user's client, with a login or without.
+    Client,
+    /// It comes of the user's login.
+    Login,
+    /// Anyone gets the same token.
+    Nobody,
+}
+
 /// What is needed to answer a challenge.
 #[derive(Debug)]
 pub struct Answer<'a> {
+    /// The user's logins.
+    pub credentials: &'a dyn Credentials,
     /// Asks for tokens.
     pub client: &'a reqwest::Client,
     /// The registry.
@@ -43,9 +65,9 @@ pub struct Answer<'a> {
     pub what: &'a str,
 }
 
-/// A token, by either of its two names.
+/// The answer with a token, by either of its two names.
 #[derive(Deserialize)]
-struct Token {
+struct TokenAnswer {
     token: Option<String>,
     access_token: Option<String>,
 }
@@ -89,47 +111,74 @@ impl Challenge {
 // === impl Answer ===
 
 impl Answer<'_> {
-    /// The header that satisfies a challenge.
+    /// What satisfies a challenge.
     ///
     /// # Errors
     /// Where the login does not suit, or there is no token for it.
-    pub async fn to(
-        &self,
-        challenge: &Challenge,
-        login: Option<Login>,
-    ) -> Result<HeaderValue, SourceError> {
-        let header = match (challenge, login) {
-            (Challenge::Basic, Some(Login::Password { username, secret })) => {
-                use base64::Engine as _;
-                let pair = base64::engine::general_purpose::STANDARD
-                    .encode(format!("{username}:{secret}"));
-                format!("Basic {pair}")
-            }
-            (Challenge::Basic, Some(Login::IdentityToken(_))) => {
-                return Err(self
-                    .denied("it wants a name and a password, and the login is an identity token"));
-            }
-            (Challenge::Basic, None) => {
-                return Err(self.denied("it wants a login, and the user has none for it"));
-            }
-            (
-                Challenge::Bearer {
-                    realm,
-                    service,
-                    scope,
-                },
-                login,
-            ) => {
+    pub async fn to(&self, challenge: &Challenge) -> Result<Authorization, SourceError> {
+        let (header, origin) = match challenge {
+            Challenge::Basic => (self.password().await?, Origin::Login),
+            Challenge::Bearer {
+                realm,
+                service,
+                scope,
+            } => {
                 let scope = scope.as_deref().unwrap_or(self.default_scope);
-                let service = service.as_deref();
-                let token = self.token(realm, service, scope, login).await?;
-                format!("Bearer {token}")
+                let (token, origin) = self.token(realm, service.as_deref(), scope).await?;
+                (format!("Bearer {token}"), origin)
             }
         };
         let mut header = HeaderValue::try_from(header)
             .map_err(|_| self.denied("its token is no value of a header"))?;
         header.set_sensitive(true);
-        Ok(header)
+        Ok(Authorization { header, origin })
+    }
+
+    /// The user's password, as a header.
+    async fn password(&self) -> Result<String, SourceError> {
+        match self.credentials.of(self.host).await? {
+            Some(Login::Password { username, secret }) => {
+                use base64::Engine as _;
+                let pair = base64::engine::general_purpose::STANDARD
+                    .encode(format!("{username}:{secret}"));
+                Ok(format!("Basic {pair}"))
+            }
+            Some(Login::IdentityToken(_)) => {
+                Err(self
+                    .denied("it wants a name and a password, and the login is an identity token"))
+            }
+            None => Err(self.denied("it wants a login, and the user has none for it")),
+        }
+    }
+
+    /// A token, fetched by the user's client, or else with the user's login.
+    async fn token(
+        &self,
+        realm: &str,
+        service: Option<&str>,
+        scope: &str,
+    ) -> Result<(String, Origin), SourceError> {
+        let url = Url::parse(realm)
+            .map_err(|err| self.denied(&format!("its realm {realm:?} is no URL: {err}")))?;
+        if self.encrypted && url.scheme() != "https" {
+            return Err(self.denied(&format!("it wants the login sent to {realm} in clear")));
+        }
+        let request = TokenRequest {
+            host: self.host.to_owned(),
+            realm: realm.to_owned(),
+            service: service.unwrap_or_default().to_owned(),
+            scopes: scope.split(' ').map(str::to_owned).collect(),
+        };
+        if let Some(Token(token)) = self.credentials.token(&request).await? {
+            return Ok((token, Origin::Client));
+        }
+        let login = self.credentials.of(self.host).await?;
+        let origin = match login {
+            Some(_) => Origin::Login,
+            None => Origin::Nobody,
+        };
+        let token = self.token_of(login, url, service, scope).await?;
+        Ok((token, origin))
     }
 
     fn denied(&self, reason: &str) -> SourceError {
@@ -139,18 +188,14 @@ impl Answer<'_> {
         }
     }
 
-    async fn token(
+    /// A token that inlay fetches with a login, or without one.
+    async fn token_of(
         &self,
-        realm: &str,
+        login: Option<Login>,
+        url: Url,
         service: Option<&str>,
         scope: &str,
-        login: Option<Login>,
     ) -> Result<String, SourceError> {
-        let url = Url::parse(realm)
-            .map_err(|err| self.denied(&format!("its realm {realm:?} is no URL: {err}")))?;
-        if self.encrypted && url.scheme() != "https" {
-            return Err(self.denied(&format!("it wants the login sent to {realm} in clear")));
-        }
         let form = |pairs: &[(&str, &str)]| {
             let common = [
                 ("scope", scope),
@@ -217,8 +262,7 @@ impl Answer<'_> {
             .await
             .map_err(|err| SourceError::Unavailable {
                 what: what.clone(),
-                // Its URL may have a query, which is nobody's secret.
-                reason: causes(&err),
+                reason: causes(err),
             })?;
         if other.contains(&response.status()) {
             return Ok(None);
@@ -226,15 +270,19 @@ impl Answer<'_> {
         if !response.status().is_success() {
             return Err(refusal(response, &what).await);
         }
-        let said = body(response, MAX_ANSWER, &what).await?;
-        let token: Option<Token> = serde_json::from_slice(&said).ok();
+        let unavailable = |reason: String| SourceError::Unavailable {
+            what: what.clone(),
+            reason,
+        };
+        let said = body(response, MAX_ANSWER, &what).await;
+        let said = said.map_err(|err| unavailable(err.to_string()))?;
+        let token: Option<TokenAnswer> = serde_json::from_slice(&said).ok();
         let token = token.and_then(|said| said.access_token.or(said.token));
-        // What came may be a secret: it is not shown.
+        // The answer may be a secret: it is not shown.
         let token = token.filter(|token| !token.is_empty());
-        token.map(Some).ok_or_else(|| SourceError::Malformed {
-            what,
-            reason: "there is none in the answer".to_owned(),
-        })
+        token
+            .map(Some)
+            .ok_or_else(|| unavailable("there is none in the answer".to_owned()))
     }
 }
 

@@ -15,7 +15,7 @@ use std::sync::{Arc, LazyLock};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
-use http::{HeaderValue, Method, StatusCode};
+use http::{Method, StatusCode};
 use oci_spec::distribution::Reference;
 use oci_spec::image::{Descriptor, Digest as OciDigest, MediaType, ToDockerV2S2 as _};
 use reqwest::{Response, Url};
@@ -23,11 +23,12 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use self::answer::{body, causes, refusal};
-use self::login::Challenge;
+use self::login::{Authorization, Challenge, Origin};
 use self::rests::Rests;
 use super::{
     ByteStream, Credentials, Source, SourceError, exactly, has_size, sha256, verify, within,
 };
+use crate::cache::image::JsonError;
 use crate::cache::image::manifest::{is_index, is_manifest};
 
 pub use self::client::Client;
@@ -56,14 +57,6 @@ pub struct RegistryImage {
     authorization: Mutex<Option<Authorization>>,
     /// The rest of blobs that the registry sends whole.
     rests: Rests,
-}
-
-/// What a request carries to be allowed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Authorization {
-    header: HeaderValue,
-    /// Whether it comes of the user's login. Else anyone gets the same.
-    as_user: bool,
 }
 
 /// What a manifest says of its own kind.
@@ -131,7 +124,7 @@ impl RegistryImage {
                 request = request.header(AUTHORIZATION, &authorization.header);
             }
             let response = request.send().await;
-            let response = response.map_err(|err| unavailable(causes(&err)))?;
+            let response = response.map_err(|err| unavailable(causes(err)))?;
             tries.next();
             // Where a redirect led elsewhere, the login is not for that host.
             let asked = response.url().origin() == self.base.origin();
@@ -140,9 +133,10 @@ impl RegistryImage {
             } else if response.status().is_success() {
                 return Ok(response);
             } else {
-                let tried = match authorization.map(|carried| carried.as_user) {
-                    Some(true) => " to the user's login",
-                    Some(false) => ", and the user has no login for it",
+                let tried = match authorization.map(|carried| carried.origin) {
+                    Some(Origin::Client) => " to the token that the client fetched",
+                    Some(Origin::Login) => " to the user's login",
+                    Some(Origin::Nobody) => ", and the user has no login for it",
                     None => "",
                 };
                 return Err(match refusal(response, what).await {
@@ -177,18 +171,16 @@ impl RegistryImage {
             what: what.to_owned(),
             reason: format!("{} asks for no login that is known here", self.host),
         })?;
-        let login = self.credentials.of(&self.host).await?;
         let default_scope = format!("repository:{}:pull", self.reference.repository());
         let answer = login::Answer {
+            credentials: &*self.credentials,
             client: &self.client.tokens,
             host: &self.host,
             encrypted: self.base.scheme() == "https",
             default_scope: &default_scope,
             what,
         };
-        let as_user = login.is_some();
-        let header = answer.to(&challenge, login).await?;
-        *authorization = Some(Authorization { header, as_user });
+        *authorization = Some(answer.to(&challenge).await?);
         Ok(())
     }
 }
@@ -214,14 +206,14 @@ impl Source for RegistryImage {
         {
             let digest = expected.parse().map_err(|err| SourceError::Malformed {
                 what: what.clone(),
-                reason: format!("{expected} is no digest: {err}"),
+                reason: format!("it is named by something that is no digest: {err}"),
             })?;
             verify(&digest, &data)?;
         }
         // Its own media type is part of its digest. OCI's manifests need not have one.
         let kind: Kind = serde_json::from_slice(&data).map_err(|err| SourceError::Malformed {
             what: what.clone(),
-            reason: err.to_string(),
+            reason: JsonError::from(err).to_string(),
         })?;
         let media_type = kind.media_type.or(content_type).unwrap_or_default();
         let media_type = media_type.split(';').next().unwrap_or_default().trim();
@@ -269,7 +261,7 @@ impl Source for RegistryImage {
             if !got.starts_with(&wanted) {
                 return Err(SourceError::Unavailable {
                     what,
-                    reason: format!("{} sends {got:?} for {wanted:?}", self.host),
+                    reason: format!("{} sends another part than {wanted:?}", self.host),
                 });
             }
         }
@@ -278,7 +270,7 @@ impl Source for RegistryImage {
             .bytes_stream()
             .map_err(move |err| SourceError::Unavailable {
                 what: called.clone(),
-                reason: causes(&err),
+                reason: causes(err),
             });
         Ok(match is_partial {
             true => exactly(length, what, chunks.boxed()),
