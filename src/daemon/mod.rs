@@ -2,9 +2,10 @@
 
 pub mod address;
 mod connect;
+mod content;
 pub mod notice;
-mod platform;
 pub mod progress;
+mod worker;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use tonic::{Request, Status};
 use tower::service_fn;
 
 pub use connect::{ConnectError, Stream, connect};
+pub use worker::Worker;
 
 use crate::daemon::address::DaemonAddress;
 use crate::protocol::proto::control::control_client::ControlClient;

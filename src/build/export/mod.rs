@@ -4,6 +4,7 @@
 //! their cache to a session of inlay's, make the record set of each image, embed it. It knows the
 //! order of things, and leaves the record set, configs, sessions and messages to their modules.
 
+mod committed;
 pub mod recall;
 mod side_solve;
 
@@ -154,7 +155,8 @@ async fn with_cache(
 
     let blobs = Blobs::new(Limits::default().bytes, MAX_BLOBS);
     let session = &Session::open(daemon, blobs).await?;
-    let platform = daemon.platform().await.map_err(ExportError::Workers)?;
+    let worker = daemon.worker().await.map_err(ExportError::Workers)?;
+    let platform = worker.platform.clone();
     let side = Side {
         shared,
         plan,
@@ -163,7 +165,7 @@ async fn with_cache(
         session,
     };
     let caches = images.iter().enumerate();
-    let caches = caches.map(|(n, image)| side.cache(n, image, &platform));
+    let caches = caches.map(|(n, image)| side.cache(n, image, &worker));
     let caches = try_join_all(caches).await?;
 
     let mut configs = HashMap::new();

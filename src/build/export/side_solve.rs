@@ -9,16 +9,15 @@ use tokio::time::timeout;
 use tonic::Status;
 use tracing::{debug, info};
 
-use super::ExportError;
+use super::{ExportError, committed};
 use crate::build::import::Imports;
 use crate::build::shared::Shared;
 use crate::cache::embed::{Embedded, ImageCache};
 use crate::cache::export::{self, Exported};
-use crate::cache::llb::{self, Graph, probe::Probe};
-use crate::cache::record::{Digest, InlineCache, select};
-use crate::daemon::new_id;
-use crate::protocol::proto::control::{CacheOptions, CacheOptionsEntry, SolveRequest};
-use crate::protocol::proto::pb;
+use crate::cache::llb::{self, Assumptions, Graph, probe::Probe};
+use crate::cache::record::{Digest, ImageLayer, InlineCache, select};
+use crate::daemon::{Worker, new_id};
+use crate::protocol::proto::control::{CacheOptions, CacheOptionsEntry, Exporter, SolveRequest};
 use crate::protocol::result::Image;
 use crate::protocol::solve::{Inline, Plan};
 use crate::session::Session;
@@ -51,6 +50,14 @@ pub struct Made {
     pub note: Option<String>,
 }
 
+/// What a side solve gave.
+struct Solved {
+    /// The cache; `None` where the daemon has no records.
+    exported: Option<Exported>,
+    /// The layers of the image, where the daemon tells.
+    image: Option<Vec<ImageLayer>>,
+}
+
 // === impl Side ===
 
 impl Side<'_> {
@@ -59,15 +66,19 @@ impl Side<'_> {
         &self,
         number: usize,
         image: &Image<'_>,
-        platform: &pb::Platform,
+        worker: &Worker,
     ) -> Result<Option<Made>, ExportError> {
         let definition = image.definition;
+        if !has_cache(definition) {
+            info!("inline cache: there is nothing to cache");
+            return Ok(None);
+        }
         let store = format!("{number}");
         debug!(image = number, "side solve: the daemon exports the cache");
         let limit = self.shared.policy.export_timeout;
         let exported = timeout(
             limit,
-            self.solve(definition.clone(), &store, &self.inline.compression),
+            self.solve(definition.clone(), &store, &self.inline.compression, true),
         )
         .await;
         let exported = exported.map_err(|_| ExportError::TimedOut(limit))?;
@@ -76,14 +87,13 @@ impl Side<'_> {
                 self.shared.daemon.cannot_export_to_sessions(status);
             }
         });
-        let Some(exported) = exported? else {
-            if is_made(definition) {
-                return Err(ExportError::NoRecords);
-            }
-            info!("inline cache: there is nothing to cache");
-            return Ok(None);
+        let Solved { exported, image } = exported?;
+        let assumptions = Assumptions {
+            platform: Some(worker.platform.clone()),
+            images_by_manifest: worker.keys_images_by_manifest(),
+            ..Default::default()
         };
-        let mut cache = ImageCache::read(&exported, definition, Some(platform.clone()))?;
+        let mut cache = ImageCache::read(exported.as_ref(), definition, assumptions)?;
         let mut note = None;
         if let Some(probe) = cache.probe(definition, &new_id()) {
             let store = format!("{number}-probe");
@@ -95,14 +105,22 @@ impl Side<'_> {
             }
         }
         let of = cache.exported();
-        let image = cache.layers();
-        let Embedded { cache, notes } = cache.finish(|set| self.shared.recall.complete(set))?;
+        let diff_ids = image.as_ref().map_or_else(
+            || cache.layers(),
+            |image| Some(image.iter().map(|layer| layer.diff_id.clone()).collect()),
+        );
+        let recall = |build, told| self.shared.recall.complete(build, told);
+        let finished = cache.finish(image.as_deref(), recall);
+        let Embedded { cache, notes } = finished.map_err(|err| match exported {
+            Some(_) => err.into(),
+            None => ExportError::NoRecords,
+        })?;
         for note in notes {
             debug!("inline cache: {note}");
         }
         let (records, layers) = (cache.records().len(), cache.layers());
         info!("inline cache: {records} of {of} exported records, for {layers} layers");
-        let imported = image.and_then(|image| self.imported(&image, &cache));
+        let imported = diff_ids.and_then(|layers| self.imported(&layers, &cache));
         let cache = imported.unwrap_or_else(|| cache.encode());
         Ok(Some(Made { cache, note }))
     }
@@ -132,25 +150,25 @@ impl Side<'_> {
         // Its own layer is of no use to anybody.
         let compression = [("compression".to_owned(), "uncompressed".to_owned())].into();
         let definition = Bytes::copy_from_slice(probe.definition());
-        let solved = self.solve(definition, store, &compression);
+        let solved = self.solve(definition, store, &compression, false);
         let answer = timeout(MAX_PROBE, solved).await.map_err(|_| {
             ExportError::Solve(Status::deadline_exceeded("no answer to a probe in time"))
         })??;
-        match answer {
+        match answer.exported {
             Some(answer) => cache.learn(probe, &answer)?,
             None => debug!("a probe had no answer"),
         }
         Ok(())
     }
 
-    /// Has the daemon export the cache of a definition to the session's store; `None` if there is
-    /// nothing to cache.
+    /// Has the daemon export the cache of a definition to the session's store, and commit its image.
     async fn solve(
         &self,
         definition: Bytes,
         store: &str,
         compression: &HashMap<String, String>,
-    ) -> Result<Option<Exported>, ExportError> {
+        commit: bool,
+    ) -> Result<Solved, ExportError> {
         let mut attrs = compression.clone();
         for (name, value) in [
             ("dest", store),
@@ -164,12 +182,20 @@ impl Side<'_> {
             r#type: "local".to_owned(),
             attrs,
         };
+        // Without a name nothing is tagged or pushed. Docker Engine would make up one.
+        let mut image = compression.clone();
+        image.insert("dangling-name-prefix".to_owned(), String::new());
+        let image = Exporter {
+            r#type: "image".to_owned(),
+            attrs: image,
+        };
         let terms = &self.plan.terms;
         let request = SolveRequest {
             r#ref: new_id(),
             definition: Some(definition),
             session: self.session.id().to_owned(),
             internal: true,
+            exporters: commit.then_some(image).into_iter().collect(),
             cache: Some(CacheOptions {
                 exports: vec![export],
                 ..Default::default()
@@ -188,18 +214,22 @@ impl Side<'_> {
             .solve(request)
             .await
             .map_err(ExportError::Solve)?;
-        let Some(manifest) = response.get_ref().exporter_response.get("cache.manifest") else {
-            return Ok(None);
-        };
+        let response = response.into_inner().exporter_response;
         let blobs = self.session.blobs();
-        Ok(Some(export::read(manifest, |digest| {
-            blobs.get(&format!("local:{store}"), digest)
-        })?))
+        let exported = response.get("cache.manifest").map(|manifest| {
+            export::read(manifest, |digest| {
+                blobs.get(&format!("local:{store}"), digest)
+            })
+        });
+        Ok(Solved {
+            exported: exported.transpose()?,
+            image: committed::layers(&self.shared.daemon, &response).await,
+        })
     }
 }
 
-/// Whether the result of an encoded definition is made by an operation, and is no source as it is.
-/// What cannot be read counts as made.
-fn is_made(definition: &[u8]) -> bool {
-    Graph::parse(definition, &llb::Limits::default()).map_or(true, |graph| graph.is_made())
+/// Whether there is something to cache in the result of an encoded definition. What cannot be read
+/// may have something.
+fn has_cache(definition: &[u8]) -> bool {
+    Graph::parse(definition, &llb::Limits::default()).map_or(true, |graph| graph.has_cache())
 }

@@ -157,8 +157,8 @@ impl Imports {
     /// for stages that run there.
     async fn platforms(&self) -> Vec<Platform> {
         let mut platforms = self.platforms.clone();
-        match self.shared.daemon.platform().await {
-            Ok(own) => platforms.push(own.into()),
+        match self.shared.daemon.worker().await {
+            Ok(own) => platforms.push(own.platform.into()),
             Err(status) => warn!("the daemon's platform is unknown: {}", status.message()),
         }
         platforms

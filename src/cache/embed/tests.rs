@@ -126,3 +126,158 @@ fn equal_copies_in_a_row_are_found_by_what_leads_to_them() {
     assert_eq!(recorded.embedded("warm"), cold);
     assert_eq!(recorded.embedded("imported"), cold);
 }
+
+/// `COPY --link --from` on a base that moved, with an import of the image on the old base, and cold.
+#[test]
+fn what_an_import_knows_of_another_base_goes() {
+    let recorded = Recorded::read("moved-base");
+    assert_eq!(recorded.embedded("imported"), recorded.embedded("cold"));
+}
+
+/// A stage that copies a directory, and an image that copies from it; imported, and then built on the
+/// same daemon without the import. The daemon has forgotten the content that was copied.
+#[test]
+fn content_of_stages_is_remembered_of_the_build() {
+    let recorded = Recorded::read("import-then-not");
+    let cold = recorded.embedded("cold");
+    assert_eq!(recorded.embedded("imported"), cold);
+    assert_ne!(recorded.embedded("later"), cold);
+
+    let mut memory = HashMap::new();
+    let mut embedded = |name: &str| {
+        let exported = recorded.exported(name);
+        let assumptions = Assumptions::default();
+        let cache = ImageCache::read(Some(&exported), &recorded.definition(), assumptions);
+        let embedded = cache.unwrap().finish(None, |build, mut told| {
+            told.complete(memory.entry(build).or_insert_with(|| told.clone()));
+            told
+        });
+        embedded.unwrap().cache
+    };
+    assert_eq!(embedded("imported"), cold);
+    assert_eq!(embedded("later"), cold);
+    assert_eq!(memory.len(), 1);
+}
+
+/// The same build of a daemon that exports nothing: it found the steps in another import by keys that
+/// are of no use, and their layers are not pulled. The definition, the content of the directory and
+/// the layers of the image are enough.
+#[test]
+fn a_cache_without_an_export_is_that_of_the_export() {
+    let recorded = Recorded::read("import-then-not");
+    let exported = recorded.exported("cold");
+    let set = RecordSet::parse(&exported.config, &Limits::default()).unwrap();
+    let longest = set.records().iter().flat_map(|record| &record.results);
+    let longest = longest.max_by_key(|result| result.len()).unwrap();
+    let image = longest.iter().map(|layer| {
+        let blob = &set.layers()[*layer].blob;
+        ImageLayer {
+            blob: blob.clone(),
+            diff_id: exported.diff_ids[blob].clone(),
+        }
+    });
+    let image: Vec<_> = image.collect();
+
+    let definition = recorded.definition();
+    let nothing = || ImageCache::read(None, &definition, Assumptions::default()).unwrap();
+    let forgotten = |_, told| told;
+    assert!(matches!(
+        nothing().finish(Some(&image), forgotten),
+        Err(ImageCacheError::NoEnd(0))
+    ));
+
+    let mut cache = nothing();
+    let probe = cache.probe(&definition, "nonce").unwrap();
+    let content = Lineage::trace(
+        cache.graph.as_ref().unwrap(),
+        &set,
+        &Evidence::default(),
+        &Assumptions::default(),
+    );
+    let graph = Graph::parse(probe.definition(), &llb::Limits::default()).unwrap();
+    assert_eq!(graph.vertices().last().unwrap().inputs.len(), 1);
+    let graph = cache.graph.as_ref().unwrap();
+    let told = content.unwrap().evidence(graph, None, &Evidence::default());
+    let told = told.unwrap();
+    let [(vertex, input)] = nothing_of(&cache)[..] else {
+        panic!("one directory is read")
+    };
+    let root = told.content_of(vertex, input).unwrap().clone();
+    let answer = format!(
+        r#"{{"records":[{{"digest":"{}"}},{{"digest":"{}","inputs":[[{{}}]]}}]}}"#,
+        root.first().unwrap(),
+        Digest::of(b"probe")
+    );
+    let answer = Exported {
+        config: answer.into_bytes(),
+        diff_ids: HashMap::new(),
+    };
+    cache.learn(&probe, &answer).unwrap();
+    let stages = told.of_stages(cache.graph.as_ref().unwrap());
+    let embedded = cache.finish(Some(&image), |_, _| stages).unwrap();
+    assert_eq!(embedded.cache, recorded.embedded("cold"));
+}
+
+/// The inputs of which a cache asks for the content.
+fn nothing_of(cache: &ImageCache) -> Vec<(usize, usize)> {
+    let graph = cache.graph.as_ref().unwrap();
+    let lineage = cache.lineage.as_ref().unwrap();
+    lineage.unknown_content(graph, &cache.evidence).collect()
+}
+
+/// `ADD http://…` whose content changed and changed back while the step on it gave the same. The
+/// source is asked for its keys, and the cache is the one of them.
+#[test]
+fn a_source_that_is_fetched_is_asked_for_its_keys() {
+    let recorded = Recorded::read("http-changed");
+    let definition = recorded.definition();
+    let read = |name: &str| {
+        let exported = recorded.exported(name);
+        ImageCache::read(Some(&exported), &definition, Assumptions::default()).unwrap()
+    };
+    assert_eq!(read("cold").probe(&definition, "nonce"), None);
+    let cold = recorded.embedded("cold");
+
+    let mut cache = read("second");
+    let probe = cache.probe(&definition, "nonce").unwrap();
+    let probed = Graph::parse(probe.definition(), &llb::Limits::default()).unwrap();
+    let (_, sources) = probed.vertices().split_last().unwrap();
+    assert!(sources.iter().all(|source| source.is_fetched()));
+    // Without an answer both are kept, and the user is told.
+    let unanswered = read("second").finish(None, |_, told| told).unwrap();
+    assert_eq!(unanswered.notes, [Note::Sources(1)]);
+    assert!(unanswered.cache.records().len() > cold.records().len());
+
+    // As if the first content were the present one.
+    let graph = cache.graph.as_ref().unwrap();
+    let lineage = cache.lineage.as_ref().unwrap();
+    let [source] = lineage
+        .unknown_sources(graph, &cache.evidence)
+        .collect::<Vec<_>>()[..]
+    else {
+        panic!("one source is fetched")
+    };
+    let first = read("cold");
+    let (graph, lineage) = (first.graph.unwrap(), first.lineage.unwrap());
+    let told = lineage
+        .evidence(&graph, None, &Evidence::default())
+        .unwrap();
+    let key = told
+        .keys_of_source(source)
+        .unwrap()
+        .first()
+        .unwrap()
+        .clone();
+    let answer = format!(
+        r#"{{"records":[{{"digest":"{key}"}},{{"digest":"{}","inputs":[[{{}}]]}}]}}"#,
+        Digest::of(b"probe")
+    );
+    let answer = Exported {
+        config: answer.into_bytes(),
+        diff_ids: HashMap::new(),
+    };
+    cache.learn(&probe, &answer).unwrap();
+    let embedded = cache.finish(None, |_, told| told).unwrap();
+    assert_eq!(embedded.notes, []);
+    assert_eq!(embedded.cache, cold);
+}

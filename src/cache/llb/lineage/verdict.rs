@@ -42,8 +42,7 @@ pub struct Lineage {
     pub(super) candidates: ContentRoots,
     /// The keys that records have for each source that is no directory of the client.
     pub(super) sources: BTreeMap<usize, BTreeSet<Digest>>,
-    /// The sources whose keys were known.
-    pub(super) known: BTreeSet<usize>,
+
     pub(super) questions: Vec<Question>,
     pub(super) contradicted: bool,
 }
@@ -69,13 +68,45 @@ impl Lineage {
         !dropped.is_some_and(|links| links.contains(link))
     }
 
-    /// The sources of which records have several keys, and nothing tells which of them is this
-    /// build's.
-    pub fn unknown_sources(&self) -> impl Iterator<Item = usize> + '_ {
+    /// The inputs that are a directory of the client, and of whose content the records tell none or
+    /// several: vertex and input.
+    pub fn unknown_content<'a>(
+        &'a self,
+        graph: &'a Graph,
+        given: &'a Evidence,
+    ) -> impl Iterator<Item = (usize, usize)> + 'a {
+        let vertices = graph.vertices().iter().enumerate();
+        let inputs = vertices.flat_map(|(number, vertex)| {
+            let inputs = vertex.inputs.iter().enumerate();
+            inputs.map(move |(input, edge)| ((number, input), edge.vertex))
+        });
+        let local = inputs.filter(|(_, source)| graph.vertices()[*source].is_local());
+        local.map(|(at, _)| at).filter(|at| {
+            let told = self.candidates.get(at).map_or(0, BTreeSet::len);
+            told != 1 && !given.content.contains_key(at)
+        })
+    }
+
+    /// Of how many sources the records have several keys, and nothing tells which is this build's.
+    pub fn ambiguous_sources(&self, graph: &Graph) -> usize {
         let several = self.sources.iter().filter(|(_, keys)| keys.len() > 1);
-        several
-            .map(|(vertex, _)| *vertex)
-            .filter(|vertex| !self.known.contains(vertex))
+        let fetched = several.filter(|(vertex, _)| graph.vertices()[**vertex].is_fetched());
+        fetched.count()
+    }
+
+    /// The sources that are no directory of the client and no image, and of which records have
+    /// several keys or none.
+    pub fn unknown_sources<'a>(
+        &'a self,
+        graph: &'a Graph,
+        given: &'a Evidence,
+    ) -> impl Iterator<Item = usize> + 'a {
+        let vertices = graph.vertices().iter().enumerate();
+        let sources = vertices.filter(|(_, vertex)| vertex.is_fetched());
+        sources.map(|(number, _)| number).filter(|number| {
+            let told = self.sources.get(number).map_or(0, BTreeSet::len);
+            told != 1 && !given.source.contains_key(number)
+        })
     }
 
     /// All that is known of the build: what was `given`, and what the records tell. `None` where
