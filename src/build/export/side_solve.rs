@@ -12,7 +12,7 @@ use tracing::{debug, info};
 use super::{ExportError, committed};
 use crate::build::import::Imports;
 use crate::build::shared::Shared;
-use crate::cache::embed::{Embedded, ImageCache};
+use crate::cache::embed::{Embedded, ImageCache, Note};
 use crate::cache::export::{self, Exported};
 use crate::cache::llb::{self, Assumptions, Graph, probe::Probe};
 use crate::cache::record::{Digest, ImageLayer, InlineCache, select};
@@ -94,15 +94,13 @@ impl Side<'_> {
             ..Default::default()
         };
         let mut cache = ImageCache::read(exported.as_ref(), definition, assumptions)?;
-        let mut note = None;
+        let mut unanswered = None;
         if let Some(probe) = cache.probe(definition, &new_id()) {
             let store = format!("{number}-probe");
-            if let Err(err) = self.ask(&probe, &store, &mut cache).await {
-                // A larger cache is sound. But it may not be the same again.
-                note = Some(format!(
-                    "records of earlier builds stay in the inline cache: {err}"
-                ));
-            }
+            unanswered = self.ask(&probe, &store, &mut cache).await.err();
+        }
+        if let Some(err) = &unanswered {
+            debug!("no answer to a probe: {err}");
         }
         let of = cache.exported();
         let diff_ids = image.as_ref().map_or_else(
@@ -115,9 +113,14 @@ impl Side<'_> {
             Some(_) => err.into(),
             None => ExportError::NoRecords,
         })?;
-        for note in notes {
+        for note in &notes {
             debug!("inline cache: {note}");
         }
+        // A larger cache is sound. But it may not be the same again.
+        let is_larger = |note: &Note| matches!(note, Note::Content(_) | Note::Sources(_));
+        let unanswered = unanswered.filter(|_| notes.iter().any(is_larger));
+        let note = unanswered
+            .map(|err| format!("records of earlier builds stay in the inline cache: {err}"));
         let (records, layers) = (cache.records().len(), cache.layers());
         info!("inline cache: {records} of {of} exported records, for {layers} layers");
         let imported = diff_ids.and_then(|layers| self.imported(&layers, &cache));

@@ -3,6 +3,7 @@ use std::fs;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::cache::record::base64;
@@ -85,6 +86,60 @@ fn the_last_step_may_have_the_key_of_another() {
         ]
     );
     assert_eq!(recorded.embedded("warm"), cold);
+}
+
+/// The same loop of records, broken at its other link (`CacheChains.Add` drops one or the other, in the
+/// order in which records come): the command has lost its source, and is written with an empty input
+/// or as a root.
+#[test]
+fn a_loop_of_records_is_one_wherever_it_was_cut() {
+    let recorded = Recorded::read("same-key");
+    let exported = recorded.exported("cold");
+    let warm: Value = serde_json::from_slice(&recorded.exported("warm").config).unwrap();
+    let selector = warm["records"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find_map(|record| {
+            let link = &record["inputs"][0][0];
+            let is_copy = record["digest"].as_str()?.starts_with("sha256:cc8c6b");
+            (is_copy && link["selector"].is_string()).then(|| link["selector"].clone())
+        });
+    let cut = |left: Value| {
+        let mut config: Value = serde_json::from_slice(&exported.config).unwrap();
+        let records = config["records"].as_array_mut().unwrap();
+        let has = |digest: &str| {
+            let mut digests = records.iter().map(|of| of["digest"].as_str().unwrap());
+            digests.position(|of| of[7..].starts_with(digest)).unwrap()
+        };
+        let (command, copy) = (has("1c1b9c"), has("cc8c6b"));
+        records[command]["inputs"] = left;
+        let link = json!({"selector": selector, "link": command});
+        records[copy]["inputs"][0]
+            .as_array_mut()
+            .unwrap()
+            .push(link);
+        let exported = Exported {
+            config: config.to_string().into_bytes(),
+            diff_ids: exported.diff_ids.clone(),
+        };
+        embed(&exported, &recorded.definition(), None)
+            .unwrap()
+            .cache
+    };
+    let whole = recorded.embedded("cold");
+    assert_eq!(cut(json!([[]])), whole);
+    assert_eq!(cut(json!([null])), whole);
+    assert_eq!(cut(json!([])), whole);
+}
+
+/// Where the records are of another build, nothing is embedded.
+#[test]
+fn records_of_another_build_have_no_end() {
+    let recorded = Recorded::read("same-key");
+    let other = Recorded::read("equal-hops");
+    let embedded = embed(&recorded.exported("cold"), &other.definition(), None);
+    assert!(embedded.is_err(), "{embedded:?}");
 }
 
 /// `FROM B AS a`, `COPY --link sh /sh`; `FROM scratch`, `COPY --from=a /sh /sh`. What nothing is made

@@ -1,9 +1,9 @@
 //! What laying a definition over records tells.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::evidence::{ContentRoots, Evidence};
-use crate::cache::llb::digest::{input_keys, manifest_root};
+use crate::cache::llb::digest::{Dialect, input_keys, manifest_root, operation_digest};
 use crate::cache::llb::graph::Graph;
 use crate::cache::record::{Digest, Link};
 use crate::protocol::proto::pb;
@@ -77,8 +77,10 @@ impl Lineage {
     ) -> impl Iterator<Item = (usize, usize)> + 'a {
         let vertices = graph.vertices().iter().enumerate();
         let inputs = vertices.flat_map(|(number, vertex)| {
-            let inputs = vertex.inputs.iter().enumerate();
-            inputs.map(move |(input, edge)| ((number, input), edge.vertex))
+            let keys = input_keys(vertex).unwrap_or_default();
+            let inputs = vertex.inputs.iter().zip(keys).enumerate();
+            let by_content = inputs.filter(|(_, (_, key))| key.content);
+            by_content.map(move |(input, (edge, _))| ((number, input), edge.vertex))
         });
         let local = inputs.filter(|(_, source)| graph.vertices()[*source].is_local());
         local.map(|(at, _)| at).filter(|at| {
@@ -118,19 +120,26 @@ impl Lineage {
         given: &Evidence,
     ) -> Option<Evidence> {
         let mut evidence = given.clone();
+        let digest = |vertex| operation_digest(vertex, platform, Dialect::Current);
+        let mut steps: HashMap<Option<Digest>, usize> = HashMap::new();
+        for vertex in graph.vertices() {
+            *steps.entry(digest(vertex)).or_default() += 1;
+        }
         for (number, vertex) in graph.vertices().iter().enumerate() {
             let keys = input_keys(vertex).unwrap_or_default();
+            let is_only = steps.get(&digest(vertex)) == Some(&1);
             for (input, (edge, _)) in vertex.inputs.iter().zip(keys).enumerate() {
                 let at = (number, input);
                 if given.content.contains_key(&at) {
                     continue;
                 }
                 let is_local = graph.vertices()[edge.vertex].is_local();
-                let told = if is_local {
-                    self.candidates.get(&at)
-                } else {
-                    // What a record has alone may be of another step with the same key.
-                    self.contents.get(&at)
+                let beside = self.contents.get(&at).filter(|roots| !roots.is_empty());
+                let told = match beside {
+                    Some(beside) if !is_local => Some(beside),
+                    // What a record has alone may be of another step with the same digest.
+                    _ if is_local || is_only => self.candidates.get(&at),
+                    _ => None,
                 };
                 match told
                     .map(|roots| roots.iter().collect::<Vec<_>>())
