@@ -78,6 +78,9 @@ struct Recording {
     definitions: BTreeMap<String, Vec<String>>,
     /// The export of each.
     records: BTreeMap<String, Vec<Record>>,
+    /// It is of BuildKit v0.13, whose images have two keys.
+    #[serde(skip)]
+    is_old: bool,
 }
 
 #[derive(Deserialize)]
@@ -92,7 +95,13 @@ struct Record {
 
 impl Recording {
     fn read(path: &Path) -> Self {
-        serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+        let mut read: Self = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        read.is_old = path
+            .file_name()
+            .unwrap()
+            .to_string_lossy()
+            .starts_with("v0.13");
+        read
     }
 
     fn definition(&self, build: &str) -> Vec<u8> {
@@ -146,22 +155,23 @@ impl Recording {
     /// The inline cache of a build, a record a line.
     fn cache(&self, build: &str) -> String {
         let (definition, exported) = (self.definition(build), self.export(build));
-        let platform = targets::world::platform();
-        let mut cache = ImageCache::read(&exported, &definition, Some(platform.clone())).unwrap();
+        let assumptions = Assumptions {
+            platform: Some(targets::world::platform()),
+            images_by_manifest: !self.is_old,
+            ..Assumptions::default()
+        };
+        let read = ImageCache::read(Some(&exported), &definition, assumptions.clone());
+        let mut cache = read.unwrap();
         if let Some(probe) = cache.probe(&definition, "nonce") {
             let graph = Graph::parse(&definition, &Limits::default()).unwrap();
             let mut set = RecordSet::parse(&exported.config, &record::Limits::default()).unwrap();
             set.settle();
-            let assumptions = Assumptions {
-                platform: Some(platform),
-                ..Assumptions::default()
-            };
             let lineage = Lineage::trace(&graph, &set, &Evidence::default(), &assumptions).unwrap();
             cache
                 .learn(&probe, &self.answer(lineage.questions()))
                 .unwrap();
         }
-        let json = cache.finish(|_| ()).unwrap().cache.to_json();
+        let json = cache.finish(None, |_, told| told).unwrap().cache.to_json();
         let records: Vec<&RawValue> = serde_json::from_slice(&json).unwrap();
         records.iter().map(|record| format!("{record}\n")).collect()
     }

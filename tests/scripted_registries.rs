@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 #[path = "support/reader.rs"]
+#[allow(dead_code, reason = "shared; this uses a part of it")]
 mod reader;
 #[path = "support/scripted.rs"]
 mod scripted;
@@ -337,7 +338,7 @@ fn errors_tell_no_secrets() {
     for document in [
         r#""secret""#,
         r#"{"mediaType":["secret"]}"#,
-        r#"["secret"]"#,
+        r#"{"secret":"#,
     ] {
         let service = registry_that(document, |_| answer("404 Not Found", "", ""));
         let refusal = reader.refusal(&format!("{}/app", service.host()));

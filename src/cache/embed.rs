@@ -42,7 +42,8 @@ use crate::cache::llb::{
     self, Assumptions, Evidence, Graph, GraphError, Lineage, LineageError, layers, lineage,
 };
 use crate::cache::record::{
-    self, Digest, InlineCache, InlineResult, Limits, ParseError, RecordSet, SelectError,
+    self, Digest, ImageLayer, InlineCache, InlineResult, LayerChain, Limits, ParseError, RecordSet,
+    SelectError,
 };
 use crate::protocol::proto::pb;
 
@@ -59,10 +60,10 @@ pub enum ImageCacheError {
     #[error("the exported cache: {0}")]
     Select(#[from] SelectError),
     /// No record can be the end of the build that the definition describes.
-    #[error("the exported cache: none of its {0} records is the last step of this build")]
+    #[error("none of the {0} exported records is the last step of this build")]
     NoEnd(usize),
     /// Several records can be.
-    #[error("the exported cache: no telling which of {0} records is the last step of this build")]
+    #[error("no telling which of {0} exported records is the last step of this build")]
     SeveralEnds(usize),
 }
 
@@ -87,6 +88,9 @@ pub enum Note {
     /// Several keys may be the content that an input of a step has now.
     #[error("records of earlier builds may be kept: the content of {0} inputs is not told")]
     Content(usize),
+    /// Several keys may be those that a source has now.
+    #[error("records of earlier builds may be kept: the keys of {0} sources are not told")]
+    Sources(usize),
 }
 
 /// Makes the inline cache of an image of an export and of the encoded definition that it is the
@@ -99,7 +103,12 @@ pub fn embed(
     definition: &[u8],
     platform: Option<pb::Platform>,
 ) -> Result<Embedded, ImageCacheError> {
-    ImageCache::read(exported, definition, platform)?.finish(|_| {})
+    let assumptions = Assumptions {
+        platform,
+        ..Default::default()
+    };
+    let cache = ImageCache::read(Some(exported), definition, assumptions)?;
+    cache.finish(None, |_, told| told)
 }
 
 /// The cache of an image in the making.
@@ -119,24 +128,23 @@ pub struct ImageCache {
 // === impl ImageCache ===
 
 impl ImageCache {
-    /// Reads an export and the encoded definition that it is the cache of. `platform` is the
-    /// daemon's own.
+    /// Reads an export, if there is one, and the encoded definition that it is the cache of.
     ///
     /// # Errors
     /// Where the export is no sound cache.
     pub fn read(
-        exported: &Exported,
+        exported: Option<&Exported>,
         definition: &[u8],
-        platform: Option<pb::Platform>,
+        assumptions: Assumptions,
     ) -> Result<Self, ImageCacheError> {
-        let mut set = RecordSet::parse_export(&exported.config, &Limits::default())?;
-        set.set_diff_ids(|blob| exported.diff_ids.get(blob).cloned());
+        let config = exported.map_or(&b"{}"[..], |exported| &exported.config);
+        let mut set = RecordSet::parse_export(config, &Limits::default())?;
+        if let Some(exported) = exported {
+            set.set_diff_ids(|blob| exported.diff_ids.get(blob).cloned());
+        }
         let graph = Graph::parse(definition, &llb::Limits::default());
-        let has_key = settle(&mut set, graph.as_ref().ok(), platform.as_ref());
-        let assumptions = Assumptions {
-            platform,
-            ..Default::default()
-        };
+        let platform = assumptions.platform.as_ref();
+        let has_key = settle(&mut set, graph.as_ref().ok(), platform);
         let evidence = Evidence::default();
         let lineage = trace(&graph, &set, &evidence, &assumptions);
         Ok(Self {
@@ -154,7 +162,9 @@ impl ImageCache {
     pub fn probe(&self, definition: &[u8], nonce: &str) -> Option<Probe> {
         let graph = self.graph.as_ref().ok()?;
         let lineage = self.lineage.as_ref().ok()?;
-        Probe::new(graph, definition, lineage.questions(), nonce)
+        let content = lineage.unknown_content(graph, &self.evidence);
+        let sources = lineage.unknown_sources(graph, &self.evidence);
+        Probe::new(graph, definition, content, sources, nonce)
     }
 
     /// Takes what the export of a solved probe tells.
@@ -180,64 +190,203 @@ impl ImageCache {
         self.set.image()
     }
 
-    /// Makes the cache. `complete` may add to the records, once they are known to be this build's.
+    /// Makes the cache of an image, whose layers are those of its `image` if that is known.
+    ///
+    /// `recall` is given a name of the build, which is made of its operations, the content and the
+    /// keys of its sources, and its layers, and what the export tells of the content of its stages. It
+    /// gives that with what is remembered of a build with this name.
     ///
     /// # Errors
     /// Where no record set can be made of the export.
     pub fn finish(
         self,
-        complete: impl FnOnce(&mut RecordSet),
+        image: Option<&[ImageLayer]>,
+        recall: impl FnOnce(Digest, Evidence) -> Evidence,
     ) -> Result<Embedded, ImageCacheError> {
-        let mut notes = Vec::new();
-        let platform = self.assumptions.platform.as_ref();
-        let (mut set, graph, lineage) = match (self.graph, self.lineage) {
-            (Ok(graph), Ok(lineage)) => (self.set, graph, lineage),
+        let (graph, lineage) = match (self.graph, self.lineage) {
+            (Ok(graph), Ok(lineage)) => (graph, lineage),
             // Nothing is known of the records but what they say of each other.
-            (_, Err(note)) => {
-                notes.push(note);
+            (graph, lineage) => {
+                let notes = [lineage.err(), graph.err().map(Note::Definition)];
                 let cache = record::select(&self.set)?;
-                return Ok(Embedded { cache, notes });
-            }
-            (Err(err), Ok(_)) => {
-                notes.push(err.into());
-                let cache = record::select(&self.set)?;
+                let notes = notes.into_iter().flatten().take(1).collect();
                 return Ok(Embedded { cache, notes });
             }
         };
-        let exported = set.records().len();
-        let ends = if self.has_key {
-            the_end(&set, lineage.ends())?
-        } else {
-            lineage.ends().to_vec()
+        let known = Known {
+            set: self.set,
+            has_key: self.has_key,
+            graph,
+            lineage,
+            assumptions: self.assumptions,
+            evidence: self.evidence,
         };
-        let derived = derived(&set, &graph, &lineage, &ends, platform, &self.evidence);
+        let notes = known.notes();
+        let cache = match known.ends() {
+            Ok(ends) => {
+                let derived = known.derived(&ends, image, recall);
+                let set = known.own(&ends, image)?;
+                match derived.filter(|derived| derived.has_all_of(&set)) {
+                    Some(derived) => derived.select()?,
+                    None => known.select(&set)?,
+                }
+            }
+            // The daemon found the last steps by keys that are of no use to another build.
+            Err(ImageCacheError::NoEnd(_)) if !known.lineage.contradicted() => {
+                let derived = known.derived(&[], image, recall);
+                let none = ImageCacheError::NoEnd(known.set.records().len());
+                derived.ok_or(none)?.select()?
+            }
+            Err(err) => return Err(err),
+        };
+        Ok(Embedded { cache, notes })
+    }
+}
 
-        let doubtful = doubtful(&lineage, &set);
-        let ends = set.retain_links_to(&ends, |record, input, link| {
+/// All that is known of a build.
+struct Known {
+    set: RecordSet,
+    has_key: bool,
+    graph: Graph,
+    lineage: Lineage,
+    assumptions: Assumptions,
+    evidence: Evidence,
+}
+
+impl Known {
+    fn platform(&self) -> Option<&pb::Platform> {
+        self.assumptions.platform.as_ref()
+    }
+
+    /// What could not be told.
+    fn notes(&self) -> Vec<Note> {
+        let questions = self.lineage.questions().iter();
+        let content = questions.filter(|question| question.local).count();
+        let sources = self.lineage.ambiguous_sources(&self.graph);
+        let content = (content > 0).then_some(Note::Content(content));
+        let sources = (sources > 0).then_some(Note::Sources(sources));
+        content.into_iter().chain(sources).collect()
+    }
+
+    /// The records that are the end of the build.
+    fn ends(&self) -> Result<Vec<usize>, ImageCacheError> {
+        if self.has_key {
+            the_end(&self.set, self.lineage.ends())
+        } else {
+            Ok(self.lineage.ends().to_vec())
+        }
+    }
+
+    /// The exported records without those of other builds.
+    fn own(
+        &self,
+        ends: &[usize],
+        image: Option<&[ImageLayer]>,
+    ) -> Result<RecordSet, ImageCacheError> {
+        let mut set = self.set.clone();
+        let doubtful = doubtful(&self.lineage, &set);
+        let ends = set.retain_links_to(ends, |record, input, link| {
             let is_doubtful =
                 link.selector.is_empty() && doubtful.contains(&(record, input, link.record));
-            lineage.keeps(record, input, link) && !is_doubtful
+            self.lineage.keeps(record, input, link) && !is_doubtful
         });
         if self.has_key {
-            set.make_end(&ends)
-                .ok_or(ImageCacheError::NoEnd(exported))?;
+            let none = ImageCacheError::NoEnd(self.set.records().len());
+            let end = set.make_end(&ends).ok_or(none)?;
+            if let Some(image) = image {
+                set.give_image(end, image);
+            }
         }
-        complete(&mut set);
-        let questions = lineage.questions().iter();
-        let open = questions.filter(|question| question.local).count();
-        notes.extend((open > 0).then_some(Note::Content(open)));
+        Ok(set)
+    }
 
-        if let Some(derived) = derived.filter(|derived| derived.has_all_of(&set)) {
-            let cache = record::select_expecting(&derived.set, &derived.expected)?;
-            return Ok(Embedded { cache, notes });
-        }
-        let lineage = Lineage::trace(&graph, &set, &self.evidence, &self.assumptions);
+    /// Selects of the exported records, with the results that the definition tells.
+    fn select(&self, set: &RecordSet) -> Result<InlineCache, SelectError> {
+        let lineage = Lineage::trace(&self.graph, set, &self.evidence, &self.assumptions);
         let expected = lineage.map_or_else(
             |_| HashMap::new(),
-            |lineage| expected_results(&set, &graph, &lineage, platform),
+            |lineage| expected_results(set, &self.graph, &lineage, self.platform()),
         );
-        let cache = record::select_expecting(&set, &expected)?;
-        Ok(Embedded { cache, notes })
+        record::select_expecting(set, &expected)
+    }
+
+    /// Derives the records of the build from its definition, and from what is known of the content
+    /// and the keys of its sources. `None` where that is not all told, or where an older daemon
+    /// derives keys in another way.
+    fn derived(
+        &self,
+        ends: &[usize],
+        image: Option<&[ImageLayer]>,
+        recall: impl FnOnce(Digest, Evidence) -> Evidence,
+    ) -> Option<DerivedSet> {
+        let (graph, platform, exported) = (&self.graph, self.platform(), self.set.records());
+        let terminal = graph.terminal();
+        let digest = llb::digest::edge_digest(graph, terminal, platform, Dialect::Current)?;
+        let is_end = |end: &usize| exported[*end].digest == digest;
+        ends.iter().all(is_end).then_some(())?;
+        let results = ends.iter().flat_map(|end| &exported[*end].results);
+        let results: Vec<_> = results.cloned().collect();
+
+        let mut evidence = self.lineage.evidence(graph, platform, &self.evidence)?;
+        if let Some(name) = self.name(&evidence, &results, image) {
+            evidence.complete(&recall(name, evidence.of_stages(graph)));
+        }
+        let mut derived = derive(graph, platform, &evidence)?;
+        let end = *derived.edges.get(&terminal)?;
+        let mut of_vertex: HashMap<usize, Vec<usize>> = HashMap::new();
+        for record in 0..exported.len() {
+            for vertex in self.lineage.vertices(record) {
+                of_vertex.entry(vertex).or_default().push(record);
+            }
+        }
+        for (edge, record) in &derived.edges {
+            let own = &mut derived.records[*record];
+            let found = of_vertex.get(&edge.vertex).into_iter().flatten();
+            let found = found.map(|record| &exported[*record]);
+            for found in found.filter(|found| found.digest == own.digest) {
+                own.results.extend(found.results.iter().cloned());
+            }
+        }
+        derived.records[end].results = results;
+        let mut set = self.set.with_records(derived.records).ok()?;
+        if let Some(image) = image {
+            set.give_image(end, image);
+        }
+        let layers = set.records()[end].results.first()?.len();
+
+        let places = layers::of_image(graph, layers).into_iter();
+        let mut expected: HashMap<usize, InlineResult> = places
+            .filter_map(|(edge, range)| Some((*derived.edges.get(&edge)?, result_of(range)?)))
+            .collect();
+        // What has one key has one result.
+        for (first, second) in derived.twins.into_iter().rev() {
+            if let Some(result) = expected.get(&second).cloned() {
+                expected.entry(first).or_insert(result);
+            }
+        }
+        Some(DerivedSet { set, expected })
+    }
+
+    /// A name of the build, of what is known without the content of its stages, and of its layers.
+    fn name(
+        &self,
+        evidence: &Evidence,
+        results: &[LayerChain],
+        image: Option<&[ImageLayer]>,
+    ) -> Option<Digest> {
+        let graph = &self.graph;
+        let derived = derive(graph, self.platform(), &evidence.without_stages(graph))?;
+        let end = *derived.edges.get(&graph.terminal())?;
+        let mut set = self.set.with_records(derived.records).ok()?;
+        let mut name = set.identity(end).to_string();
+        match image {
+            Some(image) => set.give_image(end, image),
+            None => set.give_results(end, results),
+        }
+        for layer in set.image()? {
+            name += layer.as_str();
+        }
+        Some(Digest::of(name.as_bytes()))
     }
 }
 
@@ -254,62 +403,10 @@ impl DerivedSet {
         let mut records = other.records().iter();
         records.all(|record| record.is_root() || digests.contains(&record.digest))
     }
-}
 
-/// Derives the records of the build from its definition, and from what the export tells of the
-/// content of its sources. `None` where that is not all told, or where an older daemon derives keys
-/// in another way.
-fn derived(
-    set: &RecordSet,
-    graph: &Graph,
-    lineage: &Lineage,
-    ends: &[usize],
-    platform: Option<&pb::Platform>,
-    given: &Evidence,
-) -> Option<DerivedSet> {
-    let terminal = graph.terminal();
-    let digest = llb::digest::edge_digest(graph, terminal, platform, Dialect::Current)?;
-    let is_end = |end: &usize| set.records()[*end].digest == digest;
-    ends.iter().any(is_end).then_some(())?;
-    let evidence = lineage.evidence(graph, platform, given)?;
-    let derived = derive(graph, platform, &evidence)?;
-    let end = *derived.edges.get(&terminal)?;
-
-    let mut records = derived.records;
-    let mut exported: HashMap<usize, Vec<usize>> = HashMap::new();
-    for record in 0..set.records().len() {
-        for vertex in lineage.vertices(record) {
-            exported.entry(vertex).or_default().push(record);
-        }
+    fn select(&self) -> Result<InlineCache, SelectError> {
+        record::select_expecting(&self.set, &self.expected)
     }
-    for (edge, record) in &derived.edges {
-        let exported = exported.get(&edge.vertex).into_iter().flatten();
-        let exported = exported.map(|record| &set.records()[*record]);
-        let own = &mut records[*record];
-        for of in exported.filter(|of| of.digest == own.digest) {
-            own.results.extend(of.results.iter().cloned());
-        }
-    }
-    records[end].results = (ends.iter())
-        .flat_map(|end| set.records()[*end].results.iter().cloned())
-        .collect();
-    let image = records[end]
-        .results
-        .iter()
-        .map(|result| result.len())
-        .max()?;
-    let places = layers::of_image(graph, image).into_iter();
-    let mut expected: HashMap<usize, InlineResult> = places
-        .filter_map(|(edge, range)| Some((*derived.edges.get(&edge)?, result_of(range)?)))
-        .collect();
-    // What has one key has one result.
-    for (first, second) in derived.twins.into_iter().rev() {
-        if let Some(result) = expected.get(&second).cloned() {
-            expected.entry(first).or_insert(result);
-        }
-    }
-    let set = set.with_records(records).ok()?;
-    Some(DerivedSet { set, expected })
 }
 
 fn trace(
@@ -328,7 +425,7 @@ fn trace(
 fn settle(set: &mut RecordSet, graph: Option<&Graph>, platform: Option<&pb::Platform>) -> bool {
     if let Some(graph) = graph {
         lineage::drop_cut(graph, set, platform);
-        if lineage::by_key(graph, set, platform).is_some() {
+        if set.records().is_empty() || lineage::by_key(graph, set, platform).is_some() {
             set.unite_equal();
             return true;
         }

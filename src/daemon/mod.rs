@@ -4,10 +4,11 @@
 pub mod address;
 mod connect;
 mod connection;
+mod content;
 mod held;
 pub mod notice;
-mod platform;
 pub mod progress;
+mod worker;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use tonic::{Request, Status};
 pub use connect::{ConnectError, Stream};
 pub use connection::{Connection, ConnectionError, hops};
 pub use held::HeldCall;
+pub use worker::Worker;
 
 use self::address::DaemonAddress;
 use self::connection::origin;

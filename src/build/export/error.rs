@@ -56,6 +56,9 @@ pub enum ExportError {
     /// The daemon would not take the result.
     #[error("with it the build's result has {0} bytes, and the daemon takes {MAX_RESULT}")]
     TooLarge(usize),
+    /// inlay stops, or has a defect.
+    #[error("computing the cache broke off: {0}")]
+    Computation(#[from] tokio::task::JoinError),
     /// The image config cannot hold it.
     #[error("image config: {0}")]
     Config(#[from] ConfigError),

@@ -4,12 +4,14 @@
 //! their cache to a session of inlay's, make the record set of each image, embed it. It knows the
 //! order of things, and leaves the record set, configs, sessions and messages to their modules.
 
+mod committed;
 mod error;
 pub mod recall;
 mod side_solve;
 
 use std::collections::HashMap;
 use std::error::Error as _;
+use std::sync::Arc;
 
 use futures_util::future::{join, try_join_all};
 use prost::Message as _;
@@ -48,7 +50,7 @@ pub enum Conclusion {
 /// Gives a build's result its cache if that can be had, and tells the user if it cannot.
 /// `sources_changed`: the result's definitions are not what was solved.
 pub async fn conclude(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     daemon: &Daemon,
     plan: &Plan,
     imports: &Imports,
@@ -97,7 +99,7 @@ pub async fn warn_user(daemon: &Daemon, build: &str, result: &[u8], text: &str) 
 }
 
 async fn with_cache(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     daemon: &Daemon,
     plan: &Plan,
     inline: &Inline,
@@ -112,8 +114,8 @@ async fn with_cache(
     let solves: Vec<_> = images.iter().map(|_| Solves::open(daemon)).collect();
     let opened = async {
         let session = Session::open(daemon, Blobs::new(Limits::default().bytes, MAX_BLOBS)).await?;
-        let platform = daemon.platform().await.map_err(ExportError::Workers)?;
-        Ok::<_, ExportError>((session, platform))
+        let worker = daemon.worker().await.map_err(ExportError::Workers)?;
+        Ok::<_, ExportError>((session, worker))
     };
     debug!("evaluating the result");
     let (evaluated, opened) = join(evaluate(daemon, &plan.build, &images), opened).await;
@@ -122,7 +124,8 @@ async fn with_cache(
         return Err(ExportError::SourcesChanged);
     }
     debug!("exporting the cache of the result");
-    let (session, platform) = opened?;
+    let (session, worker) = opened?;
+    let platform = worker.platform.clone();
     let side = Side {
         shared,
         daemon,
@@ -132,7 +135,7 @@ async fn with_cache(
         session: &session,
     };
     let caches = images.iter().zip(solves).enumerate();
-    let caches = caches.map(|(n, (image, solves))| side.cache(n, image, solves, &platform));
+    let caches = caches.map(|(n, (image, solves))| side.cache(n, image, solves, &worker));
     let caches = try_join_all(caches).await?;
 
     let mut configs = HashMap::new();

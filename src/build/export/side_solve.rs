@@ -2,6 +2,7 @@
 //! open. They know one image at a time, and nothing of results and configs.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,18 +10,18 @@ use tokio::time::timeout;
 use tonic::Status;
 use tracing::{debug, info};
 
+use super::committed;
 use super::error::ExportError;
 use crate::build::import::Imports;
 use crate::build::shared::Shared;
-use crate::cache::embed::{Embedded, ImageCache};
+use crate::cache::embed::{Embedded, ImageCache, ImageCacheError, Note};
 use crate::cache::export::{self, Exported};
-use crate::cache::llb::{self, Graph, probe::Probe};
-use crate::cache::record::{Digest, InlineCache, select};
-use crate::daemon::{Daemon, HeldCall, new_id};
+use crate::cache::llb::{self, Assumptions, Graph, probe::Probe};
+use crate::cache::record::{Digest, ImageLayer, InlineCache, select};
+use crate::daemon::{Daemon, HeldCall, Worker, new_id};
 use crate::protocol::proto::control::{
-    CacheOptions, CacheOptionsEntry, SolveRequest, SolveResponse,
+    CacheOptions, CacheOptionsEntry, Exporter, SolveRequest, SolveResponse,
 };
-use crate::protocol::proto::pb;
 use crate::protocol::result::Image;
 use crate::protocol::solve::{Inline, Plan};
 use crate::session::Session;
@@ -34,7 +35,7 @@ const MAX_PROBE: Duration = Duration::from_secs(2);
 /// While the client's build is open its steps are shared: nothing runs again.
 pub struct Side<'a> {
     /// What all builds share.
-    pub shared: &'a Shared,
+    pub shared: &'a Arc<Shared>,
     /// The daemon that the build is on.
     pub daemon: &'a Daemon,
     /// The client's build.
@@ -61,6 +62,14 @@ pub struct Made {
     pub note: Option<String>,
 }
 
+/// What a side solve gave.
+struct Solved {
+    /// The cache; `None` where the daemon has no records.
+    exported: Option<Exported>,
+    /// The layers of the image, where the daemon tells.
+    image: Option<Vec<ImageLayer>>,
+}
+
 // === impl Solves ===
 
 impl Solves {
@@ -82,9 +91,13 @@ impl Side<'_> {
         number: usize,
         image: &Image<'_>,
         solves: Solves,
-        platform: &pb::Platform,
+        worker: &Worker,
     ) -> Result<Option<Made>, ExportError> {
         let definition = image.definition;
+        if !has_cache(definition) {
+            info!("inline cache: there is nothing to cache");
+            return Ok(None);
+        }
         let store = format!("{number}");
         debug!(image = number, "side solve: the daemon exports the cache");
         let limit = self.shared.policy.export_timeout;
@@ -95,6 +108,7 @@ impl Side<'_> {
                 definition.clone(),
                 &store,
                 &self.inline.compression,
+                true,
             ),
         )
         .await;
@@ -104,33 +118,63 @@ impl Side<'_> {
                 self.daemon.cannot_export_to_sessions(status);
             }
         });
-        let Some(exported) = exported? else {
-            if is_made(definition) {
-                return Err(ExportError::NoRecords);
-            }
-            info!("inline cache: there is nothing to cache");
-            return Ok(None);
+        let Solved { exported, image } = exported?;
+        let assumptions = Assumptions {
+            platform: Some(worker.platform.clone()),
+            images_by_manifest: worker.keys_images_by_manifest(),
+            ..Default::default()
         };
-        let mut cache = ImageCache::read(&exported, definition, Some(platform.clone()))?;
-        let mut note = None;
-        if let Some(probe) = cache.probe(definition, &new_id()) {
+        let is_exported = exported.is_some();
+        let read = {
+            let definition = definition.clone();
+            move || {
+                let cache = ImageCache::read(exported.as_ref(), &definition, assumptions)?;
+                let probe = cache.probe(&definition, &new_id());
+                Ok::<_, ImageCacheError>((cache, probe))
+            }
+        };
+        let (mut cache, probe) = computed(read).await??;
+        let mut unanswered = None;
+        if let Some(probe) = probe {
             let store = format!("{number}-probe");
-            if let Err(err) = self.ask(solves.probe, &probe, &store, &mut cache).await {
-                // A larger cache is sound. But it may not be the same again.
-                note = Some(format!(
-                    "records of earlier builds stay in the inline cache: {err}"
-                ));
+            match self.ask(solves.probe, &probe, &store).await {
+                Ok(Some(answer)) => {
+                    let learn = move || cache.learn(&probe, &answer).map(|()| cache);
+                    cache = computed(learn).await??;
+                }
+                Ok(None) => debug!("a probe had no answer"),
+                Err(err) => {
+                    debug!("no answer to a probe: {err}");
+                    unanswered = Some(err);
+                }
             }
         }
         let of = cache.exported();
-        let image = cache.layers();
-        let Embedded { cache, notes } = cache.finish(|set| self.shared.recall.complete(set))?;
-        for note in notes {
+        let diff_ids = image.as_ref().map_or_else(
+            || cache.layers(),
+            |image| Some(image.iter().map(|layer| layer.diff_id.clone()).collect()),
+        );
+        let shared = Arc::clone(self.shared);
+        let finish = move || {
+            let recall = |build, told| shared.recall.complete(build, told);
+            cache.finish(image.as_deref(), recall)
+        };
+        let finished = computed(finish).await?;
+        let Embedded { cache, notes } = finished.map_err(|err| match is_exported {
+            true => err.into(),
+            false => ExportError::NoRecords,
+        })?;
+        for note in &notes {
             debug!("inline cache: {note}");
         }
+        // A larger cache is sound. But it may not be the same again.
+        let is_larger = |note: &Note| matches!(note, Note::Content(_) | Note::Sources(_));
+        let unanswered = unanswered.filter(|_| notes.iter().any(is_larger));
+        let note = unanswered
+            .map(|err| format!("records of earlier builds stay in the inline cache: {err}"));
         let (records, layers) = (cache.records().len(), cache.layers());
         info!("inline cache: {records} of {of} exported records, for {layers} layers");
-        let imported = image.and_then(|image| self.imported(&image, &cache));
+        let imported = diff_ids.and_then(|layers| self.imported(&layers, &cache));
         let cache = imported.unwrap_or_else(|| cache.encode());
         Ok(Some(Made { cache, note }))
     }
@@ -149,38 +193,33 @@ impl Side<'_> {
         Some(same.encoded())
     }
 
-    /// Solves a probe and has the cache learn from it. Where the sources of the build are at hand
-    /// this takes no time, and where they are not, they must not be waited for.
+    /// Solves a probe. Where the sources of the build are at hand this takes no time, and where they
+    /// are not, they must not be waited for.
     async fn ask(
         &self,
         solve: HeldCall<SolveRequest, SolveResponse>,
         probe: &Probe,
         store: &str,
-        cache: &mut ImageCache,
-    ) -> Result<(), ExportError> {
+    ) -> Result<Option<Exported>, ExportError> {
         // Its own layer is of no use to anybody.
         let compression = [("compression".to_owned(), "uncompressed".to_owned())].into();
         let definition = Bytes::copy_from_slice(probe.definition());
-        let solved = self.solve(solve, definition, store, &compression);
+        let solved = self.solve(solve, definition, store, &compression, false);
         let answer = timeout(MAX_PROBE, solved).await.map_err(|_| {
             ExportError::Solve(Status::deadline_exceeded("no answer to a probe in time"))
         })??;
-        match answer {
-            Some(answer) => cache.learn(probe, &answer)?,
-            None => debug!("a probe had no answer"),
-        }
-        Ok(())
+        Ok(answer.exported)
     }
 
-    /// Has the daemon export the cache of a definition to the session's store; `None` if there is
-    /// nothing to cache.
+    /// Has the daemon export the cache of a definition to the session's store, and commit its image.
     async fn solve(
         &self,
         solve: HeldCall<SolveRequest, SolveResponse>,
         definition: Bytes,
         store: &str,
         compression: &HashMap<String, String>,
-    ) -> Result<Option<Exported>, ExportError> {
+        commit: bool,
+    ) -> Result<Solved, ExportError> {
         let mut attrs = compression.clone();
         for (name, value) in [
             ("dest", store),
@@ -194,12 +233,20 @@ impl Side<'_> {
             r#type: "local".to_owned(),
             attrs,
         };
+        // Without a name nothing is tagged or pushed. Docker Engine would make up one.
+        let mut image = compression.clone();
+        image.insert("dangling-name-prefix".to_owned(), String::new());
+        let image = Exporter {
+            r#type: "image".to_owned(),
+            attrs: image,
+        };
         let terms = &self.plan.terms;
         let request = SolveRequest {
             r#ref: new_id(),
             definition: Some(definition),
             session: self.session.id().to_owned(),
             internal: true,
+            exporters: commit.then_some(image).into_iter().collect(),
             cache: Some(CacheOptions {
                 exports: vec![export],
                 ..Default::default()
@@ -212,18 +259,29 @@ impl Side<'_> {
             ..Default::default()
         };
         let response = solve.send(request).await.map_err(ExportError::Solve)?;
-        let Some(manifest) = response.exporter_response.get("cache.manifest") else {
-            return Ok(None);
-        };
+        let response = response.exporter_response;
         let blobs = self.session.blobs();
-        Ok(Some(export::read(manifest, |digest| {
-            blobs.get(&format!("local:{store}"), digest)
-        })?))
+        let exported = response.get("cache.manifest").map(|manifest| {
+            export::read(manifest, |digest| {
+                blobs.get(&format!("local:{store}"), digest)
+            })
+        });
+        Ok(Solved {
+            exported: exported.transpose()?,
+            image: committed::layers(self.daemon, &response).await,
+        })
     }
 }
 
-/// Whether the result of an encoded definition is made by an operation, and is no source as it is.
-/// What cannot be read counts as made.
-fn is_made(definition: &[u8]) -> bool {
-    Graph::parse(definition, &llb::Limits::default()).map_or(true, |graph| graph.is_made())
+/// Computes something away from the threads that wait for sockets.
+async fn computed<T: Send + 'static>(
+    compute: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ExportError> {
+    Ok(tokio::task::spawn_blocking(compute).await?)
+}
+
+/// Whether there is something to cache in the result of an encoded definition. What cannot be read
+/// may have something.
+fn has_cache(definition: &[u8]) -> bool {
+    Graph::parse(definition, &llb::Limits::default()).map_or(true, |graph| graph.has_cache())
 }

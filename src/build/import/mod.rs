@@ -156,8 +156,8 @@ impl Imports {
     /// stages that run there.
     async fn platforms(&self) -> Vec<Platform> {
         let mut platforms = self.platforms.clone();
-        match self.daemon.platform().await {
-            Ok(own) => platforms.push(own.into()),
+        match self.daemon.worker().await {
+            Ok(own) => platforms.push(own.platform.into()),
             Err(status) => warn!("the daemon's platform is unknown: {}", status.message()),
         }
         platforms

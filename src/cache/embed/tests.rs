@@ -3,6 +3,7 @@ use std::fs;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::cache::record::base64;
@@ -87,6 +88,60 @@ fn the_last_step_may_have_the_key_of_another() {
     assert_eq!(recorded.embedded("warm"), cold);
 }
 
+/// The same loop of records, broken at its other link (`CacheChains.Add` drops one or the other, in the
+/// order in which records come): the command has lost its source, and is written with an empty input
+/// or as a root.
+#[test]
+fn a_loop_of_records_is_one_wherever_it_was_cut() {
+    let recorded = Recorded::read("same-key");
+    let exported = recorded.exported("cold");
+    let warm: Value = serde_json::from_slice(&recorded.exported("warm").config).unwrap();
+    let selector = warm["records"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find_map(|record| {
+            let link = &record["inputs"][0][0];
+            let is_copy = record["digest"].as_str()?.starts_with("sha256:cc8c6b");
+            (is_copy && link["selector"].is_string()).then(|| link["selector"].clone())
+        });
+    let cut = |left: Value| {
+        let mut config: Value = serde_json::from_slice(&exported.config).unwrap();
+        let records = config["records"].as_array_mut().unwrap();
+        let has = |digest: &str| {
+            let mut digests = records.iter().map(|of| of["digest"].as_str().unwrap());
+            digests.position(|of| of[7..].starts_with(digest)).unwrap()
+        };
+        let (command, copy) = (has("1c1b9c"), has("cc8c6b"));
+        records[command]["inputs"] = left;
+        let link = json!({"selector": selector, "link": command});
+        records[copy]["inputs"][0]
+            .as_array_mut()
+            .unwrap()
+            .push(link);
+        let exported = Exported {
+            config: config.to_string().into_bytes(),
+            diff_ids: exported.diff_ids.clone(),
+        };
+        embed(&exported, &recorded.definition(), None)
+            .unwrap()
+            .cache
+    };
+    let whole = recorded.embedded("cold");
+    assert_eq!(cut(json!([[]])), whole);
+    assert_eq!(cut(json!([null])), whole);
+    assert_eq!(cut(json!([])), whole);
+}
+
+/// Where the records are of another build, nothing is embedded.
+#[test]
+fn records_of_another_build_have_no_end() {
+    let recorded = Recorded::read("same-key");
+    let other = Recorded::read("equal-hops");
+    let embedded = embed(&recorded.exported("cold"), &other.definition(), None);
+    assert!(embedded.is_err(), "{embedded:?}");
+}
+
 /// `FROM B AS a`, `COPY --link sh /sh`; `FROM scratch`, `COPY --from=a /sh /sh`. What nothing is made
 /// of is the merge, of three layers, and the image has one.
 #[test]
@@ -125,4 +180,159 @@ fn equal_copies_in_a_row_are_found_by_what_leads_to_them() {
     );
     assert_eq!(recorded.embedded("warm"), cold);
     assert_eq!(recorded.embedded("imported"), cold);
+}
+
+/// `COPY --link --from` on a base that moved, with an import of the image on the old base, and cold.
+#[test]
+fn what_an_import_knows_of_another_base_goes() {
+    let recorded = Recorded::read("moved-base");
+    assert_eq!(recorded.embedded("imported"), recorded.embedded("cold"));
+}
+
+/// A stage that copies a directory, and an image that copies from it; imported, and then built on the
+/// same daemon without the import. The daemon has forgotten the content that was copied.
+#[test]
+fn content_of_stages_is_remembered_of_the_build() {
+    let recorded = Recorded::read("import-then-not");
+    let cold = recorded.embedded("cold");
+    assert_eq!(recorded.embedded("imported"), cold);
+    assert_ne!(recorded.embedded("later"), cold);
+
+    let mut memory = HashMap::new();
+    let mut embedded = |name: &str| {
+        let exported = recorded.exported(name);
+        let assumptions = Assumptions::default();
+        let cache = ImageCache::read(Some(&exported), &recorded.definition(), assumptions);
+        let embedded = cache.unwrap().finish(None, |build, mut told| {
+            told.complete(memory.entry(build).or_insert_with(|| told.clone()));
+            told
+        });
+        embedded.unwrap().cache
+    };
+    assert_eq!(embedded("imported"), cold);
+    assert_eq!(embedded("later"), cold);
+    assert_eq!(memory.len(), 1);
+}
+
+/// The same build of a daemon that exports nothing: it found the steps in another import by keys that
+/// are of no use, and their layers are not pulled. The definition, the content of the directory and
+/// the layers of the image are enough.
+#[test]
+fn a_cache_without_an_export_is_that_of_the_export() {
+    let recorded = Recorded::read("import-then-not");
+    let exported = recorded.exported("cold");
+    let set = RecordSet::parse(&exported.config, &Limits::default()).unwrap();
+    let longest = set.records().iter().flat_map(|record| &record.results);
+    let longest = longest.max_by_key(|result| result.len()).unwrap();
+    let image = longest.iter().map(|layer| {
+        let blob = &set.layers()[*layer].blob;
+        ImageLayer {
+            blob: blob.clone(),
+            diff_id: exported.diff_ids[blob].clone(),
+        }
+    });
+    let image: Vec<_> = image.collect();
+
+    let definition = recorded.definition();
+    let nothing = || ImageCache::read(None, &definition, Assumptions::default()).unwrap();
+    let forgotten = |_, told| told;
+    assert!(matches!(
+        nothing().finish(Some(&image), forgotten),
+        Err(ImageCacheError::NoEnd(0))
+    ));
+
+    let mut cache = nothing();
+    let probe = cache.probe(&definition, "nonce").unwrap();
+    let content = Lineage::trace(
+        cache.graph.as_ref().unwrap(),
+        &set,
+        &Evidence::default(),
+        &Assumptions::default(),
+    );
+    let graph = Graph::parse(probe.definition(), &llb::Limits::default()).unwrap();
+    assert_eq!(graph.vertices().last().unwrap().inputs.len(), 1);
+    let graph = cache.graph.as_ref().unwrap();
+    let told = content.unwrap().evidence(graph, None, &Evidence::default());
+    let told = told.unwrap();
+    let [(vertex, input)] = nothing_of(&cache)[..] else {
+        panic!("one directory is read")
+    };
+    let root = told.content_of(vertex, input).unwrap().clone();
+    let answer = format!(
+        r#"{{"records":[{{"digest":"{}"}},{{"digest":"{}","inputs":[[{{}}]]}}]}}"#,
+        root.first().unwrap(),
+        Digest::of(b"probe")
+    );
+    let answer = Exported {
+        config: answer.into_bytes(),
+        diff_ids: HashMap::new(),
+    };
+    cache.learn(&probe, &answer).unwrap();
+    let stages = told.of_stages(cache.graph.as_ref().unwrap());
+    let embedded = cache.finish(Some(&image), |_, _| stages).unwrap();
+    assert_eq!(embedded.cache, recorded.embedded("cold"));
+}
+
+/// The inputs of which a cache asks for the content.
+fn nothing_of(cache: &ImageCache) -> Vec<(usize, usize)> {
+    let graph = cache.graph.as_ref().unwrap();
+    let lineage = cache.lineage.as_ref().unwrap();
+    lineage.unknown_content(graph, &cache.evidence).collect()
+}
+
+/// `ADD http://…` whose content changed and changed back while the step on it gave the same. The
+/// source is asked for its keys, and the cache is the one of them.
+#[test]
+fn a_source_that_is_fetched_is_asked_for_its_keys() {
+    let recorded = Recorded::read("http-changed");
+    let definition = recorded.definition();
+    let read = |name: &str| {
+        let exported = recorded.exported(name);
+        ImageCache::read(Some(&exported), &definition, Assumptions::default()).unwrap()
+    };
+    assert_eq!(read("cold").probe(&definition, "nonce"), None);
+    let cold = recorded.embedded("cold");
+
+    let mut cache = read("second");
+    let probe = cache.probe(&definition, "nonce").unwrap();
+    let probed = Graph::parse(probe.definition(), &llb::Limits::default()).unwrap();
+    let (_, sources) = probed.vertices().split_last().unwrap();
+    assert!(sources.iter().all(|source| source.is_fetched()));
+    // Without an answer both are kept, and the user is told.
+    let unanswered = read("second").finish(None, |_, told| told).unwrap();
+    assert_eq!(unanswered.notes, [Note::Sources(1)]);
+    assert!(unanswered.cache.records().len() > cold.records().len());
+
+    // As if the first content were the present one.
+    let graph = cache.graph.as_ref().unwrap();
+    let lineage = cache.lineage.as_ref().unwrap();
+    let [source] = lineage
+        .unknown_sources(graph, &cache.evidence)
+        .collect::<Vec<_>>()[..]
+    else {
+        panic!("one source is fetched")
+    };
+    let first = read("cold");
+    let (graph, lineage) = (first.graph.unwrap(), first.lineage.unwrap());
+    let told = lineage
+        .evidence(&graph, None, &Evidence::default())
+        .unwrap();
+    let key = told
+        .keys_of_source(source)
+        .unwrap()
+        .first()
+        .unwrap()
+        .clone();
+    let answer = format!(
+        r#"{{"records":[{{"digest":"{key}"}},{{"digest":"{}","inputs":[[{{}}]]}}]}}"#,
+        Digest::of(b"probe")
+    );
+    let answer = Exported {
+        config: answer.into_bytes(),
+        diff_ids: HashMap::new(),
+    };
+    cache.learn(&probe, &answer).unwrap();
+    let embedded = cache.finish(None, |_, told| told).unwrap();
+    assert_eq!(embedded.notes, []);
+    assert_eq!(embedded.cache, cold);
 }

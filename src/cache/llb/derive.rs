@@ -14,6 +14,7 @@
 //! between them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::mem;
 use std::sync::Arc;
 
 use super::digest::{Dialect, edge_digest, input_keys};
@@ -36,8 +37,9 @@ pub struct Derived {
     pub twins: Vec<(usize, usize)>,
 }
 
-/// Derives the records as BuildKit v0.34.2 has them. `None` where an operation is one whose digest or inputs are not known, or
-/// where it would take too long.
+/// Derives the records as BuildKit v0.34.2 has them, and keeps those that lead to the result. `None`
+/// where the result has none, where an operation is one whose digest or inputs are not known, or where
+/// it would take too long.
 ///
 /// An operation of which an input has neither records nor known content has no record.
 pub fn derive(
@@ -91,7 +93,48 @@ pub fn derive(
             }
         }
     }
-    Some(derivation.out)
+    derivation
+        .out
+        .of_end(*derivation.out.edges.get(&graph.terminal())?)
+}
+
+impl Derived {
+    /// What leads to a record, and that.
+    fn of_end(&self, end: usize) -> Option<Self> {
+        let mut leading = vec![false; self.records.len()];
+        let mut open = vec![end];
+        while let Some(record) = open.pop() {
+            if !mem::replace(&mut leading[record], true) {
+                open.extend(self.records[record].sources());
+            }
+        }
+        let mut next = 0..;
+        let numbers: Vec<_> = (leading.iter())
+            .map(|leads| leads.then(|| next.next()).flatten())
+            .collect();
+        let mut records = Vec::new();
+        for (record, _) in self
+            .records
+            .iter()
+            .zip(&leading)
+            .filter(|(_, leads)| **leads)
+        {
+            let mut record = record.clone();
+            for link in record.inputs.iter_mut().flatten() {
+                link.record = numbers[link.record]?;
+            }
+            records.push(record);
+        }
+        let edges = self.edges.iter();
+        let edges = edges.filter_map(|(edge, record)| Some((*edge, numbers[*record]?)));
+        let twins = self.twins.iter();
+        let twins = twins.filter_map(|&(one, other)| Some((numbers[one]?, numbers[other]?)));
+        Some(Self {
+            records,
+            edges: edges.collect(),
+            twins: twins.collect(),
+        })
+    }
 }
 
 /// The links of one input.

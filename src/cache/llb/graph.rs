@@ -129,6 +129,13 @@ impl Vertex {
         }
     }
 
+    /// Whether this is a source that a daemon fetches whole before it is read: of HTTP or of Git.
+    pub fn is_fetched(&self) -> bool {
+        let schemes = ["http://", "https://", "git://"];
+        let is_one = |id: &str| schemes.iter().any(|scheme| id.starts_with(scheme));
+        self.source().is_some_and(is_one)
+    }
+
     /// Whether this is a directory of the client.
     pub fn is_local(&self) -> bool {
         self.source().is_some_and(|id| id.starts_with("local://"))
@@ -215,9 +222,10 @@ impl Graph {
         inputs.copied().chain([self.terminal]).collect()
     }
 
-    /// Whether the result is made by an operation, and is no source as it is.
-    pub fn is_made(&self) -> bool {
-        self.vertices[self.terminal.vertex].source().is_none()
+    /// Whether there is something to cache: the result is no source as it is, and no operation on
+    /// nothing, which is its own key.
+    pub fn has_cache(&self) -> bool {
+        !self.vertices[self.terminal.vertex].inputs.is_empty()
     }
 }
 

@@ -1,5 +1,5 @@
 //! The probe: one operation of inlay's own that tells which content some inputs of a build have
-//! now. It must not know how an operation is solved, or how its cache is exported.
+//! now, and which keys some sources have. It must not know how an operation is solved, or how its cache is exported.
 //!
 //! BuildKit keys an operation that copies by the content of what is copied, and exports that key.
 //! So a file operation with the same copies of the same source has, among its exported records, the
@@ -8,6 +8,9 @@
 //! is executed is one small file, which makes the operation have a result to export, and, by its
 //! content, a key that the daemon has not met.
 //!
+//! A source that is fetched whole, of HTTP or of Git, is asked for its keys by an action in it that is
+//! never executed either. An image is not asked: a daemon pulls what a file operation has as an input.
+//!
 //! The definition holds the sources in question and the probe; there is no step of the build that
 //! it could run.
 
@@ -15,8 +18,8 @@ use std::collections::HashMap;
 
 use prost::Message as _;
 
-use super::graph::{ABSENT, Graph, Vertex};
-use super::lineage::{Evidence, Question};
+use super::graph::{ABSENT, Edge, Graph, Vertex};
+use super::lineage::Evidence;
 use crate::cache::record::{Digest, RecordSet};
 use crate::protocol::proto::pb::{self, MountType, file_action::Action, op::Op};
 
@@ -27,19 +30,31 @@ const UNCHANGED: i32 = -1;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Probe {
     definition: Vec<u8>,
-    /// The vertex and its input that each of the probe's inputs asks about.
-    asked: Vec<(usize, usize)>,
+    /// What each of the probe's inputs asks about.
+    asked: Vec<Asked>,
+}
+
+/// What an input of a probe asks about.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Asked {
+    /// The content of an input of a vertex.
+    Content(usize, usize),
+    /// The keys of a source.
+    Source(usize),
 }
 
 // === impl Probe ===
 
 impl Probe {
-    /// Makes a probe for the questions about the graph of an encoded definition; `None` if it can
-    /// answer none. The nonce is to differ from probe to probe, and then so do their keys.
+    /// Makes a probe that asks about the graph of an encoded definition: about the `content` of inputs
+    /// that are a directory of the client (vertex and input), and about the keys of `fetched` sources.
+    /// `None` if it can ask about none. The nonce is to differ from probe to probe, and then so do
+    /// their keys.
     pub fn new(
         graph: &Graph,
         definition: &[u8],
-        questions: &[Question],
+        content: impl Iterator<Item = (usize, usize)>,
+        fetched: impl Iterator<Item = usize>,
         nonce: &str,
     ) -> Option<Self> {
         let definition = pb::Definition::decode(definition).ok()?;
@@ -50,15 +65,21 @@ impl Probe {
         .collect();
         let mut probe = pb::Definition::default();
         let (mut inputs, mut actions, mut asked) = (Vec::new(), Vec::new(), Vec::new());
-        // To ask about any other source, its result would have to be made: steps of the build would
-        // run.
-        for question in questions.iter().filter(|question| question.local) {
-            let vertices = graph.vertices();
-            let vertex = vertices.get(question.vertex)?;
-            let edge = vertex.inputs.get(question.input)?;
+        let vertices = graph.vertices();
+        // To ask about the content of any other source, its result would have to be made: steps of
+        // the build would run.
+        let content = content.filter_map(|(number, input)| {
+            let vertex = vertices.get(number)?;
+            let edge = *vertex.inputs.get(input)?;
+            Some((Asked::Content(number, input), edge, copies(vertex, input)?))
+        });
+        let fetched = fetched.map(|vertex| {
+            let edge = Edge { vertex, output: 0 };
+            (Asked::Source(vertex), edge, Vec::new())
+        });
+        for (question, edge, copies) in content.chain(fetched) {
             let source = &vertices.get(edge.vertex)?.digest;
-            let (Some(copies), Some(op)) = (copies(vertex, question.input), sources.get(source))
-            else {
+            let Some(op) = sources.get(source) else {
                 continue;
             };
             if !probe.def.contains(op) {
@@ -68,10 +89,23 @@ impl Probe {
                     .metadata
                     .insert(source.clone(), metadata.unwrap_or_default());
             }
-            let secondary_input = i64::try_from(inputs.len()).ok()?;
+            let number = i64::try_from(inputs.len()).ok()?;
+            if copies.is_empty() {
+                // What is made in an input has the input's own keys, and none by content.
+                actions.push(pb::FileAction {
+                    input: number,
+                    secondary_input: ABSENT,
+                    output: ABSENT,
+                    action: Some(Action::Mkdir(pb::FileActionMkDir {
+                        path: "/inlay-probe".to_owned(),
+                        timestamp: UNCHANGED.into(),
+                        ..Default::default()
+                    })),
+                });
+            }
             actions.extend(copies.into_iter().map(|copy| pb::FileAction {
                 input: ABSENT,
-                secondary_input,
+                secondary_input: number,
                 output: ABSENT,
                 action: Some(Action::Copy(copy)),
             }));
@@ -79,7 +113,7 @@ impl Probe {
                 digest: source.clone(),
                 index: edge.output,
             });
-            asked.push((question.vertex, question.input));
+            asked.push(question);
         }
         if asked.is_empty() {
             return None;
@@ -125,7 +159,7 @@ impl Probe {
         &self.definition
     }
 
-    /// Adds what the probe's record among exported records tells. Of an input with anything but one
+    /// Adds what the probe's record among exported records tells. Of content that is anything but one
     /// root nothing is concluded.
     pub fn read(&self, answer: &RecordSet, record: usize, evidence: &mut Evidence) {
         let records = answer.records();
@@ -133,11 +167,22 @@ impl Probe {
         if inputs.len() != self.asked.len() {
             return;
         }
-        for ((vertex, input), links) in self.asked.iter().zip(inputs) {
-            if let [link] = &links[..]
-                && records[link.record].is_root()
-            {
-                evidence.content(*vertex, *input, [records[link.record].digest.clone()]);
+        for (asked, links) in self.asked.iter().zip(inputs) {
+            let roots = links.iter().map(|link| &records[link.record]);
+            let roots = roots.filter(|record| record.is_root());
+            let mut roots = roots.map(|root| root.digest.clone());
+            match asked {
+                Asked::Content(vertex, input) => {
+                    if let (Some(root), None) = (roots.next(), roots.next()) {
+                        evidence.content(*vertex, *input, [root]);
+                    }
+                }
+                Asked::Source(vertex) => {
+                    let roots: Vec<_> = roots.collect();
+                    if !roots.is_empty() {
+                        evidence.source(*vertex, roots);
+                    }
+                }
             }
         }
     }

@@ -3,8 +3,9 @@
 //! The text form is `<algorithm>:<hex>`, as the OCI image specification defines it in
 //! `descriptor.md`. Does not know what a digest stands for.
 
-use std::{fmt, fmt::Write as _, str::FromStr, sync::Arc};
+use std::{borrow::Cow, fmt, fmt::Write as _, str::FromStr, sync::Arc};
 
+use serde::{Deserialize, Deserializer, de::Error as _};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
@@ -14,6 +15,13 @@ const RANDOM: &str = "random";
 /// A well formed digest, `<algorithm>:<hex>`. Ordered as its text is; a clone shares the text.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(Arc<str>);
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(text: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(text)?;
+        Self::parse(&text).map_err(D::Error::custom)
+    }
+}
 
 // === impl Digest ===
 

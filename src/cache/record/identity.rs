@@ -2,28 +2,31 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Link, RecordSet};
+use super::{Digest, RecordSet};
 
 /// Identity of a record: a hash of its digest and of its inputs' selectors and sources, and so
 /// of all that is below it, but of no number.
 pub(super) type Id = [u8; 32];
 
-/// The identities of all records.
-pub(super) fn ids(set: &RecordSet) -> Vec<Id> {
-    ids_by(set, |_| true, |_, _| true)
+impl RecordSet {
+    /// A name for a record that is made of what it is, and of no number: a digest of its own digest
+    /// and of all that it is made of.
+    pub fn identity(&self, record: usize) -> Digest {
+        Digest::from_sha256(ids(self)[record])
+    }
 }
 
-/// The identities of the records that are `named`, by the links that are `telling` among those of an
-/// input. Other records and links do not count.
-pub(super) fn ids_by(
-    set: &RecordSet,
-    named: impl Fn(usize) -> bool,
-    telling: impl Fn(&[Link], &Link) -> bool,
-) -> Vec<Id> {
+/// The identities of all records.
+pub(super) fn ids(set: &RecordSet) -> Vec<Id> {
+    ids_among(set, |_| true)
+}
+
+/// The identities of the records that are `kept`, as if there were no other.
+pub(super) fn ids_among(set: &RecordSet, kept: impl Fn(usize) -> bool) -> Vec<Id> {
     let mut ids = vec![Id::default(); set.records().len()];
     let mut sources: Vec<(&str, Id)> = Vec::new();
     let mut text = Vec::new();
-    for &number in set.sources_first().iter().filter(|&&r| named(r)) {
+    for &number in set.sources_first().iter().filter(|&&r| kept(r)) {
         let record = &set.records()[number];
         // Every part is led by its length or is of a fixed one, so that no two records have the
         // same text.
@@ -34,8 +37,8 @@ pub(super) fn ids_by(
         part(record.digest.as_str().as_bytes());
         for links in &record.inputs {
             sources.clear();
-            let telling = links.iter().filter(|link| telling(links, link));
-            sources.extend(telling.map(|link| (&*link.selector, ids[link.record])));
+            let links = links.iter().filter(|link| kept(link.record));
+            sources.extend(links.map(|link| (&*link.selector, ids[link.record])));
             sources.sort_unstable();
             sources.dedup();
             part(&(sources.len() as u64).to_be_bytes());

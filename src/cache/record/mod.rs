@@ -9,7 +9,6 @@
 
 pub(crate) mod base64;
 mod claims;
-mod contents;
 mod digest;
 mod identity;
 mod inline;
@@ -22,11 +21,10 @@ mod set;
 
 pub use base64::Base64Error;
 pub use claims::Contradiction;
-pub use contents::Contents;
 pub use digest::{Digest, DigestError};
 pub use inline::{DecodeError, InlineCache, InlineRecord, InlineResult};
 #[cfg(feature = "server")]
 pub(crate) use json::is_same_to_go;
 pub use limits::Limits;
 pub use select::{Named, SelectError, select, select_expecting};
-pub use set::{Layer, LayerChain, Link, ParseError, Record, RecordSet};
+pub use set::{ImageLayer, Layer, LayerChain, Link, ParseError, Record, RecordSet};

@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 
 use thiserror::Error;
 
-use super::identity::{ids, ids_by};
+use super::identity::{ids, ids_among};
 use super::{
     Digest, InlineCache, InlineRecord, InlineResult, Layer, LayerChain, Link, RecordSet, merge,
 };
@@ -274,7 +274,7 @@ fn canonical(
     kept: &[bool],
     mut results: Vec<Option<InlineResult>>,
 ) -> Vec<InlineRecord> {
-    let ids = ids_by(set, |r| kept[r], |_, link| kept[link.record]);
+    let ids = ids_among(set, |record| kept[record]);
     let records = set.records();
     let key = |&number: &usize| (&records[number].digest, ids[number]);
     let mut sorted: Vec<usize> = (0..kept.len()).filter(|&r| kept[r]).collect();

@@ -69,6 +69,15 @@ pub struct Layer {
     pub diff_id: Option<Digest>,
 }
 
+/// A layer of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageLayer {
+    /// Digest of the blob, as it is stored.
+    pub blob: Digest,
+    /// Digest of the uncompressed blob.
+    pub diff_id: Digest,
+}
+
 /// Records and their layers, checked: every number is in range, neither records nor layers go in
 /// circles, no input is without a source.
 #[derive(Debug, Clone)]
@@ -240,30 +249,37 @@ impl RecordSet {
         numbers
     }
 
-    /// Links inputs of records to roots with these digests, which are added where they are not
-    /// there. A root has no source, so no loop comes of it.
-    pub(super) fn link_to_roots(&mut self, links: Vec<(usize, usize, Digest)>) {
-        let is_root = |(_, record): &(usize, &Record)| record.is_root();
-        let roots = self.records.iter().enumerate().filter(is_root);
-        let mut roots: HashMap<_, _> = roots.map(|(n, root)| (root.digest.clone(), n)).collect();
-        let selector = Arc::from("");
-        for (record, input, digest) in links {
-            let root = *roots.entry(digest).or_insert_with_key(|digest| {
-                self.records.push(Record {
-                    digest: digest.clone(),
-                    inputs: Vec::new(),
-                    results: Vec::new(),
-                });
-                self.records.len() - 1
-            });
-            self.records[record].inputs[input].push(Link {
-                selector: Arc::clone(&selector),
-                record: root,
+    /// Says of which layers the image is that a record is the end of, base first: they are its result,
+    /// in place of any that it had.
+    pub fn give_image(&mut self, end: usize, image: &[ImageLayer]) {
+        let known: HashMap<_, _> = image.iter().map(|layer| (&layer.blob, layer)).collect();
+        for layer in self
+            .layers
+            .iter_mut()
+            .filter(|layer| layer.diff_id.is_none())
+        {
+            layer.diff_id = known.get(&layer.blob).map(|known| known.diff_id.clone());
+        }
+        let first = self.layers.len();
+        for (place, layer) in image.iter().enumerate() {
+            self.layers.push(Layer {
+                blob: layer.blob.clone(),
+                parent: place.checked_sub(1).map(|below| first + below),
+                diff_id: Some(layer.diff_id.clone()),
             });
         }
-        // Roots come before all that may be made of them.
-        let known = self.order.len();
-        self.order.splice(0..0, known..self.records.len());
+        let list: Arc<[usize]> = (first..self.layers.len()).collect();
+        let results = &mut self.records[end].results;
+        results.clear();
+        if !list.is_empty() {
+            let length = list.len();
+            results.push(LayerChain { list, length });
+        }
+    }
+
+    /// Gives a record these results, of layers of this set.
+    pub fn give_results(&mut self, record: usize, results: &[LayerChain]) {
+        self.records[record].results = results.to_vec();
     }
 
     /// Whether a link is by content: to a root, and without a selector. A link by definition has the

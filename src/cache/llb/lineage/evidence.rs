@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::cache::llb::graph::Graph;
 use crate::cache::record::Digest;
 use crate::protocol::proto::pb;
 
@@ -21,7 +22,7 @@ pub(super) type ContentRoots = BTreeMap<(usize, usize), BTreeSet<Digest>>;
 pub struct Assumptions {
     /// The platform of the daemon, for operations that name none.
     pub platform: Option<pb::Platform>,
-    /// Whether the daemon's only key of an image is that of its manifest, as since v0.33.
+    /// Whether the daemon's only key of an image is that of its manifest, as since v0.34.
     pub images_by_manifest: bool,
     /// How many links may be looked at, each time counted.
     pub steps: usize,
@@ -55,6 +56,45 @@ impl Evidence {
         self.content.get(&(vertex, input))
     }
 
+    /// What it holds of the content of what is no directory of the client.
+    pub fn of_stages(&self, graph: &Graph) -> Self {
+        self.filtered(|at| !reads_local(graph, at))
+    }
+
+    /// What it holds but for the content of what is no directory of the client.
+    pub fn without_stages(&self, graph: &Graph) -> Self {
+        Self {
+            source: self.source.clone(),
+            ..self.filtered(|at| reads_local(graph, at))
+        }
+    }
+
+    /// Adds the content that `other` knows and this does not.
+    pub fn complete(&mut self, other: &Self) {
+        for (at, roots) in &other.content {
+            self.content.entry(*at).or_insert_with(|| roots.clone());
+        }
+    }
+
+    /// How many digests it holds.
+    pub fn len(&self) -> usize {
+        let sets = self.content.values().chain(self.source.values());
+        sets.map(BTreeSet::len).sum()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn filtered(&self, keep: impl Fn((usize, usize)) -> bool) -> Self {
+        let kept = self.content.iter().filter(|(at, _)| keep(**at));
+        Self {
+            content: kept.map(|(at, roots)| (*at, roots.clone())).collect(),
+            source: BTreeMap::new(),
+        }
+    }
+
     /// What is known of the keys of a source.
     pub fn keys_of_source(&self, vertex: usize) -> Option<&BTreeSet<Digest>> {
         self.source.get(&vertex)
@@ -66,4 +106,10 @@ impl Evidence {
     pub fn source(&mut self, vertex: usize, roots: impl IntoIterator<Item = Digest>) {
         self.source.entry(vertex).or_default().extend(roots);
     }
+}
+
+/// Whether an input of a vertex is a directory of the client.
+fn reads_local(graph: &Graph, (vertex, input): (usize, usize)) -> bool {
+    let edge = (graph.vertices().get(vertex)).and_then(|vertex| vertex.inputs.get(input));
+    edge.is_some_and(|edge| graph.vertices()[edge.vertex].is_local())
 }

@@ -55,7 +55,6 @@ impl Lineage {
             }
             (lineage, contents) = (next, more);
         }
-        lineage.known = evidence.source.keys().copied().collect();
         // What the records tell of content is what they have in common, not which of it is true.
         lineage.questions.retain(|question| {
             question.candidates.len() > 1 && !given.contains_key(&(question.vertex, question.input))
@@ -109,7 +108,7 @@ fn descend(
     let terminal = graph.terminal();
     let refuted = |last: &usize| refutation.refuted(*last, terminal.vertex);
     // Where all are refuted, what was taken for known is not.
-    out.contradicted = finals.iter().all(refuted);
+    out.contradicted = !finals.is_empty() && finals.iter().all(refuted);
     for last in finals.iter().filter(|last| !refuted(last)).copied() {
         out.ends.push(last);
         if refutation.may_be(last, terminal) {

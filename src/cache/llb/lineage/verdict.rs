@@ -1,9 +1,9 @@
 //! What laying a definition over records tells.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::evidence::{ContentRoots, Evidence};
-use crate::cache::llb::digest::{input_keys, manifest_root};
+use crate::cache::llb::digest::{Dialect, input_keys, manifest_root, operation_digest};
 use crate::cache::llb::graph::Graph;
 use crate::cache::record::{Digest, Link};
 use crate::protocol::proto::pb;
@@ -42,8 +42,7 @@ pub struct Lineage {
     pub(super) candidates: ContentRoots,
     /// The keys that records have for each source that is no directory of the client.
     pub(super) sources: BTreeMap<usize, BTreeSet<Digest>>,
-    /// The sources whose keys were known.
-    pub(super) known: BTreeSet<usize>,
+
     pub(super) questions: Vec<Question>,
     pub(super) contradicted: bool,
 }
@@ -69,13 +68,47 @@ impl Lineage {
         !dropped.is_some_and(|links| links.contains(link))
     }
 
-    /// The sources of which records have several keys, and nothing tells which of them is this
-    /// build's.
-    pub fn unknown_sources(&self) -> impl Iterator<Item = usize> + '_ {
+    /// The inputs that are a directory of the client, and of whose content the records tell none or
+    /// several: vertex and input.
+    pub fn unknown_content<'a>(
+        &'a self,
+        graph: &'a Graph,
+        given: &'a Evidence,
+    ) -> impl Iterator<Item = (usize, usize)> + 'a {
+        let vertices = graph.vertices().iter().enumerate();
+        let inputs = vertices.flat_map(|(number, vertex)| {
+            let keys = input_keys(vertex).unwrap_or_default();
+            let inputs = vertex.inputs.iter().zip(keys).enumerate();
+            let by_content = inputs.filter(|(_, (_, key))| key.content);
+            by_content.map(move |(input, (edge, _))| ((number, input), edge.vertex))
+        });
+        let local = inputs.filter(|(_, source)| graph.vertices()[*source].is_local());
+        local.map(|(at, _)| at).filter(|at| {
+            let told = self.candidates.get(at).map_or(0, BTreeSet::len);
+            told != 1 && !given.content.contains_key(at)
+        })
+    }
+
+    /// Of how many sources the records have several keys, and nothing tells which is this build's.
+    pub fn ambiguous_sources(&self, graph: &Graph) -> usize {
         let several = self.sources.iter().filter(|(_, keys)| keys.len() > 1);
-        several
-            .map(|(vertex, _)| *vertex)
-            .filter(|vertex| !self.known.contains(vertex))
+        let fetched = several.filter(|(vertex, _)| graph.vertices()[**vertex].is_fetched());
+        fetched.count()
+    }
+
+    /// The sources that are no directory of the client and no image, and of which records have
+    /// several keys or none.
+    pub fn unknown_sources<'a>(
+        &'a self,
+        graph: &'a Graph,
+        given: &'a Evidence,
+    ) -> impl Iterator<Item = usize> + 'a {
+        let vertices = graph.vertices().iter().enumerate();
+        let sources = vertices.filter(|(_, vertex)| vertex.is_fetched());
+        sources.map(|(number, _)| number).filter(|number| {
+            let told = self.sources.get(number).map_or(0, BTreeSet::len);
+            told != 1 && !given.source.contains_key(number)
+        })
     }
 
     /// All that is known of the build: what was `given`, and what the records tell. `None` where
@@ -87,19 +120,26 @@ impl Lineage {
         given: &Evidence,
     ) -> Option<Evidence> {
         let mut evidence = given.clone();
+        let digest = |vertex| operation_digest(vertex, platform, Dialect::Current);
+        let mut steps: HashMap<Option<Digest>, usize> = HashMap::new();
+        for vertex in graph.vertices() {
+            *steps.entry(digest(vertex)).or_default() += 1;
+        }
         for (number, vertex) in graph.vertices().iter().enumerate() {
             let keys = input_keys(vertex).unwrap_or_default();
+            let is_only = steps.get(&digest(vertex)) == Some(&1);
             for (input, (edge, _)) in vertex.inputs.iter().zip(keys).enumerate() {
                 let at = (number, input);
                 if given.content.contains_key(&at) {
                     continue;
                 }
                 let is_local = graph.vertices()[edge.vertex].is_local();
-                let told = if is_local {
-                    self.candidates.get(&at)
-                } else {
-                    // What a record has alone may be of another step with the same key.
-                    self.contents.get(&at)
+                let beside = self.contents.get(&at).filter(|roots| !roots.is_empty());
+                let told = match beside {
+                    Some(beside) if !is_local => Some(beside),
+                    // What a record has alone may be of another step with the same digest.
+                    _ if is_local || is_only => self.candidates.get(&at),
+                    _ => None,
                 };
                 match told
                     .map(|roots| roots.iter().collect::<Vec<_>>())

@@ -1,4 +1,4 @@
-//! The daemon's own platform: what builds are for that name none.
+//! What the daemon says of itself: its platform, which builds are for that name none, and its version.
 
 use tonic::Status;
 
@@ -7,24 +7,52 @@ use crate::cache::image::normalized;
 use crate::protocol::proto::control::ListWorkersRequest;
 use crate::protocol::proto::pb;
 
+/// What a daemon says of itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Worker {
+    /// The platform that it builds for unless it is told otherwise.
+    pub platform: pb::Platform,
+    /// Its version of BuildKit, as far as it is one: major and minor.
+    pub version: Option<(u64, u64)>,
+}
+
 impl Daemon {
-    /// The platform that the daemon builds for unless it is told otherwise.
+    /// The daemon's own platform and version.
     ///
     /// # Errors
     /// Where it does not say.
-    pub async fn platform(&self) -> Result<pb::Platform, Status> {
+    pub async fn worker(&self) -> Result<Worker, Status> {
         let mut control = self.control();
         let workers = control.list_workers(ListWorkersRequest::default()).await?;
         let worker = workers.into_inner().record.into_iter().next();
-        let platforms = worker.map_or_else(Vec::new, |worker| worker.platforms);
+        let worker = worker.unwrap_or_default();
+        let version = worker.buildkit_version.unwrap_or_default().version;
         let machine = self
             .connection()
             .address()
             .is_local()
             .then_some(std::env::consts::ARCH);
-        own_platform(platforms, machine)
-            .ok_or_else(|| Status::not_found("the daemon has no worker"))
+        let platform = own_platform(worker.platforms, machine)
+            .ok_or_else(|| Status::not_found("the daemon has no worker"))?;
+        Ok(Worker {
+            platform,
+            version: version_of(&version),
+        })
     }
+}
+
+impl Worker {
+    /// Whether its only key of an image is that of its manifest. Up to v0.32 BuildKit has one of the
+    /// image's layers as well (`source/containerimage/pull.go`).
+    pub fn keys_images_by_manifest(&self) -> bool {
+        self.version.is_some_and(|version| version >= (0, 34))
+    }
+}
+
+/// Reads a version such as `v0.34.2` or `v0.34.2-moby`.
+fn version_of(text: &str) -> Option<(u64, u64)> {
+    let mut parts = text.strip_prefix('v').unwrap_or(text).split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 /// Of a worker's platforms the one of the machine, if that is known: the first one listed is that
@@ -46,6 +74,16 @@ fn own_platform(platforms: Vec<pb::Platform>, machine: Option<&str>) -> Option<p
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_are_read_as_daemons_write_them() {
+        assert_eq!(version_of("v0.34.2"), Some((0, 34)));
+        assert_eq!(version_of("0.13.2-moby"), Some((0, 13)));
+        assert_eq!(version_of("v1.0"), Some((1, 0)));
+        for text in ["", "unknown", "v0", "v0.x"] {
+            assert_eq!(version_of(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn the_machines_platform_is_found_wherever_it_is_listed() {

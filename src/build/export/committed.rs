@@ -1,0 +1,72 @@
+//! The image that a side solve commits: its layers, read from the daemon's own content store.
+//!
+//! A daemon that exports an image without a name writes its config and its manifest, pulls nothing
+//! that it has not pulled, and pushes nothing. The two tell what the cache's export may not: which
+//! layers the image has.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use tonic::Status;
+use tracing::debug;
+
+use crate::cache::record::{Digest, ImageLayer};
+use crate::daemon::Daemon;
+
+/// The exporter's answer with the digest of what it wrote.
+const DIGEST: &str = "containerimage.digest";
+/// How long a manifest or a config may be.
+const MAX_DOCUMENT: usize = 8 << 20;
+
+#[derive(Deserialize)]
+struct CommittedManifest {
+    config: Named,
+    layers: Vec<Named>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    digest: Digest,
+}
+
+#[derive(Deserialize)]
+struct CommittedConfig {
+    rootfs: DiffIds,
+}
+
+#[derive(Deserialize)]
+struct DiffIds {
+    diff_ids: Option<Vec<Digest>>,
+}
+
+/// The layers of the image that a solve committed; `None` where they cannot be read. `response` is the
+/// answer of its exporters.
+pub async fn layers(
+    daemon: &Daemon,
+    response: &HashMap<String, String>,
+) -> Option<Vec<ImageLayer>> {
+    let digest = response.get(DIGEST)?;
+    let read = read(daemon, digest).await;
+    read.inspect_err(|err| debug!("the layers of the image cannot be read: {}", err.message()))
+        .ok()?
+}
+
+async fn read(daemon: &Daemon, digest: &str) -> Result<Option<Vec<ImageLayer>>, Status> {
+    let json = |err: serde_json::Error| Status::internal(err.to_string());
+    let manifest = daemon.content(digest, MAX_DOCUMENT).await?;
+    let manifest: CommittedManifest = serde_json::from_slice(&manifest).map_err(json)?;
+    let config = daemon
+        .content(manifest.config.digest.as_str(), MAX_DOCUMENT)
+        .await?;
+    let config: CommittedConfig = serde_json::from_slice(&config).map_err(json)?;
+    let diff_ids = config.rootfs.diff_ids.unwrap_or_default();
+    if diff_ids.len() != manifest.layers.len() {
+        return Ok(None);
+    }
+    let layers = manifest.layers.into_iter().zip(diff_ids);
+    let layers = layers.map(|(layer, diff_id)| ImageLayer {
+        blob: layer.digest,
+        diff_id,
+    });
+    Ok(Some(layers.collect()))
+}
