@@ -18,6 +18,8 @@ const COMPRESSION_ATTRS: [&str; 3] = ["compression", "compression-level", "force
 /// The older way to ask for inline cache, as a build argument.
 const INLINE_CACHE_ARG: &str = "build-arg:BUILDKIT_INLINE_CACHE";
 const INLINE: &str = "inline";
+/// The attribute of a cache export by which its failure fails the build or does not.
+const IGNORE_ERROR: &str = "ignore-error";
 /// How many platforms a build is taken to have. There are some 30 that Go knows.
 const MAX_PLATFORMS: usize = 64;
 /// The frontend's option with the platforms of a build.
@@ -54,7 +56,7 @@ pub struct Plan {
 /// How an image is to have its inline cache.
 #[derive(Debug)]
 pub struct Inline {
-    /// The user wants the build to fail if its cache cannot be had (`ignore-error=false`).
+    /// The user wants the build to fail if its cache cannot be had: an entry says `ignore-error=false`.
     pub required: bool,
     /// The attributes that make a cache export compress layers as the image export does.
     pub compression: HashMap<String, String>,
@@ -143,25 +145,27 @@ impl Plan {
 fn inline(request: &SolveRequest) -> Option<Inline> {
     let exports = request.cache.iter().flat_map(|cache| &cache.exports);
     let asked: Vec<_> = exports.filter(|export| export.r#type == INLINE).collect();
-    // BuildKit refuses two of a kind, in its own words.
     let by_argument = request
         .frontend_attrs
         .get(INLINE_CACHE_ARG)
         .is_some_and(|arg| is_true(arg));
-    if asked.len() > 1 || asked.is_empty() && !by_argument {
+    if asked.is_empty() && !by_argument {
         return None;
     }
     // An exporter that the client's session names later is an image or does not look at the config.
     let image = image_exporter(request)?;
-    let ignore = asked
-        .first()
-        .and_then(|inline| inline.attrs.get("ignore-error"));
+    // BuildKit keeps the first of several entries. A client adds one beside its user's, as buildx does
+    // for the build argument, so what any of them says counts.
+    let is_required = |entry: &&CacheOptionsEntry| {
+        let ignore = entry.attrs.get(IGNORE_ERROR);
+        ignore.and_then(|ignore| parse_bool(ignore)) == Some(false)
+    };
     let compression = COMPRESSION_ATTRS
         .iter()
         .filter_map(|attr| Some(((*attr).to_owned(), image.get(*attr)?.clone())))
         .collect();
     Some(Inline {
-        required: ignore.is_some_and(|ignore| parse_bool(ignore) == Some(false)),
+        required: asked.iter().any(is_required),
         compression,
     })
 }
@@ -308,8 +312,6 @@ mod tests {
         assert!(!is_inline(&request(image(), vec![entry("registry", &[])])));
         assert!(!is_inline(&request(vec![exporter("tar", &[])], inline())));
         assert!(!is_inline(&request(vec![], inline())));
-        let twice = vec![entry("inline", &[]), entry("inline", &[])];
-        assert!(!is_inline(&request(image(), twice)));
 
         let mut old = request(vec![], inline());
         old.exporter_deprecated = "docker".to_owned();
@@ -351,6 +353,30 @@ mod tests {
         );
         let last = wire::fields(&request).last().unwrap().unwrap();
         assert_eq!((last.number, last.value), (900, Some(&b"unknown"[..])));
+    }
+
+    #[test]
+    fn several_inline_entries_are_one() {
+        let attrs: [&[(&str, &str)]; 3] = [
+            &[],
+            &[("ignore-error", "true")],
+            &[("ignore-error", "false")],
+        ];
+        for (first, second) in [(0, 0), (0, 1), (0, 2), (2, 0), (1, 2), (2, 1)] {
+            let exports = vec![
+                entry("inline", attrs[first]),
+                entry("registry", &[("ref", "r")]),
+                entry("inline", attrs[second]),
+            ];
+            let request = request(vec![exporter("image", &[])], exports);
+            let inline = plan(&request).inline.unwrap();
+            let said = first == 2 || second == 2;
+            assert_eq!(inline.required, said, "{first} and {second}");
+            let sent = forwarded(&request.encode_to_vec(), true, false).unwrap();
+            let sent = SolveRequest::decode(&sent[..]).unwrap();
+            let exports = sent.cache.unwrap().exports;
+            assert_eq!(exports, vec![entry("registry", &[("ref", "r")])]);
+        }
     }
 
     #[test]
