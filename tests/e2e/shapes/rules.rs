@@ -21,7 +21,7 @@ pub const RULES: &[Rule] = &[Rule {
     // Issue 17, case 4: of two sources that share steps, which one answers is a race, and the
     // results of the other are not found again further up.
     name: "two-imports",
-    place: "solver/combinedcache.go:46",
+    place: "solver/combinedcache.go:48",
     excuses: |finding, pair| {
         let images = pair.options.imports.iter();
         let images = images.filter(|import| matches!(import, Import::Build(_)));
