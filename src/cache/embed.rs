@@ -146,7 +146,8 @@ impl ImageCache {
         let platform = assumptions.platform.as_ref();
         let has_key = settle(&mut set, graph.as_ref().ok(), platform);
         let evidence = Evidence::default();
-        let lineage = trace(&graph, &set, &evidence, &assumptions);
+        let mut assumptions = assumptions;
+        let lineage = trace(&graph, &set, &evidence, &mut assumptions);
         Ok(Self {
             set,
             has_key,
@@ -175,7 +176,12 @@ impl ImageCache {
         let answer = RecordSet::parse(&exported.config, &Limits::default())?;
         if let [record] = answer.finals()[..] {
             probe.read(&answer, record, &mut self.evidence);
-            self.lineage = trace(&self.graph, &self.set, &self.evidence, &self.assumptions);
+            self.lineage = trace(
+                &self.graph,
+                &self.set,
+                &self.evidence,
+                &mut self.assumptions,
+            );
         }
         Ok(())
     }
@@ -409,14 +415,18 @@ impl DerivedSet {
     }
 }
 
+/// Lays the definition over the records. What that takes is gone from the assumptions' steps.
 fn trace(
     graph: &Result<Graph, GraphError>,
     set: &RecordSet,
     evidence: &Evidence,
-    assumptions: &Assumptions,
+    assumptions: &mut Assumptions,
 ) -> Result<Lineage, Note> {
     let graph = graph.as_ref().map_err(Clone::clone)?;
-    Ok(Lineage::trace(graph, set, evidence, assumptions)?)
+    let lineage = Lineage::trace(graph, set, evidence, assumptions);
+    let steps = lineage.as_ref().map_or(assumptions.steps, Lineage::steps);
+    assumptions.steps -= steps;
+    Ok(lineage?)
 }
 
 /// Makes the records of an export what can be laid a definition over: equal ones are one, and none is

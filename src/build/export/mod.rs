@@ -132,6 +132,7 @@ async fn with_cache(
         plan,
         inline,
         imports,
+        images: images.len().max(1),
         session: &session,
     };
     let caches = images.iter().zip(solves).enumerate();

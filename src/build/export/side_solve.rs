@@ -44,6 +44,8 @@ pub struct Side<'a> {
     pub inline: &'a Inline,
     /// What it imports.
     pub imports: &'a Imports,
+    /// How many images the result has.
+    pub images: usize,
     /// Where the daemon exports to.
     pub session: &'a Session,
 }
@@ -122,7 +124,9 @@ impl Side<'_> {
         let assumptions = Assumptions {
             platform: Some(worker.platform.clone()),
             images_by_manifest: worker.keys_images_by_manifest(),
-            ..Default::default()
+            // One budget a build, in equal parts, so that the images of a build do not depend on which
+            // of them is first.
+            steps: Assumptions::default().steps / self.images,
         };
         let is_exported = exported.is_some();
         let read = {

@@ -24,7 +24,7 @@ pub struct Assumptions {
     pub platform: Option<pb::Platform>,
     /// Whether the daemon's only key of an image is that of its manifest, as since v0.34.
     pub images_by_manifest: bool,
-    /// How many links may be looked at, each time counted.
+    /// How many links may be looked at for one build, each time counted.
     pub steps: usize,
 }
 
@@ -33,7 +33,7 @@ impl Default for Assumptions {
         Self {
             platform: None,
             images_by_manifest: true,
-            steps: 2_000_000,
+            steps: 8_000_000,
         }
     }
 }

@@ -131,7 +131,8 @@ pub(super) struct Refutation<'a> {
     twins: Twins,
     /// Whether a record is refuted as a vertex.
     verdicts: HashMap<(usize, usize), bool>,
-    steps: usize,
+    /// How many links were looked at.
+    pub(super) steps: usize,
     limit: usize,
 }
 

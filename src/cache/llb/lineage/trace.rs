@@ -29,7 +29,17 @@ impl Lineage {
     ) -> Result<Self, LineageError> {
         let ends = by_key(graph, set, assumptions.platform.as_ref());
         let finals = ends.unwrap_or_else(|| set.finals());
-        let search = |evidence: &Evidence| search(graph, set, &finals, evidence, assumptions);
+        let mut left = assumptions.clone();
+        let mut search = |evidence: &Evidence| {
+            let (lineage, contents) =
+                search(graph, set, &finals, evidence, &left).map_err(|_| {
+                    LineageError::TooLarge {
+                        limit: assumptions.steps,
+                    }
+                })?;
+            left.steps -= lineage.steps;
+            Ok::<_, LineageError>((lineage, contents))
+        };
         let given = &evidence.content;
         let mut evidence = evidence.clone();
         let (mut lineage, mut contents) = search(&evidence)?;
@@ -59,6 +69,7 @@ impl Lineage {
         lineage.questions.retain(|question| {
             question.candidates.len() > 1 && !given.contains_key(&(question.vertex, question.input))
         });
+        lineage.steps = assumptions.steps - left.steps;
         Ok(lineage)
     }
 }
@@ -87,7 +98,9 @@ fn search(
     for &last in finals {
         refutation.refute(last, graph.terminal().vertex)?;
     }
-    Ok(descend(graph, set, finals, &refutation))
+    let (mut lineage, contents) = descend(graph, set, finals, &refutation);
+    lineage.steps = refutation.steps;
+    Ok((lineage, contents))
 }
 
 /// Follows what is not refuted from the final records. Also gives the content that records have

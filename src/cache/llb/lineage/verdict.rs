@@ -45,6 +45,8 @@ pub struct Lineage {
 
     pub(super) questions: Vec<Question>,
     pub(super) contradicted: bool,
+    /// How many links were looked at.
+    pub(super) steps: usize,
 }
 
 /// Why no lineage was traced.
@@ -61,6 +63,11 @@ pub enum LineageError {
 // === impl Lineage ===
 
 impl Lineage {
+    /// How many links were looked at, each time counted.
+    pub fn steps(&self) -> usize {
+        self.steps
+    }
+
     /// Whether a link may belong to the build. Of a record that no kept link leads to, nothing
     /// is said, and its links count as kept.
     pub fn keeps(&self, record: usize, input: usize, link: &Link) -> bool {
