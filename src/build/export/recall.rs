@@ -7,7 +7,7 @@
 //! fewer keys, and no wrong ones.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::cache::llb::Evidence;
 use crate::cache::record::Digest;
@@ -17,31 +17,56 @@ const MAX_WEIGHT: usize = 100_000;
 
 /// The contents of the builds exported last, in memory.
 #[derive(Debug, Default)]
-pub struct Recall(Mutex<VecDeque<(Digest, Evidence)>>);
+pub struct Recall(Mutex<Builds>);
+
+#[derive(Debug, Default)]
+struct Builds {
+    /// The one exported last is last.
+    queue: VecDeque<(Digest, Evidence)>,
+    /// Of all together.
+    weight: usize,
+}
 
 // === impl Recall ===
 
 impl Recall {
     /// Adds to what was told of the stages of a build what is remembered of it, and remembers that.
     pub fn complete(&self, build: Digest, mut told: Evidence) -> Evidence {
-        // Each change is one call of the queue, so a panic elsewhere leaves it whole.
-        let mut builds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = builds.iter().position(|(known, _)| *known == build)
-            && let Some((_, known)) = builds.remove(at)
-        {
+        let known = self.lock().take(&build);
+        if let Some(known) = known {
             told.complete(&known);
         }
-        if told.is_empty() {
-            return told;
-        }
-        builds.push_back((build, told.clone()));
-        let mut all: usize = builds.iter().map(weight).sum();
-        while all > MAX_WEIGHT
-            && let Some(oldest) = builds.pop_front()
-        {
-            all -= weight(&oldest);
+        if !told.is_empty() {
+            let remembered = (build, told.clone());
+            self.lock().push(remembered);
         }
         told
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Builds> {
+        // A weight that a panic left wrong bounds the memory elsewhere, and no more.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Builds ===
+
+impl Builds {
+    fn take(&mut self, build: &Digest) -> Option<Evidence> {
+        let at = self.queue.iter().position(|(known, _)| known == build)?;
+        let known = self.queue.remove(at)?;
+        self.weight -= weight(&known);
+        Some(known.1)
+    }
+
+    fn push(&mut self, build: (Digest, Evidence)) {
+        self.weight += weight(&build);
+        self.queue.push_back(build);
+        while self.weight > MAX_WEIGHT
+            && let Some(oldest) = self.queue.pop_front()
+        {
+            self.weight -= weight(&oldest);
+        }
     }
 }
 
@@ -79,9 +104,9 @@ mod tests {
         let recall = Recall::default();
         for n in 0..MAX_WEIGHT {
             let name = Digest::of(&n.to_be_bytes());
-            recall.0.lock().unwrap().push_back((name, told(1)));
+            recall.lock().push((name, told(1)));
         }
         recall.complete(Digest::of(b"build"), told(1));
-        assert_eq!(recall.0.lock().unwrap().len(), MAX_WEIGHT / 2);
+        assert_eq!(recall.lock().queue.len(), MAX_WEIGHT / 2);
     }
 }
