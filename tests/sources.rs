@@ -473,7 +473,7 @@ fn errors_tell_no_secrets() {
     for document in [
         r#""secret""#,
         r#"{"mediaType":["secret"]}"#,
-        r#"["secret"]"#,
+        r#"{"mediaType":{"secret":1}}"#,
     ] {
         let service = registry_that(document, |_| answer("404 Not Found", "", ""));
         let refusal = reader.refusal(&format!("{}/app", service.host()));
