@@ -3,6 +3,9 @@
 use serde_json::error::Category;
 use thiserror::Error;
 
+/// How serde's words begin that quote no value: the names are those of fields that are known.
+const QUOTE_NOTHING: [&str; 2] = ["missing field ", "duplicate field "];
+
 /// Why a JSON document cannot be read. serde's own words for a value of another form quote the value,
 /// which may be somebody's secret: a document may be a file, or the answer of an internal service.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -20,14 +23,15 @@ impl JsonError {
 
 impl From<serde_json::Error> for JsonError {
     fn from(err: serde_json::Error) -> Self {
-        match err.classify() {
-            Category::Data => Self(format!(
-                "a value is not of the form that it should have at line {} column {}",
-                err.line(),
-                err.column()
-            )),
-            Category::Syntax | Category::Eof | Category::Io => Self::in_own_words(&err),
+        let whole = Self::in_own_words(&err);
+        let quotes_nothing = QUOTE_NOTHING.iter().any(|begin| whole.0.starts_with(begin));
+        if err.classify() != Category::Data || quotes_nothing {
+            return whole;
         }
+        let (line, column) = (err.line(), err.column());
+        Self(format!(
+            "a value is not of the form that it should have at line {line} column {column}"
+        ))
     }
 }
 
@@ -56,6 +60,21 @@ mod tests {
             "a value is not of the form that it should have at line 2 column 8"
         );
         assert!(!error::<Vec<u8>>("secret").contains("secret"));
+        #[derive(Debug, serde::Deserialize)]
+        #[expect(dead_code, reason = "it is never read")]
+        struct Known {
+            name: u8,
+        }
+        let twice = error::<Known>(r#"{"name":1,"name":2,"other":"secret"}"#);
+        assert!(
+            twice.starts_with("duplicate field `name` at line 1"),
+            "{twice}"
+        );
+        let missing = error::<Known>(r#"{"other":"secret"}"#);
+        assert!(
+            missing.starts_with("missing field `name` at line 1"),
+            "{missing}"
+        );
         assert_eq!(
             error::<Vec<u8>>("[1"),
             "EOF while parsing a list at line 1 column 2"
