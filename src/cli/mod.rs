@@ -1,7 +1,6 @@
 //! The command line, one file a subcommand. It reads what the user says, and leaves the work to the
 //! library.
 
-mod scheduling;
 mod serve;
 
 use std::io::{self, IsTerminal as _};

@@ -9,9 +9,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::info;
 
-use super::scheduling::yield_to_others;
 use crate::build::{Policy, RegistryImports, Router, Shared};
 use crate::daemon::Daemon;
 use crate::daemon::address::{DaemonAddress, ListenAddress};
@@ -135,9 +134,6 @@ impl Serve {
             registry_imports: self.registry_imports.into(),
             access,
         };
-        if let Err(err) = yield_to_others() {
-            debug!("threads run as others do: {err}");
-        }
         tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()?
