@@ -1,5 +1,5 @@
 # Everything that is done to inlay, by name. `make` alone lists it.
-# Building needs Rust; running against real daemons needs root on a Debian.
+# Building needs Rust and protoc; running against real daemons needs root on a Debian.
 
 CARGO        ?= cargo
 FUZZ_SECONDS ?= 600
@@ -10,13 +10,19 @@ MUTATIONS    ?= 1000
 # Another for each run; a failure names the one of its case.
 SEED         ?= $(shell date +%s)
 
-.PHONY: help build peers demo test differential mutations lint semver bench fuzz clean
+.PHONY: help build protoc peers demo test differential mutations lint semver bench fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 build: ## the release binary, target/release/inlay
 	$(CARGO) build --locked --release
+
+protoc: ## get the compiler of proto/, where it is missing
+	@dev/protoc.sh
+
+# All that compiles inlay.
+build test differential mutations lint semver bench fuzz: protoc
 
 peers: ## get the real daemons and clients, pinned, outside this tree
 	dev/peers.sh
@@ -42,13 +48,14 @@ lint: ## formatting, clippy, documentation: no warning passes
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --lib --no-default-features -- -D warnings
+	$(CARGO) clippy --locked --lib --bins --no-default-features --features server -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --lib --no-default-features
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	@# Its own lock file goes with every change of ours.
 	@$(CARGO) tree --locked --manifest-path fuzz/Cargo.toml >/dev/null
-	@# The pure core has no runtime and no network.
-	@tree=$$($(CARGO) tree --locked --no-default-features --edges normal --prefix none) && \
+	@# The pure core has no runtime and no network, for its build neither.
+	@tree=$$($(CARGO) tree --locked --no-default-features --edges normal,build --prefix none) && \
 		! printf '%s\n' "$$tree" | grep -E '^(tokio|tonic|hyper|h2|http|tower|mio|socket2)'
 
 semver: ## the library's API against SEMVER_BASE: the last tag, or main
