@@ -7,10 +7,11 @@ SEMVER_BASE  ?= $(shell git describe --tags --abbrev=0 2>/dev/null || echo main)
 SEMVER_CHECKS = 0.51.0
 N            ?= 10000
 MUTATIONS    ?= 1000
+MSRV          = $(shell sed -n 's/^rust-version = "\(.*\)".*/\1/p' Cargo.toml)
 # Another for each run; a failure names the one of its case.
 SEED         ?= $(shell date +%s)
 
-.PHONY: help build protoc peers demo test differential mutations lint semver bench fuzz clean
+.PHONY: help build protoc peers demo test differential mutations lint msrv semver bench fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -22,7 +23,7 @@ protoc: ## get the compiler of proto/, where it is missing
 	@dev/protoc.sh
 
 # All that compiles inlay.
-build test differential mutations lint semver bench fuzz: protoc
+build test differential mutations lint msrv semver bench fuzz: protoc
 
 peers: ## get the real daemons and clients, pinned, outside this tree
 	dev/peers.sh
@@ -57,6 +58,10 @@ lint: ## formatting, clippy, documentation: no warning passes
 	@# The pure core has no runtime and no network, for its build neither.
 	@tree=$$($(CARGO) tree --locked --no-default-features --edges normal,build --prefix none) && \
 		! printf '%s\n' "$$tree" | grep -E '^(tokio|tonic|hyper|h2|http|tower|mio|socket2)'
+
+msrv: ## the oldest Rust that Cargo.toml says is enough; rustup gets it
+	rustup toolchain install --no-self-update --profile minimal $(MSRV)
+	rustup run $(MSRV) cargo check --locked --target-dir target/msrv
 
 semver: ## the library's API against SEMVER_BASE: the last tag, or main
 	@cargo semver-checks --version 2>/dev/null | grep -q ' $(SEMVER_CHECKS)$$' || \
