@@ -8,6 +8,7 @@ SEMVER_CHECKS = 0.51.0
 N            ?= 10000
 MUTATIONS    ?= 1000
 MSRV          = $(shell sed -n 's/^rust-version = "\(.*\)".*/\1/p' Cargo.toml)
+CHECK         = --manifest-path dev/check/Cargo.toml --target-dir target/check
 # Another for each run; a failure names the one of its case.
 SEED         ?= $(shell date +%s)
 
@@ -58,6 +59,11 @@ lint: ## formatting, clippy, documentation: no warning passes
 	@# The pure core has no runtime and no network, for its build neither.
 	@tree=$$($(CARGO) tree --locked --no-default-features --edges normal,build --prefix none) && \
 		! printf '%s\n' "$$tree" | grep -E '^(tokio|tonic|hyper|h2|http|tower|mio|socket2)'
+	$(CARGO) fmt --check --manifest-path dev/check/Cargo.toml
+	$(CARGO) clippy --locked --all-targets $(CHECK) -- -D warnings
+	$(CARGO) test --locked --quiet $(CHECK)
+	$(CARGO) run --locked --quiet $(CHECK) -- layout src
+	$(CARGO) run --locked --quiet $(CHECK) -- dependencies
 
 msrv: ## the oldest Rust that Cargo.toml says is enough; rustup gets it
 	rustup toolchain install --no-self-update --profile minimal $(MSRV)
