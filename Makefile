@@ -1,5 +1,5 @@
 # Everything that is done to inlay, by name. `make` alone lists it.
-# Building needs Rust; running against real daemons needs root on a Debian.
+# Building needs Rust and protoc; running against real daemons needs root on a Debian.
 
 CARGO        ?= cargo
 FUZZ_SECONDS ?= 600
@@ -7,6 +7,8 @@ SEMVER_BASE  ?= $(shell git describe --tags --abbrev=0 2>/dev/null || echo main)
 SEMVER_CHECKS = 0.51.0
 N            ?= 10000
 MUTATIONS    ?= 1000
+MSRV          = $(shell sed -n 's/^rust-version = "\(.*\)".*/\1/p' Cargo.toml)
+CHECK         = --manifest-path dev/check/Cargo.toml --target-dir target/check
 # Where random tests begin: elsewhere in each run, which tells it.
 SEED         ?= $(shell date +%s)
 SEED         := $(SEED)
@@ -14,7 +16,7 @@ export INLAY_SEED = $(SEED)
 export PROPTEST_RNG_SEED = $(SEED)
 TELL_SEED     = @echo 'random tests begin at $(SEED); `make $@ SEED=$(SEED)` repeats them'
 
-.PHONY: help build peers demo quick test e2e differential mutations shapes lint semver bench fuzz clean
+.PHONY: help build protoc peers demo quick test e2e differential mutations shapes lint msrv semver bench fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -22,13 +24,19 @@ help: ## this list
 build: ## the release binary, target/release/inlay
 	$(CARGO) build --locked --release
 
+protoc: ## get the compiler of proto/, where it is missing
+	@dev/protoc.sh
+
+# All that compiles inlay.
+build quick test e2e differential mutations shapes lint msrv semver bench fuzz: protoc
+
 peers: ## get the real daemons and clients, pinned, outside this tree
 	dev/peers.sh
 
 demo: build peers ## one project built by BuildKit and through inlay, side by side
 	dev/demo.sh
 
-# What is in a file of its own needs nothing but Rust.
+# What is in a file of its own needs nothing but Rust and protoc.
 QUICK_TESTS = $(patsubst tests/%.rs,--test %,$(wildcard tests/*.rs))
 
 quick: ## unit tests, properties, recorded cases: without root, peers or network
@@ -62,14 +70,24 @@ lint: ## formatting, clippy, documentation: no warning passes
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --lib --no-default-features -- -D warnings
+	$(CARGO) clippy --locked --lib --bins --no-default-features --features server -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --lib --no-default-features
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	@# Its own lock file goes with every change of ours.
 	@$(CARGO) tree --locked --manifest-path fuzz/Cargo.toml >/dev/null
-	@# The pure core has no runtime and no network.
-	@tree=$$($(CARGO) tree --locked --no-default-features --edges normal --prefix none) && \
+	@# The pure core has no runtime and no network, for its build neither.
+	@tree=$$($(CARGO) tree --locked --no-default-features --edges normal,build --prefix none) && \
 		! printf '%s\n' "$$tree" | grep -E '^(tokio|tonic|hyper|h2|http|tower|mio|socket2)'
+	$(CARGO) fmt --check --manifest-path dev/check/Cargo.toml
+	$(CARGO) clippy --locked --all-targets $(CHECK) -- -D warnings
+	$(CARGO) test --locked --quiet $(CHECK)
+	$(CARGO) run --locked --quiet $(CHECK) -- layout src
+	$(CARGO) run --locked --quiet $(CHECK) -- dependencies
+
+msrv: ## the oldest Rust that Cargo.toml says is enough; rustup gets it
+	rustup toolchain install --no-self-update --profile minimal $(MSRV)
+	rustup run $(MSRV) cargo check --locked --target-dir target/msrv
 
 semver: ## the library's API against SEMVER_BASE: the last tag, or main
 	@cargo semver-checks --version 2>/dev/null | grep -q ' $(SEMVER_CHECKS)$$' || \

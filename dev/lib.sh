@@ -19,6 +19,14 @@ apt_update() {
     APT_UPDATED=1
 }
 
+# install_package PACKAGE: Debian's package, installed.
+install_package() {
+    apt_update "$1"
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$1" \
+        >>"$PEERS/apt.log" 2>&1 || die "apt-get install $1 failed: see $PEERS/apt.log"
+    say "$1 installed"
+}
+
 # unpack_package PACKAGE: Debian's package, unpacked below $PEERS/debian without
 # installing it, so that no service is started and the system stays as it was.
 unpack_package() {
@@ -38,12 +46,7 @@ unpack_package() {
 debian_tree() {
     local dir=$1 packages=$2 suite
     shift 2
-    if ! command -v mmdebstrap >/dev/null; then
-        apt_update mmdebstrap
-        DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends mmdebstrap \
-            >>"$PEERS/apt.log" 2>&1 || die "apt-get install mmdebstrap failed: see $PEERS/apt.log"
-        say "mmdebstrap installed"
-    fi
+    command -v mmdebstrap >/dev/null || install_package mmdebstrap
     for suite in "$@"; do
         rm -rf "$dir.new"
         # sid's release file may be older than its validity says: take it all the same.

@@ -1,7 +1,6 @@
 //! The command line, one file a subcommand. It reads what the user says, and leaves the work to the
 //! library.
 
-mod scheduling;
 mod serve;
 
 use std::io::{self, IsTerminal as _};
@@ -15,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 /// inlay stands between BuildKit's clients (buildctl, docker buildx) and an unmodified buildkitd. A
 /// build that asks for inline cache gets one that adds no entropy: equal images stay equal.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "inlay", version)]
 struct Cli {
     /// What is logged on standard error: a level, or tracing's directives, as in inlay=debug
     #[arg(

@@ -10,9 +10,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::info;
 
-use super::scheduling::yield_to_others;
 use crate::build::{Policy, RegistryImports, Router, Shared};
 use crate::daemon::address::{DaemonAddress, ListenAddress};
 use crate::proxy::Server;
@@ -53,10 +52,12 @@ pub struct Serve {
     allow_path: Vec<PathBuf>,
     /// containerd's socket, for imports of containerd:NAME; whoever may build can then read the images
     /// in its allowed namespaces
+    #[cfg(feature = "containerd")]
     #[arg(long, value_name = "PATH")]
     containerd_address: Option<PathBuf>,
     /// A containerd namespace that may be imported from, the first for imports that name none (Docker
     /// Engine's is moby); may be given several times
+    #[cfg(feature = "containerd")]
     #[arg(long, value_name = "NAME", default_value = "default")]
     containerd_namespace: Vec<String>,
     /// A registry, as HOST or HOST:PORT, that is spoken to without TLS, as those on this machine
@@ -130,7 +131,9 @@ impl Serve {
         }
         let access = Access::new(Settings {
             allow_paths: self.allow_path,
+            #[cfg(feature = "containerd")]
             containerd_address: self.containerd_address,
+            #[cfg(feature = "containerd")]
             containerd_namespaces: self.containerd_namespace,
             plain_http_registries: self.plain_http_registry,
             registry_authorities: self.registry_ca,
@@ -142,9 +145,6 @@ impl Serve {
             registry_imports: self.registry_imports.into(),
             access,
         };
-        if let Err(err) = yield_to_others() {
-            debug!("threads run as others do: {err}");
-        }
         tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()?

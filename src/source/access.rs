@@ -9,7 +9,8 @@ use reqwest::Certificate;
 use tokio::sync::OnceCell;
 
 use super::archive::Archive;
-use super::containerd::Containerd;
+#[cfg(feature = "containerd")]
+use super::containerd::Stores;
 use super::docker_archive::DockerArchive;
 use super::files::{Allowed, blocking};
 use super::layout::Layout;
@@ -22,8 +23,10 @@ pub struct Settings {
     /// The folders below which layouts and archives may be read. There are none at first.
     pub allow_paths: Vec<PathBuf>,
     /// containerd's socket. There is none at first: every user who may build could read its images.
+    #[cfg(feature = "containerd")]
     pub containerd_address: Option<PathBuf>,
     /// The namespaces of containerd that may be read. The first one is used where a build names none.
+    #[cfg(feature = "containerd")]
     pub containerd_namespaces: Vec<String>,
     /// Registries, by host and port, that are spoken to without TLS. Those of this machine are, as
     /// by BuildKit.
@@ -38,8 +41,8 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Access {
     allowed: Arc<Allowed>,
-    containerd_address: Option<PathBuf>,
-    containerd_namespaces: Vec<String>,
+    #[cfg(feature = "containerd")]
+    containerd: Stores,
     plain_http_registries: Vec<String>,
     authorities: Vec<Certificate>,
     timeout: Duration,
@@ -54,7 +57,9 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             allow_paths: Vec::new(),
+            #[cfg(feature = "containerd")]
             containerd_address: None,
+            #[cfg(feature = "containerd")]
             containerd_namespaces: vec!["default".to_owned()],
             plain_http_registries: Vec::new(),
             registry_authorities: Vec::new(),
@@ -77,8 +82,12 @@ impl Access {
         }
         Ok(Self {
             allowed: Arc::new(Allowed::new(&settings.allow_paths)?),
-            containerd_address: settings.containerd_address,
-            containerd_namespaces: settings.containerd_namespaces,
+            #[cfg(feature = "containerd")]
+            containerd: Stores {
+                address: settings.containerd_address,
+                namespaces: settings.containerd_namespaces,
+                timeout: settings.timeout,
+            },
             plain_http_registries: settings.plain_http_registries,
             authorities,
             timeout: settings.timeout,
@@ -95,7 +104,7 @@ impl Access {
     pub async fn open(
         &self,
         location: &Location,
-        namespace: Option<&str>,
+        #[cfg_attr(not(feature = "containerd"), expect(unused_variables))] namespace: Option<&str>,
         credentials: Arc<dyn Credentials>,
     ) -> Result<Box<dyn Source>, SourceError> {
         let what = location.to_string();
@@ -115,22 +124,16 @@ impl Access {
                 let image = RegistryImage::new(client, reference, plain, credentials)?;
                 Ok(Box::new(image))
             }
+            #[cfg(feature = "containerd")]
             Location::Containerd(name) => {
-                let closed = |reason| SourceError::Closed { what, reason };
-                let Some(address) = &self.containerd_address else {
-                    return Err(closed("no --containerd-address is given"));
-                };
-                let mut allowed = self.containerd_namespaces.iter();
-                let found = match namespace {
-                    Some(namespace) => allowed.find(|allowed| *allowed == namespace),
-                    None => allowed.next(),
-                };
-                let Some(namespace) = found else {
-                    return Err(closed("no --containerd-namespace names its namespace"));
-                };
-                let image = Containerd::open(address, namespace, &name, self.timeout).await?;
+                let image = self.containerd.open(namespace, &name, what).await?;
                 Ok(Box::new(image))
             }
+            #[cfg(not(feature = "containerd"))]
+            Location::Containerd(_) => Err(SourceError::Closed {
+                what,
+                reason: "this inlay is built without its feature containerd",
+            }),
             Location::OciLayout { path, pick } => {
                 let open = move || Layout::open(Arc::new(allowed.folder(&path)?), &pick, &what);
                 Ok(Box::new(blocking(open).await?))

@@ -1,29 +1,33 @@
 //! An image store of containerd, over its socket: also Docker Engine's, and nerdctl's images.
 
+use std::error::Error as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use containerd_client::services::v1::{GetImageRequest, InfoRequest, ReadContentRequest};
+use containerd_client::{Client, with_namespace};
 use futures_util::{StreamExt as _, stream};
-use hyper_util::rt::TokioIo;
 use oci_spec::image::{Descriptor, MediaType};
-use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
-use tower::service_fn;
 
 use super::location::reference;
 use super::{ByteStream, Source, SourceError, exactly, fetch, has_size, within};
-use crate::protocol::proto::content::content_client::ContentClient;
-use crate::protocol::proto::content::{InfoRequest, ReadContentRequest};
-use crate::protocol::proto::images::GetImageRequest;
-use crate::protocol::proto::images::images_client::ImagesClient;
 
-/// The header with the namespace, in which images have their names.
-const NAMESPACE: &str = "containerd-namespace";
+/// The image stores that an operator lets be read.
+#[derive(Debug)]
+pub struct Stores {
+    /// containerd's socket.
+    pub address: Option<PathBuf>,
+    /// Its namespaces. The first is that of images whose location has none.
+    pub namespaces: Vec<String>,
+    /// How long containerd may be silent.
+    pub timeout: Duration,
+}
 
 /// One image of a store.
 #[derive(Debug)]
@@ -36,25 +40,59 @@ pub struct Containerd {
 #[derive(Debug, Clone)]
 struct Store {
     channel: Channel,
-    namespace: MetadataValue<Ascii>,
-    patience: Duration,
+    /// The value of a header, as `connect` has found.
+    namespace: String,
+    timeout: Duration,
     /// What it is called in errors.
     what: String,
 }
 
-impl Containerd {
+/// What the system says of an error: tonic's own words leave it out.
+fn cause(err: &tonic::transport::Error) -> String {
+    let mut said = err.to_string();
+    let mut cause = err.source();
+    while let Some(err) = cause {
+        said = err.to_string();
+        cause = err.source();
+    }
+    said
+}
+
+// === impl Stores ===
+
+impl Stores {
     /// Looks an image up: by its full name as Docker makes it of a short one, or as it is spelled.
-    /// Each answer, and each piece of one, has to come within `patience`.
+    /// `what` is its location, for errors.
     ///
     /// # Errors
-    /// Where containerd cannot be asked, or has no such image.
+    /// Where the operator does not allow it, containerd cannot be asked, or has no such image.
     pub async fn open(
-        socket: &Path,
-        namespace: &str,
+        &self,
+        namespace: Option<&str>,
         name: &str,
-        patience: Duration,
-    ) -> Result<Self, SourceError> {
-        let store = Store::connect(socket, namespace, patience).await?;
+        what: String,
+    ) -> Result<Containerd, SourceError> {
+        let closed = |reason| SourceError::Closed { what, reason };
+        let Some(address) = &self.address else {
+            return Err(closed("no --containerd-address is given"));
+        };
+        let mut allowed = self.namespaces.iter();
+        let found = match namespace {
+            Some(namespace) => allowed.find(|allowed| *allowed == namespace),
+            None => allowed.next(),
+        };
+        let Some(namespace) = found else {
+            return Err(closed("no --containerd-namespace names its namespace"));
+        };
+        let store = Store::connect(address, namespace, self.timeout).await?;
+        Containerd::open(store, name).await
+    }
+}
+
+// === impl Containerd ===
+
+impl Containerd {
+    async fn open(store: Store, name: &str) -> Result<Self, SourceError> {
         let full = reference(name).ok();
         let whole = full.as_ref().map(|full| full.whole());
         for candidate in whole.as_deref().into_iter().chain([name]) {
@@ -102,47 +140,30 @@ impl Source for Containerd {
 // === impl Store ===
 
 impl Store {
-    async fn connect(
-        socket: &Path,
-        namespace: &str,
-        patience: Duration,
-    ) -> Result<Self, SourceError> {
+    async fn connect(socket: &Path, namespace: &str, limit: Duration) -> Result<Self, SourceError> {
         let what = format!("containerd at {}, namespace {namespace}", socket.display());
         let unavailable = |reason: String| SourceError::Unavailable {
             what: what.clone(),
             reason,
         };
-        let namespace = namespace
-            .parse()
-            .map_err(|_| unavailable("a namespace has no such letters".to_owned()))?;
-        // tonic wraps what the system says, and loses it on the way.
-        let stream = timeout(patience, UnixStream::connect(socket))
+        // `with_namespace!` panics on others.
+        if namespace.parse::<MetadataValue<Ascii>>().is_err() {
+            return Err(unavailable("a namespace has no such letters".to_owned()));
+        }
+        let channel = timeout(limit, containerd_client::connect(socket))
             .await
             .map_err(|_| unavailable("it does not answer".to_owned()))?
-            .map_err(|err| unavailable(err.to_string()))?;
-        drop(stream);
-        let socket = PathBuf::from(socket);
-        let connector = service_fn(move |_| {
-            let socket = socket.clone();
-            async move { UnixStream::connect(socket).await.map(TokioIo::new) }
-        });
-        // The connector does not look at the name.
-        let channel =
-            Endpoint::from_static("http://localhost").connect_with_connector_lazy(connector);
+            .map_err(|err| unavailable(cause(&err)))?;
         Ok(Self {
             channel,
-            namespace,
-            patience,
+            namespace: namespace.to_owned(),
+            timeout: limit,
             what,
         })
     }
 
-    fn request<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        request
-            .metadata_mut()
-            .insert(NAMESPACE, self.namespace.clone());
-        request
+    fn client(&self) -> Client {
+        Client::from(self.channel.clone())
     }
 
     /// What of a call's error there is to say.
@@ -160,17 +181,17 @@ impl Store {
     fn silent(&self, what: &str) -> SourceError {
         SourceError::Unavailable {
             what: format!("{what} in {}", self.what),
-            reason: format!("nothing came for {:?}", self.patience),
+            reason: format!("nothing came for {:?}", self.timeout),
         }
     }
 
     async fn image(&self, name: &str) -> Result<Option<Descriptor>, SourceError> {
         let what = format!("image {name:?}");
-        let request = self.request(GetImageRequest {
+        let request = GetImageRequest {
             name: name.to_owned(),
-        });
-        let mut images = ImagesClient::new(self.channel.clone());
-        let answer = timeout(self.patience, images.get(request)).await;
+        };
+        let request = with_namespace!(request, self.namespace);
+        let answer = timeout(self.timeout, self.client().images().get(request)).await;
         let answer = match answer.map_err(|_| self.silent(&what))? {
             Ok(answer) => answer.into_inner(),
             Err(status) if status.code() == Code::NotFound => return Ok(None),
@@ -192,9 +213,8 @@ impl Store {
     async fn look(&self, descriptor: &Descriptor) -> Result<(), SourceError> {
         let digest = descriptor.digest().to_string();
         let what = format!("blob {digest}");
-        let request = self.request(InfoRequest { digest });
-        let mut content = ContentClient::new(self.channel.clone());
-        let answer = timeout(self.patience, content.info(request)).await;
+        let request = with_namespace!(InfoRequest { digest }, self.namespace);
+        let answer = timeout(self.timeout, self.client().content().info(request)).await;
         let answer = answer.map_err(|_| self.silent(&what))?;
         let answer = answer.map_err(|status| self.failed(&what, &status))?;
         let size = answer.into_inner().info.map(|info| info.size);
@@ -212,13 +232,13 @@ impl Store {
             what: what.clone(),
             reason: "it has no size that can be".to_owned(),
         };
-        let request = self.request(ReadContentRequest {
+        let request = ReadContentRequest {
             digest: digest.to_owned(),
             offset: range.start.try_into().map_err(too_large)?,
             size: length.try_into().map_err(too_large)?,
-        });
-        let mut content = ContentClient::new(self.channel.clone());
-        let answer = timeout(self.patience, content.read(request)).await;
+        };
+        let request = with_namespace!(request, self.namespace);
+        let answer = timeout(self.timeout, self.client().content().read(request)).await;
         let answer = answer.map_err(|_| self.silent(&what))?;
         let messages = answer.map_err(|status| self.failed(&what, &status))?;
         let messages = messages.into_inner();
@@ -227,10 +247,10 @@ impl Store {
         let chunks = stream::try_unfold((messages, store), move |(mut messages, store)| {
             let what = what.clone();
             async move {
-                let message = timeout(store.patience, messages.message()).await;
+                let message = timeout(store.timeout, messages.message()).await;
                 let message = message.map_err(|_| store.silent(&what))?;
                 let message = message.map_err(|status| store.failed(&what, &status))?;
-                Ok(message.map(|message| (message.data, (messages, store))))
+                Ok(message.map(|message| (Bytes::from(message.data), (messages, store))))
             }
         });
         Ok(exactly(length, called, chunks.boxed()))

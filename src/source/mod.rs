@@ -6,6 +6,7 @@
 
 mod access;
 mod archive;
+#[cfg(feature = "containerd")]
 mod containerd;
 mod credentials;
 mod docker_archive;
