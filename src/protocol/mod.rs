@@ -1,8 +1,8 @@
 //! BuildKit's messages: read, and edited as bytes, so that fields that inlay does not know stay.
 //!
-//! [`solve`] reads what a build asks for, [`imports`] finds and replaces the cache imports of a
-//! request, and [`result`] finds the images of a result and puts configs into it. All three edit
-//! with [`wire`], the protobuf editor. [`proto`] is the generated code of `proto/`.
+//! `solve` reads what a build asks for, `imports` finds and replaces the cache imports of a
+//! request, and `result` finds the images of a result and puts configs into it. All three edit
+//! with `wire`, the protobuf editor. `proto` is the generated code of `proto/`.
 //!
 //! All of it is functions of bytes.
 
