@@ -381,7 +381,11 @@ impl Known {
         image: Option<&[ImageLayer]>,
     ) -> Option<Digest> {
         let graph = &self.graph;
-        let derived = derive(graph, self.platform(), &evidence.without_stages(graph))?;
+        let derived = derive(
+            graph,
+            self.platform(),
+            &evidence.without_stages(graph, self.platform()),
+        )?;
         let end = *derived.edges.get(&graph.terminal())?;
         let mut set = self.set.with_records(derived.records).ok()?;
         let mut name = set.identity(end).to_string();

@@ -20,12 +20,12 @@ const MAX_DOCUMENT: usize = 8 << 20;
 
 #[derive(Deserialize)]
 struct CommittedManifest {
-    config: Named,
-    layers: Vec<Named>,
+    config: BlobName,
+    layers: Vec<BlobName>,
 }
 
 #[derive(Deserialize)]
-struct Named {
+struct BlobName {
     digest: Digest,
 }
 

@@ -129,6 +129,15 @@ impl Vertex {
         }
     }
 
+    /// Whether this is an image that the definition pins by its digest.
+    pub fn is_pinned_image(&self) -> bool {
+        self.source().is_some_and(|id| {
+            let reference = id.strip_prefix("docker-image://");
+            let reference = reference.or_else(|| id.strip_prefix("oci-layout://"));
+            reference.is_some_and(|reference| reference.contains('@'))
+        })
+    }
+
     /// Whether this is a source that a daemon fetches whole before it is read: of HTTP or of Git.
     pub fn is_fetched(&self) -> bool {
         let schemes = ["http://", "https://", "git://"];

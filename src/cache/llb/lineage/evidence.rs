@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::cache::llb::graph::Graph;
+use crate::cache::llb::digest::manifest_root;
+use crate::cache::llb::graph::{Graph, Vertex};
 use crate::cache::record::Digest;
 use crate::protocol::proto::pb;
 
@@ -56,23 +57,40 @@ impl Evidence {
         self.content.get(&(vertex, input))
     }
 
-    /// What it holds of the content of what is no directory of the client.
+    /// What a daemon may not tell again of the same build: the content of what is no directory of the
+    /// client, and the keys of images that the definition pins, of which older daemons have several.
     pub fn of_stages(&self, graph: &Graph) -> Self {
-        self.filtered(|at| !reads_local(graph, at))
+        let mut stages = self.filtered(|at| !reads_local(graph, at));
+        let pinned = self.source.iter().filter(|(vertex, _)| {
+            let vertex = graph.vertices().get(**vertex);
+            vertex.is_some_and(Vertex::is_pinned_image)
+        });
+        stages.source = pinned.map(|(at, keys)| (*at, keys.clone())).collect();
+        stages
     }
 
-    /// What it holds but for the content of what is no directory of the client.
-    pub fn without_stages(&self, graph: &Graph) -> Self {
+    /// What it holds but for that: of a pinned image the key of its manifest alone.
+    pub fn without_stages(&self, graph: &Graph, platform: Option<&pb::Platform>) -> Self {
+        let keys = self.source.iter().map(|(number, keys)| {
+            let vertex = graph.vertices().get(*number);
+            let pinned = vertex.and_then(|vertex| manifest_root(vertex, platform));
+            let pinned = pinned.map(|root| BTreeSet::from([root]));
+            (*number, pinned.unwrap_or_else(|| keys.clone()))
+        });
         Self {
-            source: self.source.clone(),
+            source: keys.collect(),
             ..self.filtered(|at| reads_local(graph, at))
         }
     }
 
-    /// Adds the content that `other` knows and this does not.
+    /// Adds the content that `other` knows and this does not, and the keys of sources.
     pub fn complete(&mut self, other: &Self) {
         for (at, roots) in &other.content {
             self.content.entry(*at).or_insert_with(|| roots.clone());
+        }
+        for (source, keys) in &other.source {
+            let known = self.source.entry(*source).or_default();
+            known.extend(keys.iter().cloned());
         }
     }
 
