@@ -21,21 +21,6 @@ fn through_inlay<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Vec<Pushed> {
     pushed.collect()
 }
 
-/// Builds three times on one daemon, on an empty one, and on an empty one with the import of what
-/// the first one left; imports it aside. All is one image with one cache.
-fn told_in_full(columns: &mut Columns, what: &str, project: &Project) {
-    let build = columns.build(project);
-    let mut rows = vec![columns.push(&build, "app:1")];
-    rows.push(columns.push(&build, "app:2"));
-    rows.push(columns.push(&build, "app:3"));
-    columns.wipe();
-    rows.push(columns.push(&build, "app:4"));
-    columns.wipe();
-    rows.push(columns.push_importing(&build, &["app:1"], "app:5"));
-    columns.import_aside(&build, "app:1");
-    assert_one(what, &through_inlay(&rows));
-}
-
 /// BuildKit has one record for the first step and the last one: both copy `sh` to one place of
 /// nothing.
 #[test]
@@ -50,7 +35,7 @@ FROM scratch
 COPY --from=a /sh /sh
 ",
     );
-    told_in_full(&mut columns, "the last step and the first one", &project);
+    columns.tell("the last step and the first one", &columns.build(&project));
 }
 
 /// The same with a base below the earlier one, of which the daemon has no layer: an image of one
@@ -67,7 +52,7 @@ FROM scratch
 COPY --from=a /sh /sh
 "
     ));
-    told_in_full(&mut columns, "the last step and a linked one", &project);
+    columns.tell("the last step and a linked one", &columns.build(&project));
 }
 
 /// Both copies are one record: the daemon keys them by the operation and the content.
@@ -85,7 +70,7 @@ FROM {base}
 COPY --from=prod /m /m
 "
     ));
-    told_in_full(&mut columns, "equal hops", &project);
+    columns.tell("equal hops", &columns.build(&project));
 }
 
 /// The Dockerfile of every static binary.
@@ -96,7 +81,7 @@ fn a_linked_copy_on_a_lazy_base() {
     let project = Project::new()
         .shell()
         .dockerfile(&format!("FROM {base}\nCOPY --link sh /sh\n"));
-    told_in_full(&mut columns, "a linked copy", &project);
+    columns.tell("a linked copy", &columns.build(&project));
 }
 
 /// Imports what a build on the earlier base left. BuildKit embeds the cache of both bases, and the
