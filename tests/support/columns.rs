@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::thread;
 
 use inlay::cache::record::Digest;
 use serde_json::Value;
 
 use super::{
     BuildOutput, Buildctl, Buildkitd, INLINE_CACHE_KEY, Inlay, Project, Pushed, Registry,
-    inline_records,
+    assert_one, inline_records,
 };
 
 /// The two columns, and a third daemon that takes no part in the story.
@@ -218,10 +219,28 @@ impl Columns {
         inlay
     }
 
+    /// Builds three times on one daemon, on an empty one, and on an empty one with the import of what
+    /// the first one left; imports that aside. All has to be one image with one cache.
+    pub fn tell(&mut self, what: &str, build: &Buildctl) {
+        let mut rows = Vec::new();
+        for image in ["app:1", "app:2", "app:3"] {
+            rows.push(self.push(build, image));
+        }
+        self.wipe();
+        rows.push(self.push(build, "app:4"));
+        self.wipe();
+        rows.push(self.push_importing(build, &["app:1"], "app:5"));
+        self.import_aside(build, "app:1");
+        let pushed: Vec<_> = rows.into_iter().map(|row| row.inlay.pushed).collect();
+        assert_one(what, &pushed);
+    }
+
     /// Deletes all state of the daemons of both columns.
     pub fn wipe(&mut self) {
-        self.plain.wipe();
-        self.behind_inlay.wipe();
+        thread::scope(|scope| {
+            scope.spawn(|| self.plain.wipe());
+            self.behind_inlay.wipe();
+        });
     }
 
     /// Starts another inlay, which has seen no build yet.
