@@ -43,7 +43,7 @@ pub struct Serve {
     /// Whether builds that ask for inline cache get it from inlay, or are left to the daemon
     #[arg(long, value_enum, value_name = "WHEN", default_value = "on-request")]
     inline_export: WhenInline,
-    /// Who reads a `type=registry` cache import that is an image
+    /// Who reads `type=registry` cache imports
     #[arg(long, value_enum, value_name = "WHO", default_value = "checked")]
     registry_imports: Registry,
     /// A folder on this machine whose image layouts and archives may be imported from; may be given
@@ -88,11 +88,12 @@ enum WhenInline {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Registry {
-    /// The daemon, and inlay does not look at it
+    /// The daemon alone
     Daemon,
-    /// The daemon, what inlay has read and found sound; inlay itself, what the daemon would not find
+    /// inlay, and then the daemon what inlay found sound, or could not fetch; inlay serves what the
+    /// daemon would not find
     Checked,
-    /// inlay, layers included
+    /// inlay, layers included; nothing is left to the daemon
     Inlay,
 }
 

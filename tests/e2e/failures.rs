@@ -115,6 +115,12 @@ fn a_failing_step_is_told_as_without_inlay_and_runs_once() {
         assert_eq!(through.steps_failed(), plain.steps_failed());
         assert_eq!(plain.steps_failed().len(), 1, "{plain}");
         assert_eq!(through.warnings, plain.warnings);
+        // A command line may have the values of build arguments.
+        let log = setup.inlay.log();
+        assert!(
+            log.contains("the build failed") && !log.contains("exit 7"),
+            "{log}"
+        );
     }
     setup.assert_works(&project);
 }
