@@ -16,6 +16,7 @@ mod history;
 mod import;
 mod importable;
 mod mutations;
+mod neighbours;
 mod opt_in;
 mod outputs;
 mod plain_buildkit;
