@@ -351,7 +351,7 @@ fn a_client_from_before_definitions_is_built_for_and_told() {
 /// The second build of a session finds its steps by the session's own keys, and BuildKit exports
 /// none of those, to its own inline cache either.
 #[test]
-fn a_build_that_a_session_hides_the_keys_of_is_told() {
+fn a_build_that_a_session_hides_the_keys_of_has_its_cache() {
     let setup = Setup::start();
     let project = Project::new().base().file("file", "text\n");
     let twice = Direct::twice(setup.inlay.addr(), &project)
@@ -359,12 +359,9 @@ fn a_build_that_a_session_hides_the_keys_of_is_told() {
         .export_cache("type=inline");
     let built = twice.run_ok();
     assert_eq!(built.steps_cached().len(), 3, "{built}");
-    let warning = "inlay: built without inline cache: the daemon has no keys";
-    assert!(
-        built.warnings.iter().any(|text| text.starts_with(warning)),
-        "{built}"
-    );
-    assert!(inline_records(&setup.registry.config("demo:twice", None)).is_empty());
+    assert_eq!(built.warnings, [""; 0], "{built}");
+    let records = inline_records(&setup.registry.config("demo:twice", None));
+    assert!(records.iter().any(|record| record["layers"].is_array()));
 }
 
 #[test]
