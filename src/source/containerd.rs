@@ -133,7 +133,7 @@ impl Source for Containerd {
     }
 
     async fn stat(&self, descriptor: &Descriptor) -> Result<(), SourceError> {
-        self.store.look(descriptor).await
+        self.store.stat(descriptor).await
     }
 }
 
@@ -210,7 +210,7 @@ impl Store {
         Ok(Some(Descriptor::new(media_type, size, digest)))
     }
 
-    async fn look(&self, descriptor: &Descriptor) -> Result<(), SourceError> {
+    async fn stat(&self, descriptor: &Descriptor) -> Result<(), SourceError> {
         let digest = descriptor.digest().to_string();
         let what = format!("blob {digest}");
         let request = with_namespace!(InfoRequest { digest }, self.namespace);
