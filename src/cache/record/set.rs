@@ -8,7 +8,7 @@
 //! `cache/remotecache/v1/types`; what its reader (`cache/remotecache/v1/parse.go`) refuses is
 //! refused, of what it only skips (a loop of layers that no result names) all is. It also refuses
 //! links to `random:` keys, which are [`select`](super::select())'s part here, and dates that are
-//! none, which we skip. `tests/differential` holds this against it.
+//! none, which we skip. `tests/e2e/differential` holds this against it.
 
 mod unite;
 

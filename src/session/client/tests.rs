@@ -1,5 +1,5 @@
 //! A session between a daemon and a client that are both here, and do what real ones cannot be made
-//! to do. tests/session.rs has the real ones.
+//! to do. tests/e2e/session.rs has the real ones.
 
 use std::convert::Infallible;
 use std::error::Error as _;
