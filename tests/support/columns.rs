@@ -59,6 +59,9 @@ impl Columns {
     /// `SOURCE_DATE_EPOCH` of the builds.
     pub const EPOCH: u64 = 1_700_000_000;
 
+    /// What [`tell_contents`](Self::tell_contents) has sources contain.
+    pub const CONTENTS: [&str; 4] = ["one", "two", "six", "one"];
+
     /// Starts all daemons, empty.
     pub fn start() -> Self {
         let behind_inlay = Buildkitd::start();
@@ -243,6 +246,24 @@ impl Columns {
         self.import_aside(build, "app:1");
         let pushed: Vec<_> = rows.into_iter().map(|row| row.inlay.pushed).collect();
         assert_one(what, &pushed);
+    }
+
+    /// Builds with one content, with two others, and with the first one again, on one daemon; and with
+    /// the first one on an empty one. `write` makes a source have a content, each of the same length;
+    /// what the image has of it is to be the same for all.
+    pub fn tell_contents(&mut self, what: &str, build: &Buildctl, write: impl Fn(&Self, &str)) {
+        let rows = Self::CONTENTS.map(|content| {
+            write(self, content);
+            self.push(build, "app:1")
+        });
+        // A cache says nothing of earlier builds: there is nothing by which it could grow.
+        let records = rows.each_ref().map(|row| row.inlay.pushed.records);
+        self.wipe();
+        let cold = self.push(build, "app:2");
+        self.import_aside(build, "app:1");
+        let [first, _, _, last] = rows.map(|row| row.inlay.pushed);
+        assert_one(what, &[first, last, cold.inlay.pushed]);
+        assert_eq!(records, [records[0]; 4], "{what}");
     }
 
     /// Deletes all state of the daemons of both columns.

@@ -58,7 +58,7 @@ pub use git_server::GitServer;
 pub use http_server::HttpServer;
 pub use inlay::Inlay;
 pub use layout::Layout;
-pub use llb::Llb;
+pub use llb::{Llb, State};
 pub use output::{BuildOutput, Vertex};
 pub use peers::Peers;
 pub use project::{Project, STAGES, failing};
