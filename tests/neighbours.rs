@@ -781,10 +781,8 @@ RUN wc -c </f >/n
 ";
     let one = format!("{shared}FROM BASE\nCOPY --from=a /n /n\n");
     let other = format!("{shared}FROM BASE\nCOPY --from=a /n /n\nRUN cat /n >/m\n");
-    let [one, other] = [one, other].map(|dockerfile| project(&on_bases(&columns, &dockerfile)));
-    let [one, other] = [one, other]
-        .each_ref()
-        .map(|project| columns.build(project));
+    let projects = [one, other].map(|dockerfile| project(&on_bases(&columns, &dockerfile)));
+    let [one, other] = projects.each_ref().map(|project| columns.build(project));
     let first = [columns.push(&one, "one:1"), columns.push(&other, "other:1")];
     columns.wipe();
     let both = ["other:1", "one:1"];
