@@ -635,33 +635,40 @@ COPY --link --from=a /n /n
     });
 }
 
-/// A mount of an image whose tag moves, and a named context that is such an image.
-#[test]
-fn earlier_contents_of_mounted_images_and_named_contexts() {
+/// An image whose tag moves, which a stage of the Dockerfile reads as `lines` say.
+fn earlier_contents_of_an_image(what: &str, lines: &str) {
     let mut columns = Columns::start();
     for content in &Columns::CONTENTS[..3] {
         let lines = format!("RUN mkdir /src && printf {content} >/src/file");
         columns.base(&format!("tool:{content}"), &lines);
     }
     let tool = columns.registry().image("tool:1");
-    let dockerfile = format!(
-        "\
-FROM BASE AS a
-RUN --mount=type=bind,from={tool},source=/src,target=/src wc -c </src/file >/n
-FROM named AS b
-RUN wc -c </src/file >/m
-FROM BASE
-COPY --from=a /n /n
-COPY --from=b /m /m
-"
-    );
-    let project = project(&on_bases(&columns, &dockerfile));
+    let dockerfile = format!("{lines}\nFROM BASE\nCOPY --from=a /n /n\n");
+    let dockerfile = on_bases(&columns, &dockerfile).replace("TOOL", &tool);
+    let project = project(&dockerfile);
     let named = format!("context:named=docker-image://{tool}");
     let build = columns.build(&project).opt(&named);
-    columns.tell_contents("images and contexts", &build, |columns, content| {
+    columns.tell_contents(what, &build, |columns, content| {
         let target = format!("tool:{content}");
         columns.registry().move_tag("tool:1", &target);
     });
+}
+
+#[test]
+fn earlier_contents_of_a_mounted_image() {
+    let mount = "RUN --mount=type=bind,from=TOOL,source=/src,target=/src wc -c </src/file >/n";
+    earlier_contents_of_an_image("a mounted image", &format!("FROM BASE AS a\n{mount}"));
+}
+
+#[test]
+fn earlier_contents_of_a_named_context() {
+    earlier_contents_of_an_image("a context", "FROM named AS a\nRUN wc -c </src/file >/n");
+}
+
+#[test]
+fn earlier_contents_of_a_named_context_that_is_copied_from() {
+    let lines = "FROM BASE AS a\nCOPY --from=named /src/file /f\nRUN wc -c </f >/n";
+    earlier_contents_of_an_image("a copied context", lines);
 }
 
 /// The base of all stages moves on one daemon, and the image is of nothing but what they make.
@@ -781,22 +788,17 @@ RUN wc -c </f >/n
 ";
     let one = format!("{shared}FROM BASE\nCOPY --from=a /n /n\n");
     let other = format!("{shared}FROM BASE\nCOPY --from=a /n /n\nRUN cat /n >/m\n");
-    let projects = [one, other].map(|dockerfile| project(&on_bases(&columns, &dockerfile)));
-    let [one, other] = projects.each_ref().map(|project| columns.build(project));
-    let first = [columns.push(&one, "one:1"), columns.push(&other, "other:1")];
-    columns.wipe();
-    let both = ["other:1", "one:1"];
-    let second = [
-        columns.push_importing(&one, &["other:1"], "one:2"),
-        columns.push_importing(&other, &["one:1"], "other:2"),
-    ];
-    columns.wipe();
-    let third = [
-        columns.push_importing(&one, &both, "one:3"),
-        columns.push_importing(&other, &both, "other:3"),
-    ];
-    for n in 0..2 {
-        let pushed = [&first, &second, &third].map(|rows| rows[n].inlay.pushed.clone());
+    for (own, others) in [(&one, &other), (&other, &one)] {
+        columns.wipe();
+        let [own, others] =
+            [own, others].map(|dockerfile| project(&on_bases(&columns, dockerfile)));
+        let [own, others] = [&own, &others].map(|project| columns.build(project));
+        let first = columns.push(&own, "own:1");
+        columns.wipe();
+        columns.push(&others, "other:1");
+        columns.wipe();
+        let second = columns.push_importing(&own, &["other:1"], "own:2");
+        let pushed = [first, second].map(|row| row.inlay.pushed);
         assert_one("an image beside another one", &pushed);
     }
 }
