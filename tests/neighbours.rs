@@ -6,6 +6,8 @@
 
 mod support;
 
+use std::process::Command;
+
 use support::{Buildctl, Columns, HttpServer, Llb, Project, Row, State, assert_one};
 
 /// A project with what the Dockerfiles below copy.
@@ -660,6 +662,7 @@ fn earlier_contents_of_a_mounted_image() {
     earlier_contents_of_an_image("a mounted image", &format!("FROM BASE AS a\n{mount}"));
 }
 
+/// A named context that is an image is not pinned (`frontend/dockerui/namedcontext.go:134`).
 #[test]
 fn earlier_contents_of_a_named_context() {
     earlier_contents_of_an_image("a context", "FROM named AS a\nRUN wc -c </src/file >/n");
@@ -669,6 +672,78 @@ fn earlier_contents_of_a_named_context() {
 fn earlier_contents_of_a_named_context_that_is_copied_from() {
     let lines = "FROM BASE AS a\nCOPY --from=named /src/file /f\nRUN wc -c </f >/n";
     earlier_contents_of_an_image("a copied context", lines);
+}
+
+/// An image that no digest pins, in a definition that is solved without a frontend.
+#[test]
+fn earlier_contents_of_an_image_by_its_tag() {
+    let mut columns = Columns::start();
+    let base = columns.base("base:1", "");
+    for content in &Columns::CONTENTS[..3] {
+        let lines = format!("RUN mkdir /src && printf {content} >/src/file");
+        columns.base(&format!("tool:{content}"), &lines);
+    }
+    let mut llb = Llb::default();
+    let tool = llb.image(&columns.registry().image("tool:1"));
+    let [run, _] = llb.run(&tool, "wc -c </src/file >/n");
+    let base = llb.image(&base);
+    let last = llb.copy(&run, "/n", Some(&base));
+    let build = Buildctl::new("")
+        .llb(llb.marshal(&last))
+        .epoch(Columns::EPOCH);
+    columns.tell_contents("an image by its tag", &build, |columns, content| {
+        let target = format!("tool:{content}");
+        columns.registry().move_tag("tool:1", &target);
+    });
+}
+
+/// A directory of the client beside its context.
+#[test]
+fn earlier_contents_of_a_named_directory() {
+    let mut columns = Columns::start();
+    let named = Project::new();
+    let dockerfile = "\
+FROM BASE AS a
+COPY --from=named file /src/
+RUN wc -c </src/file >/n
+FROM BASE
+COPY --from=a /n /n
+";
+    let project = project(&on_bases(&columns, dockerfile));
+    let build = columns
+        .build(&project)
+        .args([format!("--local=named={}", named.path().display())])
+        .opt("context:named=local:named");
+    columns.tell_contents("a named directory", &build, |_, content| {
+        named.write("file", content);
+    });
+}
+
+/// An archive by HTTP that is the context (`frontend/dockerui/context.go:222`).
+#[test]
+fn earlier_contents_of_a_context_by_http() {
+    let mut columns = Columns::start();
+    let server = HttpServer::start();
+    let dockerfile = "\
+FROM BASE AS a
+COPY file /src/
+RUN wc -c </src/file >/n
+FROM BASE
+COPY --from=a /n /n
+";
+    let context = Project::new().dockerfile(&on_bases(&columns, dockerfile));
+    let serve = |content: &str| {
+        context.write("file", content);
+        let mut tar = Command::new("tar");
+        tar.args(["--sort=name", "--mtime=@0", "--owner=0", "--group=0", "-cC"]);
+        let tar = tar.arg(context.path()).arg(".").output().expect("tar runs");
+        server.write("/context.tar", tar.stdout)
+    };
+    let url = serve("one");
+    let build = columns.build_of(&url);
+    columns.tell_contents("a context by HTTP", &build, |_, content| {
+        serve(content);
+    });
 }
 
 /// The base of all stages moves on one daemon, and the image is of nothing but what they make.
