@@ -22,11 +22,19 @@ fn project(dockerfile: &str) -> Project {
         .dockerfile(dockerfile)
 }
 
-/// A Dockerfile with two bases in place of `BASE` and `OTHER`, of which the daemons of the columns have no layer.
+/// A Dockerfile with images in place of `BASE` and `OTHER`, of which the daemons of the columns have no
+/// layer.
 fn on_bases(columns: &Columns, dockerfile: &str) -> String {
-    let base = columns.base("base:1", "");
-    let other = columns.base("other:1", "RUN echo other >/other");
-    dockerfile.replace("BASE", &base).replace("OTHER", &other)
+    let mut dockerfile = dockerfile.to_owned();
+    for (word, image, line) in [
+        ("BASE", "base:1", ""),
+        ("OTHER", "other:1", "RUN echo other >/other"),
+    ] {
+        if dockerfile.contains(word) {
+            dockerfile = dockerfile.replace(word, &columns.base(image, line));
+        }
+    }
+    dockerfile
 }
 
 /// Tells each Dockerfile as [`Columns::tell`] does.
