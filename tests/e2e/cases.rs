@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 
 use crate::support::{
-    Buildctl, Buildx, Built, Columns, DockerEngine, GitServer, HttpServer, ImageStore, Inlay,
-    Project, Pushed, Row, assert_one,
+    Buildx, Built, Columns, DockerEngine, GitServer, HttpServer, ImageStore, Inlay, Project,
+    Pushed, Row, assert_one,
 };
 use serde_json::{Value, json};
 
@@ -144,30 +144,8 @@ fn an_inline_cache_that_is_asked_for_twice() {
     assert_one("asked for twice", &through_inlay([&first, &second, &third]));
 }
 
-/// Builds with one content of a source that is no local directory, another two with the same output,
-/// and the first one again, on one daemon; and the first one on an empty one. What the stage writes
-/// is the same for all.
-fn one_others_one(
-    what: &str,
-    columns: &mut Columns,
-    build: &Buildctl,
-    write: impl Fn(&Columns, &str),
-) {
-    let rows = ["one", "two", "six", "one"].map(|content| {
-        write(columns, content);
-        columns.push(build, "app:1")
-    });
-    columns.wipe();
-    let cold = columns.push(build, "app:2");
-    columns.import_aside(build, "app:1");
-    assert_one(what, &through_inlay([&rows[0], &rows[3], &cold]));
-    // A cache says nothing of earlier builds: there is nothing by which it could grow.
-    let records = rows.each_ref().map(|row| row.inlay.pushed.records);
-    assert_eq!(records, [records[0]; 4], "{what}");
-}
-
 /// A stage that reads `/src/file` of what `line` adds, and gives the same for contents of one
-/// length.
+/// length: for all of those that [`Columns::tell_contents`] has.
 fn counting(base: &str, line: &str) -> String {
     format!(
         "\
@@ -188,7 +166,7 @@ fn earlier_contents_of_a_file_by_http() {
     let url = server.write("/file", "one");
     let project = Project::new().dockerfile(&counting(&base, &format!("ADD {url} /src/")));
     let build = columns.build(&project);
-    one_others_one("by HTTP", &mut columns, &build, |_, content| {
+    columns.tell_contents("by HTTP", &build, |_, content| {
         server.write("/file", content);
     });
 }
@@ -202,7 +180,7 @@ fn earlier_commits_of_a_git_repository() {
     let url = server.url();
     let project = Project::new().dockerfile(&counting(&base, &format!("ADD {url} /src/")));
     let build = columns.build(&project);
-    one_others_one("by git", &mut columns, &build, |_, content| {
+    columns.tell_contents("by git", &build, |_, content| {
         server.reset(&first);
         server.commit("file", content);
     });
@@ -215,7 +193,7 @@ fn earlier_commits_of_a_git_context() {
     let server = GitServer::start();
     let first = server.commit("Dockerfile", counting(&base, "COPY file /src/"));
     let build = columns.build_of(&server.url());
-    one_others_one("a git context", &mut columns, &build, |_, content| {
+    columns.tell_contents("a git context", &build, |_, content| {
         server.reset(&first);
         server.commit("file", content);
     });
@@ -245,7 +223,7 @@ fn earlier_contents_of_an_image_of_a_stage() {
     let dockerfile = counting(&base, "").replacen(&base, &tool, 1);
     let project = Project::new().dockerfile(&dockerfile);
     let build = columns.build(&project);
-    one_others_one("a stage's image", &mut columns, &build, move_tool);
+    columns.tell_contents("a stage's image", &build, move_tool);
 }
 
 #[test]
@@ -256,7 +234,7 @@ fn earlier_contents_of_an_image_that_is_copied_from() {
     let line = format!("COPY --from={tool} /src/file /src/");
     let project = Project::new().dockerfile(&counting(&base, &line));
     let build = columns.build(&project);
-    one_others_one("a copied image", &mut columns, &build, move_tool);
+    columns.tell_contents("a copied image", &build, move_tool);
 }
 
 /// A final stage that copies what another one makes of the project's `file`.

@@ -48,6 +48,7 @@ impl Vertex {
         self.name.starts_with('[')
             && !self.name.starts_with("[internal]")
             && !self.name.starts_with("[auth]")
+            && !self.name.starts_with("[context ")
             && !self.name.contains("] FROM ")
     }
 }

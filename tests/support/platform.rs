@@ -2,14 +2,18 @@
 
 use std::env::consts::ARCH;
 
-/// This machine's, which is the daemon's.
-pub fn own_platform() -> String {
-    let architecture = match ARCH {
+/// This machine's architecture, which is the daemon's.
+pub fn own_architecture() -> &'static str {
+    match ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
-    };
-    format!("linux/{architecture}")
+    }
+}
+
+/// This machine's platform.
+pub fn own_platform() -> String {
+    format!("linux/{}", own_architecture())
 }
 
 /// One that this machine is not of.
