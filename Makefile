@@ -48,6 +48,7 @@ test: peers ## unit, property and end-to-end tests, these on real daemons; a lit
 	$(TELL_SEED)
 	$(CARGO) test --locked --no-fail-fast
 	$(CARGO) test --locked --no-default-features --doc
+	$(CARGO) test --locked --no-default-features --features server --test without_containerd
 	$(MAKE) fuzz SEED=$(SEED) FUZZ_ARGS='-runs=2000'
 
 e2e: peers ## the end-to-end tests alone; FILTER=import: those with that in their names

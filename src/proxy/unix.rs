@@ -55,7 +55,7 @@ impl UnixSocket {
             parents.recursive(true).mode(PARENT_MODE);
             parents.create(dir).map_err(failed)?;
         }
-        let lock = lock(address, &path.with_added_extension("lock"))?;
+        let lock = lock(address, &lock_path(path))?;
         check_stale(address, path).await?;
 
         // Nobody but its owner reaches the socket before it has its mode, and it takes its name in one
@@ -112,6 +112,13 @@ fn lock(address: &ListenAddress, path: &Path) -> Result<File, BindError> {
         Err(TryLockError::WouldBlock) => Err(BindError::Live(address.clone())),
         Err(TryLockError::Error(source)) => Err(failed(source)),
     }
+}
+
+/// Where the lock file of a socket is.
+fn lock_path(path: &Path) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(".lock");
+    path.into()
 }
 
 /// The name of the folder in which the socket of a path is made.
