@@ -64,15 +64,14 @@ fn cache(
     if let Some(probe) = cache.probe(definition, "nonce") {
         // Nothing of the build can run for it: it reads sources, and no step.
         let graph = Graph::parse(probe.definition(), &Limits::default()).expect("a definition");
-        let (last, sources) = graph.vertices().split_last().expect("the probe");
-        assert!(
-            sources
-                .iter()
-                .all(|source| source.is_local() || source.is_fetched())
-        );
-        assert_eq!(graph.vertices()[graph.terminal().vertex], *last);
-        assert!(!last.inputs.is_empty());
-        let answer = export.answer(last.inputs.len());
+        let own = graph.vertices().iter().filter(|op| op.source().is_none());
+        let own: Vec<_> = own.collect();
+        let (file, merge) = own.split_first().expect("the probe");
+        assert!(merge.len() <= 1);
+        let last = merge.first().unwrap_or(file);
+        assert_eq!(graph.vertices()[graph.terminal().vertex], **last);
+        let resolved = merge.first().map(|merge| merge.inputs.len() - 1);
+        let answer = export.answer(file.inputs.len(), resolved);
         // No answer, or one that cannot be, is as much as is known.
         if world.answer.first().is_some_and(|first| *first != u8::MAX) {
             cache.learn(&probe, &answer).expect("well formed");

@@ -406,15 +406,28 @@ impl Export<'_> {
         }
     }
 
-    /// What the daemon writes for a probe with so many inputs.
-    pub fn answer(&self, inputs: usize) -> Exported {
-        let root = |n| {
-            let record = self.world.answer.get(n).copied().unwrap_or_default();
-            json!({"digest": self.digests[usize::from(record) % self.digests.len()]})
+    /// What the daemon writes for a probe of so many contents and, merged with them, sources.
+    pub fn answer(&self, contents: usize, resolved: Option<usize>) -> Exported {
+        let mut records = Vec::new();
+        let mut numbers = 0..;
+        let mut links_to_roots = |records: &mut Vec<_>, count| {
+            let root = |n: usize| {
+                let record = self.world.answer.get(n).copied().unwrap_or_default();
+                records.push(
+                    json!({"digest": self.digests[usize::from(record) % self.digests.len()]}),
+                );
+                json!([{"link": records.len() - 1}])
+            };
+            numbers.by_ref().take(count).map(root).collect::<Vec<_>>()
         };
-        let mut records: Vec<_> = (0..inputs).map(root).collect();
-        let links: Vec<_> = (0..inputs).map(|n| json!([{"link": n}])).collect();
+        let links = links_to_roots(&mut records, contents);
         records.push(json!({"digest": name("probe", 0), "inputs": links}));
+        if let Some(resolved) = resolved {
+            let file = records.len() - 1;
+            let mut links = links_to_roots(&mut records, resolved);
+            links.insert(0, json!([{"link": file}]));
+            records.push(json!({"digest": name("merge", 0), "inputs": links}));
+        }
         Exported {
             config: json!({"records": records}).to_string().into(),
             diff_ids: HashMap::new(),

@@ -138,11 +138,10 @@ impl Vertex {
         })
     }
 
-    /// Whether this is a source that a daemon fetches whole before it is read: of HTTP or of Git.
-    pub fn is_fetched(&self) -> bool {
-        let schemes = ["http://", "https://", "git://"];
-        let is_one = |id: &str| schemes.iter().any(|scheme| id.starts_with(scheme));
-        self.source().is_some_and(is_one)
+    /// Whether this is a source whose keys a daemon finds out when it resolves it, such as an image by
+    /// its tag, a URL or a branch: no directory of the client, and not pinned by a digest.
+    pub fn is_resolved(&self) -> bool {
+        self.source().is_some() && !self.is_local() && !self.is_pinned_image()
     }
 
     /// Whether this is a directory of the client.

@@ -8,8 +8,9 @@
 //! is executed is one small file, which makes the operation have a result to export, and, by its
 //! content, a key that the daemon has not met.
 //!
-//! A source that is fetched whole, of HTTP or of Git, is asked for its keys by an action in it that is
-//! never executed either. An image is not asked: a daemon pulls what a file operation has as an input.
+//! A source that a daemon resolves, such as an image by its tag, is merged with that. A merge has the
+//! keys of what it merges, and neither mounts nor pulls it. The source is the build's own: while the build
+//! is open, the daemon has resolved it once for both.
 //!
 //! The definition holds the sources in question and the probe; there is no step of the build that
 //! it could run.
@@ -18,9 +19,9 @@ use std::collections::HashMap;
 
 use prost::Message as _;
 
-use super::graph::{ABSENT, Edge, Graph, Vertex};
+use super::graph::{ABSENT, Graph, Vertex};
 use super::lineage::Evidence;
-use crate::cache::record::{Digest, RecordSet};
+use crate::cache::record::{Digest, Link, RecordSet};
 use crate::protocol::proto::pb::{self, MountType, file_action::Action, op::Op};
 
 /// The mode that leaves a copied file's as it is, and the timestamp that leaves its time.
@@ -30,92 +31,59 @@ const UNCHANGED: i32 = -1;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Probe {
     definition: Vec<u8>,
-    /// What each of the probe's inputs asks about.
-    asked: Vec<Asked>,
-}
-
-/// What an input of a probe asks about.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Asked {
-    /// The content of an input of a vertex.
-    Content(usize, usize),
-    /// The keys of a source.
-    Source(usize),
+    /// The inputs of whose content it asks, by vertex and input, in the order of its file operation.
+    contents: Vec<(usize, usize)>,
+    /// The sources of whose keys it asks, in the order of its merge.
+    resolved: Vec<usize>,
 }
 
 // === impl Probe ===
 
 impl Probe {
-    /// Makes a probe that asks about the graph of an encoded definition: about the `content` of inputs
-    /// that are a directory of the client (vertex and input), and about the keys of `fetched` sources.
+    /// Makes a probe that asks about the graph of an encoded definition: about the `contents` of inputs
+    /// that are a directory of the client (vertex and input), and about the keys of `resolved` sources.
     /// `None` if it can ask about none. The nonce is to differ from probe to probe, and then so do
     /// their keys.
     pub fn new(
         graph: &Graph,
         definition: &[u8],
-        content: impl Iterator<Item = (usize, usize)>,
-        fetched: impl Iterator<Item = usize>,
+        contents: impl Iterator<Item = (usize, usize)>,
+        resolved: impl Iterator<Item = usize>,
         nonce: &str,
     ) -> Option<Self> {
         let definition = pb::Definition::decode(definition).ok()?;
-        let sources: HashMap<String, &Vec<u8>> = (definition
-            .def
-            .iter()
-            .map(|op| (Digest::of(op).to_string(), op)))
-        .collect();
-        let mut probe = pb::Definition::default();
-        let (mut inputs, mut actions, mut asked) = (Vec::new(), Vec::new(), Vec::new());
+        let mut probe = Making::new(&definition);
         let vertices = graph.vertices();
-        // To ask about the content of any other source, its result would have to be made: steps of
-        // the build would run.
-        let content = content.filter_map(|(number, input)| {
+        let (mut inputs, mut actions, mut asked) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, input) in contents {
+            // To ask about the content of any other source, its result would have to be made: steps of
+            // the build would run.
             let vertex = vertices.get(number)?;
-            let edge = *vertex.inputs.get(input)?;
-            Some((Asked::Content(number, input), edge, copies(vertex, input)?))
-        });
-        let fetched = fetched.map(|vertex| {
-            let edge = Edge { vertex, output: 0 };
-            (Asked::Source(vertex), edge, Vec::new())
-        });
-        for (question, edge, copies) in content.chain(fetched) {
-            let source = &vertices.get(edge.vertex)?.digest;
-            let Some(op) = sources.get(source) else {
+            let (Some(edge), Some(copies)) = (vertex.inputs.get(input), copies(vertex, input))
+            else {
                 continue;
             };
-            if !probe.def.contains(op) {
-                probe.def.push((*op).clone());
-                let metadata = definition.metadata.get(source).cloned();
-                probe
-                    .metadata
-                    .insert(source.clone(), metadata.unwrap_or_default());
-            }
-            let number = i64::try_from(inputs.len()).ok()?;
-            if copies.is_empty() {
-                // What is made in an input has the input's own keys, and none by content.
-                actions.push(pb::FileAction {
-                    input: number,
-                    secondary_input: ABSENT,
-                    output: ABSENT,
-                    action: Some(Action::Mkdir(pb::FileActionMkDir {
-                        path: "/inlay-probe".to_owned(),
-                        timestamp: UNCHANGED.into(),
-                        ..Default::default()
-                    })),
-                });
-            }
+            let Some(source) = probe.source(vertices.get(edge.vertex)?, edge.output) else {
+                continue;
+            };
+            let secondary_input = i64::try_from(inputs.len()).ok()?;
             actions.extend(copies.into_iter().map(|copy| pb::FileAction {
                 input: ABSENT,
-                secondary_input: number,
+                secondary_input,
                 output: ABSENT,
                 action: Some(Action::Copy(copy)),
             }));
-            inputs.push(pb::Input {
-                digest: source.clone(),
-                index: edge.output,
-            });
-            asked.push(question);
+            inputs.push(source);
+            asked.push((number, input));
         }
-        if asked.is_empty() {
+        let (mut merged, mut merged_sources) = (Vec::new(), Vec::new());
+        for number in resolved {
+            if let Some(source) = probe.source(vertices.get(number)?, 0) {
+                merged.push(source);
+                merged_sources.push(number);
+            }
+        }
+        if asked.is_empty() && merged_sources.is_empty() {
             return None;
         }
         actions.push(pb::FileAction {
@@ -130,27 +98,19 @@ impl Probe {
                 timestamp: UNCHANGED.into(),
             })),
         });
-        let op = pb::Op {
-            inputs,
-            op: Some(Op::File(pb::FileOp { actions })),
-            ..Default::default()
-        };
-        let op = op.encode_to_vec();
-        let result = pb::Input {
-            digest: Digest::of(&op).to_string(),
-            index: 0,
-        };
-        probe.def.push(op);
-        probe.def.push(
-            pb::Op {
-                inputs: vec![result],
-                ..Default::default()
-            }
-            .encode_to_vec(),
-        );
+        let mut result = probe.add(inputs, Op::File(pb::FileOp { actions }));
+        if !merged.is_empty() {
+            merged.insert(0, result);
+            let inputs = (0..)
+                .zip(&merged)
+                .map(|(input, _)| pb::MergeInput { input });
+            let inputs = inputs.collect();
+            result = probe.add(merged, Op::Merge(pb::MergeOp { inputs }));
+        }
         Some(Self {
-            definition: probe.encode_to_vec(),
-            asked,
+            definition: probe.finish(result),
+            contents: asked,
+            resolved: merged_sources,
         })
     }
 
@@ -163,28 +123,102 @@ impl Probe {
     /// root nothing is concluded.
     pub fn read(&self, answer: &RecordSet, record: usize, evidence: &mut Evidence) {
         let records = answer.records();
-        let inputs = &records[record].inputs;
-        if inputs.len() != self.asked.len() {
-            return;
-        }
-        for (asked, links) in self.asked.iter().zip(inputs) {
-            let roots = links.iter().map(|link| &records[link.record]);
-            let roots = roots.filter(|record| record.is_root());
-            let mut roots = roots.map(|root| root.digest.clone());
-            match asked {
-                Asked::Content(vertex, input) => {
-                    if let (Some(root), None) = (roots.next(), roots.next()) {
-                        evidence.content(*vertex, *input, [root]);
-                    }
-                }
-                Asked::Source(vertex) => {
-                    let roots: Vec<_> = roots.collect();
-                    if !roots.is_empty() {
-                        evidence.source(*vertex, roots);
-                    }
+        let mut file = &records[record];
+        if !self.resolved.is_empty() {
+            let Some((first, sources)) = file.inputs.split_first() else {
+                return;
+            };
+            let [first] = &first[..] else {
+                return;
+            };
+            if sources.len() != self.resolved.len() {
+                return;
+            }
+            for (source, links) in self.resolved.iter().zip(sources) {
+                let roots: Vec<_> = roots(answer, links).collect();
+                if !roots.is_empty() {
+                    evidence.source(*source, roots);
                 }
             }
+            file = &records[first.record];
         }
+        if file.inputs.len() != self.contents.len() {
+            return;
+        }
+        for ((vertex, input), links) in self.contents.iter().zip(&file.inputs) {
+            let mut roots = roots(answer, links);
+            if let (Some(root), None) = (roots.next(), roots.next()) {
+                evidence.content(*vertex, *input, [root]);
+            }
+        }
+    }
+}
+
+/// The digests of the roots that links lead to.
+fn roots(answer: &RecordSet, links: &[Link]) -> impl Iterator<Item = Digest> {
+    let linked = links.iter().map(|link| &answer.records()[link.record]);
+    let roots = linked.filter(|record| record.is_root());
+    roots.map(|root| root.digest.clone())
+}
+
+/// The definition of a probe in the making.
+struct Making<'a> {
+    /// The definition of the build.
+    build: &'a pb::Definition,
+    /// Its operations, by digest.
+    ops: HashMap<String, &'a Vec<u8>>,
+    probe: pb::Definition,
+}
+
+// === impl Making ===
+
+impl<'a> Making<'a> {
+    fn new(build: &'a pb::Definition) -> Self {
+        let ops = build.def.iter();
+        Self {
+            build,
+            ops: ops.map(|op| (Digest::of(op).to_string(), op)).collect(),
+            probe: pb::Definition::default(),
+        }
+    }
+
+    /// Takes over a source of the build as it is. `None` if the build has none with its digest.
+    fn source(&mut self, source: &Vertex, output: i64) -> Option<pb::Input> {
+        let digest = source.digest.clone();
+        let op = *self.ops.get(&digest)?;
+        if !self.probe.def.contains(op) {
+            self.probe.def.push(op.clone());
+            let metadata = self.build.metadata.get(&digest).cloned();
+            let metadata = metadata.unwrap_or_default();
+            self.probe.metadata.insert(digest.clone(), metadata);
+        }
+        Some(pb::Input {
+            digest,
+            index: output,
+        })
+    }
+
+    /// Adds an operation of its own.
+    fn add(&mut self, inputs: Vec<pb::Input>, op: Op) -> pb::Input {
+        let op = pb::Op {
+            inputs,
+            op: Some(op),
+            ..Default::default()
+        };
+        let op = op.encode_to_vec();
+        let digest = Digest::of(&op).to_string();
+        self.probe.def.push(op);
+        pb::Input { digest, index: 0 }
+    }
+
+    /// The encoded definition of a result.
+    fn finish(mut self, result: pb::Input) -> Vec<u8> {
+        let result = pb::Op {
+            inputs: vec![result],
+            ..Default::default()
+        };
+        self.probe.def.push(result.encode_to_vec());
+        self.probe.encode_to_vec()
     }
 }
 

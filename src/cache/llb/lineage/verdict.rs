@@ -99,19 +99,18 @@ impl Lineage {
     /// Of how many sources the records have several keys, and nothing tells which is this build's.
     pub fn ambiguous_sources(&self, graph: &Graph) -> usize {
         let several = self.sources.iter().filter(|(_, keys)| keys.len() > 1);
-        let fetched = several.filter(|(vertex, _)| graph.vertices()[**vertex].is_fetched());
-        fetched.count()
+        let resolved = several.filter(|(vertex, _)| graph.vertices()[**vertex].is_resolved());
+        resolved.count()
     }
 
-    /// The sources that are no directory of the client and no image, and of which records have
-    /// several keys or none.
+    /// The sources that a daemon resolves, and of which records have several keys or none.
     pub fn unknown_sources<'a>(
         &'a self,
         graph: &'a Graph,
         given: &'a Evidence,
     ) -> impl Iterator<Item = usize> + 'a {
         let vertices = graph.vertices().iter().enumerate();
-        let sources = vertices.filter(|(_, vertex)| vertex.is_fetched());
+        let sources = vertices.filter(|(_, vertex)| vertex.is_resolved());
         sources.map(|(number, _)| number).filter(|number| {
             let told = self.sources.get(number).map_or(0, BTreeSet::len);
             told != 1 && !given.source.contains_key(number)
