@@ -334,15 +334,21 @@ impl Known {
         let results: Vec<_> = results.cloned().collect();
 
         let mut evidence = self.lineage.evidence(graph, platform, &self.evidence)?;
+        self.complete_hops(&mut evidence);
         if let Some(name) = self.name(&evidence, &results, image) {
             evidence.complete(&recall(name, evidence.of_stages(graph)));
         }
         let mut derived = derive(graph, platform, &evidence)?;
         let end = *derived.edges.get(&terminal)?;
+        // Results that a daemon has of other steps depend on what else it built.
+        let below = layers::below_image(graph);
         let mut of_vertex: HashMap<usize, Vec<usize>> = HashMap::new();
         for record in 0..exported.len() {
-            for vertex in self.lineage.vertices(record) {
-                of_vertex.entry(vertex).or_default().push(record);
+            let vertices: Vec<_> = self.lineage.vertices(record).collect();
+            if vertices.iter().any(|vertex| below.contains(vertex)) {
+                for vertex in vertices {
+                    of_vertex.entry(vertex).or_default().push(record);
+                }
             }
         }
         for (edge, record) in &derived.edges {
@@ -371,6 +377,42 @@ impl Known {
             }
         }
         Some(DerivedSet { set, expected })
+    }
+
+    /// Adds the content of hops, which an imported cache does not tell: a step copies what another step
+    /// with its digest has copied. The record of the second one has no content then (see
+    /// [`derive`](mod@llb::derive)), and it is that of the first one if both have one result.
+    fn complete_hops(&self, evidence: &mut Evidence) {
+        let records = self.set.records();
+        let vertices = self.graph.vertices();
+        for (number, record) in records.iter().enumerate() {
+            for (input, links) in record.inputs.iter().enumerate() {
+                if links.iter().any(|link| self.set.is_content(link)) {
+                    continue;
+                }
+                let first = links.iter().map(|link| link.record).find(|first| {
+                    let first = &records[*first];
+                    first.digest == record.digest
+                        && (first.results.iter()).any(|result| record.results.contains(result))
+                });
+                let Some(first) = first else {
+                    continue;
+                };
+                for vertex in self.lineage.vertices(number) {
+                    let source = vertices[vertex].inputs.get(input).map(|edge| edge.vertex);
+                    let mut firsts = self.lineage.vertices(first);
+                    let Some(source) = source.filter(|source| firsts.any(|of| of == *source))
+                    else {
+                        continue;
+                    };
+                    if evidence.content_of(vertex, input).is_none()
+                        && let Some(content) = evidence.content_of(source, input).cloned()
+                    {
+                        evidence.content(vertex, input, content);
+                    }
+                }
+            }
+        }
     }
 
     /// A name of the build, of what is known without the content of its stages, and of its layers.

@@ -28,7 +28,7 @@ use crate::session::Session;
 
 /// How long a probe may take. One that has the build's sources at hand takes some 30 ms, and one
 /// that has not waits for a client that will not come.
-const MAX_PROBE: Duration = Duration::from_secs(2);
+const MAX_PROBE: Duration = Duration::from_secs(10);
 
 /// inlay's own solves beside a client's build, on the same terms.
 ///

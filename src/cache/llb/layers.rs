@@ -40,6 +40,27 @@ pub fn of_image(graph: &Graph, layers: usize) -> BTreeMap<Edge, Range<usize>> {
     placed
 }
 
+/// The vertices that the image may have the layers of: its own, and what it was put on or merged of.
+/// Layers of any other are equal to some of the image's by chance.
+pub fn below_image(graph: &Graph) -> BTreeSet<usize> {
+    let mut below = BTreeSet::new();
+    let mut seen = BTreeSet::new();
+    let mut rest = vec![graph.terminal()];
+    while let Some(edge) = rest.pop() {
+        if !seen.insert(edge) {
+            continue;
+        }
+        below.insert(edge.vertex);
+        let vertex = &graph.vertices()[edge.vertex];
+        match base(vertex, edge.output) {
+            Base::Scratch => {}
+            Base::On(base) => rest.push(base),
+            Base::Merged | Base::Unknown => rest.extend(&vertex.inputs),
+        }
+    }
+    below
+}
+
 fn place(
     graph: &Graph,
     edges: &BTreeSet<Edge>,
@@ -219,6 +240,20 @@ mod tests {
             (merge, vec![(0, 0), (1, 0)]),
         ];
         assert_eq!(ranges(ops, 3), [0..2, 2..3, 0..3]);
+    }
+
+    #[test]
+    fn a_stage_that_is_copied_from_is_not_below_the_image() {
+        let ops = vec![
+            (source("docker-image://a"), vec![]),
+            (exec("x"), vec![(0, 0)]),
+            (file(&[action(ABSENT, 0)]), vec![(1, 0)]),
+            (exec("y"), vec![(0, 0)]),
+            (Op::Merge(pb::MergeOp::default()), vec![(3, 0), (2, 0)]),
+        ];
+        let graph = Graph::parse(&encode(ops), &Limits::default()).unwrap();
+        let below = below_image(&graph);
+        assert_eq!(below.len(), 4, "the image, its base, y and the file");
     }
 
     #[test]
