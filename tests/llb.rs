@@ -11,7 +11,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use inlay::{
     cache::llb::{
-        Assumptions, Evidence, Graph, Limits, Lineage,
+        Assumptions, Evidence, Graph, GraphLimits, Lineage,
         derive::derive,
         digest::{self, Dialect},
     },
@@ -53,7 +53,7 @@ impl Fixture {
         let def = def.map(|op| STANDARD.decode(op).unwrap()).collect();
         let metadata = Default::default();
         let bytes = pb::Definition { def, metadata }.encode_to_vec();
-        Graph::parse(&bytes, &Limits::default()).unwrap()
+        Graph::parse(&bytes, &GraphLimits::default()).unwrap()
     }
 
     fn export(&self, name: &str) -> RecordSet {

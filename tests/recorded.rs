@@ -19,7 +19,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use inlay::{
     cache::embed::ImageCache,
     cache::export::Exported,
-    cache::llb::{Assumptions, Evidence, Graph, Limits, Lineage, Question},
+    cache::llb::{Assumptions, Evidence, Graph, GraphLimits, Lineage, Question},
     cache::record::{self, Digest, RecordSet},
     protocol::proto::pb,
 };
@@ -163,7 +163,7 @@ impl Recording {
         let read = ImageCache::read(Some(&exported), &definition, assumptions.clone());
         let mut cache = read.unwrap();
         if let Some(probe) = cache.probe(&definition, "nonce") {
-            let graph = Graph::parse(&definition, &Limits::default()).unwrap();
+            let graph = Graph::parse(&definition, &GraphLimits::default()).unwrap();
             let mut set = RecordSet::parse(&exported.config, &record::Limits::default()).unwrap();
             set.settle();
             let lineage = Lineage::trace(&graph, &set, &Evidence::default(), &assumptions).unwrap();

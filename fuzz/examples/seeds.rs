@@ -15,7 +15,7 @@ use std::path::Path;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use inlay::cache::llb::digest::{Dialect, edge_digest, input_keys, manifest_root};
-use inlay::cache::llb::{Edge, Graph, Limits};
+use inlay::cache::llb::{Edge, Graph, GraphLimits};
 use inlay::protocol::proto::pb;
 use prost::Message as _;
 use serde::Deserialize;
@@ -87,7 +87,7 @@ fn world(ops: &[Vec<u8>], recorded: &[Recorded]) -> Result<World, Box<dyn Error>
         def: [ops, &[last.clone()]].concat(),
         ..Default::default()
     };
-    let graph = Graph::parse(&definition.encode_to_vec(), &Limits::default())?;
+    let graph = Graph::parse(&definition.encode_to_vec(), &GraphLimits::default())?;
     let keys = keys(&graph, &places);
     let mut world = World {
         ops: named,

@@ -3,7 +3,7 @@
 use super::world::{Export, Order, World, platform};
 use inlay::build::export::recall::Recall;
 use inlay::cache::embed::ImageCache;
-use inlay::cache::llb::{Assumptions, Graph, Limits};
+use inlay::cache::llb::{Assumptions, Graph, GraphLimits};
 use inlay::cache::record::{self, InlineCache, InlineResult, RecordSet, select};
 
 /// Holds the target's properties against one input. False if that has no export: of such there is
@@ -63,7 +63,8 @@ fn cache(
         ImageCache::read(Some(&exported), definition, assumptions()).expect("parsed before");
     if let Some(probe) = cache.probe(definition, "nonce") {
         // Nothing of the build can run for it: it reads sources, and no step.
-        let graph = Graph::parse(probe.definition(), &Limits::default()).expect("a definition");
+        let graph =
+            Graph::parse(probe.definition(), &GraphLimits::default()).expect("a definition");
         let own = graph.vertices().iter().filter(|op| op.source().is_none());
         let own: Vec<_> = own.collect();
         let (file, merge) = own.split_first().expect("the probe");

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use inlay::cache::export::Exported;
 use inlay::cache::llb::digest::{Dialect, content_root, edge_digest, input_keys, manifest_root};
-use inlay::cache::llb::{Edge, Graph, Limits, Vertex};
+use inlay::cache::llb::{Edge, Graph, GraphLimits, Vertex};
 use inlay::cache::record;
 use inlay::protocol::proto::pb;
 use prost::Message as _;
@@ -284,7 +284,7 @@ impl World {
     /// Computes what the symbols stand for.
     pub fn laid_out(&self) -> Export<'_> {
         let definition = self.definition(Order::Given);
-        let graph = Graph::parse(&definition, &Limits::default()).ok();
+        let graph = Graph::parse(&definition, &GraphLimits::default()).ok();
         let vertices = graph.as_ref().map(Graph::vertices).unwrap_or_default();
         let numbers = vertices.iter().enumerate();
         let numbers: HashMap<_, _> = numbers.map(|(n, v)| (&*v.digest, n)).collect();

@@ -142,7 +142,7 @@ impl ImageCache {
         if let Some(exported) = exported {
             set.set_diff_ids(|blob| exported.diff_ids.get(blob).cloned());
         }
-        let graph = Graph::parse(definition, &llb::Limits::default());
+        let graph = Graph::parse(definition, &llb::GraphLimits::default());
         let platform = assumptions.platform.as_ref();
         let has_key = settle(&mut set, graph.as_ref().ok(), platform);
         let evidence = Evidence::default();

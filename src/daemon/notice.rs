@@ -72,19 +72,19 @@ pub fn notice(text: &str) -> Notice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::llb::{Graph, Limits};
+    use crate::cache::llb::{Graph, GraphLimits};
 
     #[test]
     fn a_notice_is_one_operation_with_its_name() {
         let notice_of_text = notice("text").definition;
-        let graph = Graph::parse(&notice_of_text, &Limits::default()).unwrap();
+        let graph = Graph::parse(&notice_of_text, &GraphLimits::default()).unwrap();
         let [vertex] = graph.vertices() else {
             panic!("{graph:?}")
         };
         let definition = pb::Definition::decode(&*notice_of_text).unwrap();
         let description = &definition.metadata[&vertex.digest].description;
         assert_eq!(description[CUSTOM_NAME], "text");
-        let other = Graph::parse(&notice("other").definition, &Limits::default()).unwrap();
+        let other = Graph::parse(&notice("other").definition, &GraphLimits::default()).unwrap();
         assert_ne!(vertex.digest, other.vertices()[0].digest);
     }
 }

@@ -287,5 +287,5 @@ async fn computed<T: Send + 'static>(
 /// Whether there is something to cache in the result of an encoded definition. What cannot be read
 /// may have something.
 fn has_cache(definition: &[u8]) -> bool {
-    Graph::parse(definition, &llb::Limits::default()).map_or(true, |graph| graph.has_cache())
+    Graph::parse(definition, &llb::GraphLimits::default()).map_or(true, |graph| graph.has_cache())
 }

@@ -249,7 +249,7 @@ fn a_cache_without_an_export_is_that_of_the_export() {
         &Evidence::default(),
         &Assumptions::default(),
     );
-    let graph = Graph::parse(probe.definition(), &llb::Limits::default()).unwrap();
+    let graph = Graph::parse(probe.definition(), &llb::GraphLimits::default()).unwrap();
     assert_eq!(graph.vertices().last().unwrap().inputs.len(), 1);
     let graph = cache.graph.as_ref().unwrap();
     let told = content.unwrap().evidence(graph, None, &Evidence::default());
@@ -295,7 +295,7 @@ fn a_source_that_is_resolved_is_asked_for_its_keys() {
 
     let mut cache = read("second");
     let probe = cache.probe(&definition, "nonce").unwrap();
-    let probed = Graph::parse(probe.definition(), &llb::Limits::default()).unwrap();
+    let probed = Graph::parse(probe.definition(), &llb::GraphLimits::default()).unwrap();
     let ops = probed.vertices().iter().filter(|op| op.source().is_none());
     assert_eq!(ops.count(), 2, "its own file and a merge");
     // Without an answer both are kept, and the user is told.

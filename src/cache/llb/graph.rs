@@ -13,7 +13,7 @@ pub(super) const ABSENT: i64 = -1;
 
 /// How large a definition may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct GraphLimits {
     /// Encoded bytes.
     pub bytes: usize,
     /// Operations, the last one (which only names the result) included.
@@ -22,7 +22,7 @@ pub struct Limits {
     pub inputs: usize,
 }
 
-impl Default for Limits {
+impl Default for GraphLimits {
     /// Far above any real build, far below what would hurt.
     fn default() -> Self {
         Self {
@@ -154,7 +154,7 @@ impl Vertex {
 
 impl Graph {
     /// Reads an encoded `pb.Definition`.
-    pub fn parse(definition: &[u8], limits: &Limits) -> Result<Self, GraphError> {
+    pub fn parse(definition: &[u8], limits: &GraphLimits) -> Result<Self, GraphError> {
         check("bytes", definition.len(), limits.bytes)?;
         let definition = pb::Definition::decode(definition).map_err(GraphError::Definition)?;
         check("operations", definition.def.len(), limits.vertices)?;
@@ -377,7 +377,7 @@ pub(super) mod tests {
             (source("local://unused"), vec![]),
             (exec("make"), vec![(0, 0)]),
         ]);
-        let graph = Graph::parse(&bytes, &Limits::default()).unwrap();
+        let graph = Graph::parse(&bytes, &GraphLimits::default()).unwrap();
         assert_eq!(graph.vertices().len(), 2);
         assert!(graph.vertices()[0].is_local());
         assert_eq!(graph.vertices()[1].inputs[0].vertex, 0);
@@ -404,7 +404,7 @@ pub(super) mod tests {
             def: vec![op, end.encode_to_vec()],
             metadata: Default::default(),
         };
-        let graph = Graph::parse(&definition.encode_to_vec(), &Limits::default()).unwrap();
+        let graph = Graph::parse(&definition.encode_to_vec(), &GraphLimits::default()).unwrap();
         assert!(!graph.vertices()[0].complete);
     }
 
@@ -413,7 +413,7 @@ pub(super) mod tests {
         let parse = |def: Vec<Vec<u8>>| {
             let metadata = Default::default();
             let bytes = pb::Definition { def, metadata }.encode_to_vec();
-            Graph::parse(&bytes, &Limits::default()).unwrap_err()
+            Graph::parse(&bytes, &GraphLimits::default()).unwrap_err()
         };
         assert_eq!(parse(vec![]), GraphError::NoResult);
         assert_eq!(parse(vec![vec![]]), GraphError::NoResult);
@@ -445,23 +445,23 @@ pub(super) mod tests {
         for (what, limits) in [
             (
                 "bytes",
-                Limits {
+                GraphLimits {
                     bytes: 10,
-                    ..Limits::default()
+                    ..GraphLimits::default()
                 },
             ),
             (
                 "operations",
-                Limits {
+                GraphLimits {
                     vertices: 2,
-                    ..Limits::default()
+                    ..GraphLimits::default()
                 },
             ),
             (
                 "inputs",
-                Limits {
+                GraphLimits {
                     inputs: 1,
-                    ..Limits::default()
+                    ..GraphLimits::default()
                 },
             ),
         ] {

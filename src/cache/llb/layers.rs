@@ -196,7 +196,7 @@ fn lowest(file: &pb::FileOp, inputs: usize, output: i64) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::llb::graph::Limits;
+    use crate::cache::llb::graph::GraphLimits;
     use crate::cache::llb::graph::tests::{encode, exec, source};
     use crate::protocol::proto::pb::file_action::Action;
 
@@ -217,7 +217,7 @@ mod tests {
 
     /// Where the vertices are, by their order from the base up.
     fn ranges(ops: Vec<(Op, Vec<(usize, i64)>)>, layers: usize) -> Vec<Range<usize>> {
-        let graph = Graph::parse(&encode(ops), &Limits::default()).unwrap();
+        let graph = Graph::parse(&encode(ops), &GraphLimits::default()).unwrap();
         of_image(&graph, layers).into_values().collect()
     }
 
@@ -251,7 +251,7 @@ mod tests {
             (exec("y"), vec![(0, 0)]),
             (Op::Merge(pb::MergeOp::default()), vec![(3, 0), (2, 0)]),
         ];
-        let graph = Graph::parse(&encode(ops), &Limits::default()).unwrap();
+        let graph = Graph::parse(&encode(ops), &GraphLimits::default()).unwrap();
         let below = below_image(&graph);
         assert_eq!(below.len(), 4, "the image, its base, y and the file");
     }

@@ -14,5 +14,5 @@ pub mod layers;
 pub mod lineage;
 pub mod probe;
 
-pub use graph::{Edge, Graph, GraphError, Limits, Vertex};
+pub use graph::{Edge, Graph, GraphError, GraphLimits, Vertex};
 pub use lineage::{Assumptions, Evidence, Lineage, LineageError, Question};

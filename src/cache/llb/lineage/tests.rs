@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::cache::llb::digest::{self, Dialect, edge_digest, input_keys, manifest_root};
 use crate::cache::llb::graph::tests::{encode, exec, source};
-use crate::cache::llb::graph::{Edge, Graph, Limits, Vertex};
+use crate::cache::llb::graph::{Edge, Graph, GraphLimits, Vertex};
 use crate::cache::record::{self, Digest, Link, RecordSet};
 use crate::protocol::proto::pb::{self, op::Op};
 
@@ -69,7 +69,7 @@ const IMAGE: &str = "docker-image://docker.io/library/a@\
     sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 fn graph(ops: Vec<(Op, Vec<(usize, i64)>)>) -> Graph {
-    Graph::parse(&encode(ops), &Limits::default()).unwrap()
+    Graph::parse(&encode(ops), &GraphLimits::default()).unwrap()
 }
 
 fn find(graph: &Graph, op: &Op) -> usize {
