@@ -50,6 +50,9 @@ use crate::protocol::proto::pb;
 /// How many records may be looked at for the end of the build.
 const MAX_ENDS: usize = 64;
 
+/// How many records of one digest may be compared with one that has no content.
+const MAX_REPEATED: usize = 64;
+
 /// Why there is no cache.
 #[derive(Debug, Error)]
 pub enum ImageCacheError {
@@ -334,7 +337,7 @@ impl Known {
         let results: Vec<_> = results.cloned().collect();
 
         let mut evidence = self.lineage.evidence(graph, platform, &self.evidence)?;
-        self.complete_hops(&mut evidence);
+        self.complete_repeated(&mut evidence);
         if let Some(name) = self.name(&evidence, &results, image) {
             evidence.complete(&recall(name, evidence.of_stages(graph)));
         }
@@ -379,37 +382,43 @@ impl Known {
         Some(DerivedSet { set, expected })
     }
 
-    /// Adds the content of hops, which an imported cache does not tell: a step copies what another step
-    /// with its digest has copied. The record of the second one has no content then (see
-    /// [`derive`](mod@llb::derive)), and it is that of the first one if both have one result.
-    fn complete_hops(&self, evidence: &mut Evidence) {
+    /// Adds the content of steps that repeat another one, which an imported cache does not tell.
+    ///
+    /// [`derive`](mod@llb::derive) leaves out the content of a step that is made of another one with
+    /// its key. If both have one result, they have read one content.
+    fn complete_repeated(&self, evidence: &mut Evidence) {
         let records = self.set.records();
-        let vertices = self.graph.vertices();
+        let mut with_content: HashMap<(&Digest, usize), Vec<(usize, usize)>> = HashMap::new();
+        let mut without = Vec::new();
         for (number, record) in records.iter().enumerate() {
             for (input, links) in record.inputs.iter().enumerate() {
-                if links.iter().any(|link| self.set.is_content(link)) {
+                if !links.iter().any(|link| self.set.is_content(link)) {
+                    without.push((number, input));
                     continue;
                 }
-                let first = links.iter().map(|link| link.record).find(|first| {
-                    let first = &records[*first];
-                    first.digest == record.digest
-                        && (first.results.iter()).any(|result| record.results.contains(result))
-                });
-                let Some(first) = first else {
-                    continue;
-                };
-                for vertex in self.lineage.vertices(number) {
-                    let source = vertices[vertex].inputs.get(input).map(|edge| edge.vertex);
-                    let mut firsts = self.lineage.vertices(first);
-                    let Some(source) = source.filter(|source| firsts.any(|of| of == *source))
-                    else {
-                        continue;
-                    };
-                    if evidence.content_of(vertex, input).is_none()
-                        && let Some(content) = evidence.content_of(source, input).cloned()
-                    {
-                        evidence.content(vertex, input, content);
-                    }
+                let told = |vertex: &usize| evidence.content_of(*vertex, input).is_some();
+                if let Some(vertex) = self.lineage.vertices(number).find(told) {
+                    let same = with_content.entry((&record.digest, input)).or_default();
+                    same.push((number, vertex));
+                }
+            }
+        }
+        for (number, input) in without {
+            let record = &records[number];
+            let same = with_content.get(&(&record.digest, input));
+            let mut same = same.into_iter().flatten().take(MAX_REPEATED);
+            let first = same.find(|(first, _)| {
+                let mut results = records[*first].results.iter();
+                results.any(|result| record.results.contains(result))
+            });
+            let Some((_, first)) = first else {
+                continue;
+            };
+            for vertex in self.lineage.vertices(number) {
+                if evidence.content_of(vertex, input).is_none()
+                    && let Some(content) = evidence.content_of(*first, input).cloned()
+                {
+                    evidence.content(vertex, input, content);
                 }
             }
         }
