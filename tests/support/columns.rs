@@ -56,6 +56,9 @@ const INLAY: &str = "inlay";
 // === impl Columns ===
 
 impl Columns {
+    /// The columns, as images are named by them.
+    pub const NAMES: [&str; 2] = [PLAIN, INLAY];
+
     /// `SOURCE_DATE_EPOCH` of the builds.
     pub const EPOCH: u64 = 1_700_000_000;
 

@@ -228,6 +228,11 @@ impl Imports {
         let fetched = timeout(limit, fetch).await;
         let (source, documents) = fetched.map_err(|_| Refusal::TimedOut(limit))??;
         let bytes = documents.bytes;
+        let skipped = match documents.skipped {
+            0 => String::new(),
+            1 => "; an entry of its index is not read".to_owned(),
+            many => format!("; {many} entries of its index are not read"),
+        };
         // The image has a say in how long this takes. So it is no reason to leave it to the daemon.
         let checked = timeout(limit, documents.check()).await;
         let found = checked.map_err(|_| Refusal::Slow(limit))??;
@@ -263,7 +268,7 @@ impl Imports {
             }
         };
         outcome.note = Note::Step(format!(
-            "importing {what} from {reference}: {records} records, {layers} layers ({bytes} bytes read{from})",
+            "importing {what} from {reference}: {records} records, {layers} layers ({bytes} bytes read{from}){skipped}",
         ));
         if let Found::Images(images) = found {
             outcome.images = images;

@@ -4,6 +4,7 @@
 //! Fetching comes before checking, and the two are told apart. A cache that could not be fetched may
 //! be left to the daemon. One that was received and is refused may not.
 
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,13 +18,17 @@ use tracing::debug;
 use super::image::{self, CachedImage, ImageError, MAX_DOCUMENT};
 use crate::cache::image::Platform;
 use crate::cache::image::config;
-use crate::cache::image::manifest::{Document, Index, ManifestError};
+use crate::cache::image::manifest::{Document, Fit, Index, ManifestError};
 use crate::source::{Source, SourceError, fetch};
 
 /// The largest manifest, index or cache config: BuildKit imports no larger one.
 const MAX_MANIFEST: u64 = MAX_DOCUMENT as u64;
 /// The largest image config.
 const MAX_CONFIG: u64 = config::DEFAULT_LIMIT as u64;
+/// How many manifests and indexes of one image are read.
+const MAX_ENTRIES: usize = 64;
+/// How many indexes may lie in one another.
+const MAX_DEPTH: usize = 4;
 /// How many layers are asked for at a time.
 const STATS_AT_A_TIME: usize = 8;
 /// The timeout for asking for all of them. A build waits for it.
@@ -35,6 +40,8 @@ pub struct Documents {
     kind: Kind,
     /// The bytes that were read.
     pub bytes: u64,
+    /// How many entries of its index were not read, of those that may be for the build's platforms.
+    pub skipped: usize,
 }
 
 #[derive(Debug)]
@@ -90,9 +97,6 @@ pub enum ReadingError {
         /// What does not exist.
         reason: SourceError,
     },
-    /// An index names another index.
-    #[error("manifest {0} is an index within an index")]
-    Nested(String),
     /// The build is for other platforms.
     #[error("it has no image for {}", .0.join(", "))]
     Platform(Vec<String>),
@@ -134,7 +138,6 @@ impl ReadingError {
             Self::Source(err) => !err.was_received(),
             Self::Manifest { .. }
             | Self::Incomplete { .. }
-            | Self::Nested(_)
             | Self::Platform(_)
             | Self::CacheExport { .. }
             | Self::Image { .. }
@@ -170,48 +173,24 @@ impl Documents {
             return Ok(Self {
                 kind: Kind::CacheExport(export),
                 bytes,
+                skipped: 0,
             });
         }
-        let manifests = match document {
-            Document::Manifest(manifest) => vec![(root, *manifest)],
-            Document::Index(index) => {
-                let chosen = chosen(&index, platforms)?;
-                let mut manifests = Vec::with_capacity(chosen.len());
-                let mut missing = None;
-                for descriptor in chosen {
-                    let data = match fetch(source, &descriptor, MAX_MANIFEST).await {
-                        // Who copies an image may copy the manifests of some platforms only.
-                        Err(err @ SourceError::Missing(_)) => {
-                            missing = Some(err);
-                            continue;
-                        }
-                        data => data?,
-                    };
-                    bytes += data.len() as u64;
-                    match parse(&descriptor, &data)? {
-                        Document::Manifest(manifest) => manifests.push((descriptor, *manifest)),
-                        Document::Index(_) => {
-                            return Err(ReadingError::Nested(descriptor.digest().to_string()));
-                        }
-                    }
-                }
-                if let (Some(reason), true) = (missing, manifests.is_empty()) {
-                    let digest = root.digest().to_string();
-                    return Err(ReadingError::Incomplete { digest, reason });
-                }
-                manifests
-            }
+        let mut walk = Walk {
+            source,
+            platforms,
+            images: Vec::new(),
+            bytes,
+            skipped: 0,
         };
-        let mut images = Vec::with_capacity(manifests.len());
-        for (descriptor, manifest) in manifests {
-            let config = fetch(source, manifest.config(), MAX_CONFIG).await;
-            let config = part(config, &descriptor)?;
-            bytes += config.len() as u64;
-            images.push((descriptor, manifest, config));
+        match document {
+            Document::Manifest(manifest) => walk.manifest(root, *manifest, Fit::Told).await?,
+            Document::Index(index) => walk.index(&root, index).await?,
         }
         Ok(Self {
-            kind: Kind::Images(images),
-            bytes,
+            kind: Kind::Images(walk.images),
+            bytes: walk.bytes,
+            skipped: walk.skipped,
         })
     }
 
@@ -247,23 +226,86 @@ impl Documents {
     }
 }
 
-/// The manifests of an index for these platforms, each once.
-fn chosen(index: &Index, platforms: &[Platform]) -> Result<Vec<Descriptor>, ReadingError> {
-    if index.skipped > 0 {
-        debug!("{} entries of an index are not known", index.skipped);
-    }
-    let mut chosen: Vec<Descriptor> = Vec::new();
-    for found in platforms.iter().filter_map(|of| index.for_platform(of)) {
-        if chosen.iter().all(|of| of.digest() != found.digest()) {
-            chosen.push(found.clone());
+/// A way through an index and what it names.
+struct Walk<'a> {
+    source: &'a dyn Source,
+    platforms: &'a [Platform],
+    images: Vec<(Descriptor, ImageManifest, Bytes)>,
+    bytes: u64,
+    skipped: usize,
+}
+
+// === impl Walk ===
+
+impl Walk<'_> {
+    /// Reads the images of an index, and of indexes within it, for the build's platforms.
+    async fn index(&mut self, root: &Descriptor, index: Index) -> Result<(), ReadingError> {
+        if index.manifests.is_empty() && index.skipped == 0 {
+            return Ok(());
         }
-    }
-    if chosen.is_empty() {
-        let names = platforms.iter();
+        let mut known = HashSet::from([root.digest().clone()]);
+        let mut missing = None;
+        let mut open = VecDeque::from([(index, 0)]);
+        while let Some((index, depth)) = open.pop_front() {
+            self.skipped += index.skipped;
+            for (entry, fit) in index.choose(self.platforms) {
+                if known.contains(entry.digest()) {
+                    continue;
+                }
+                if known.len() > MAX_ENTRIES {
+                    self.skipped += 1;
+                    continue;
+                }
+                known.insert(entry.digest().clone());
+                let data = match fetch(self.source, entry, MAX_MANIFEST).await {
+                    // Who copies an image may copy the manifests of some platforms only.
+                    Err(err @ SourceError::Missing(_)) => {
+                        missing = Some(err);
+                        self.skipped += 1;
+                        continue;
+                    }
+                    data => data?,
+                };
+                self.bytes += data.len() as u64;
+                match parse(entry, &data) {
+                    Ok(Document::Manifest(manifest)) => {
+                        self.manifest(entry.clone(), *manifest, fit).await?;
+                    }
+                    Ok(Document::Index(index)) if depth < MAX_DEPTH => {
+                        open.push_back((index, depth + 1));
+                    }
+                    Err(err) if fit == Fit::Told => return Err(err),
+                    Ok(Document::Index(_)) | Err(_) => self.skipped += 1,
+                }
+            }
+        }
+        if !self.images.is_empty() {
+            return Ok(());
+        }
+        if let Some(reason) = missing {
+            let digest = root.digest().to_string();
+            return Err(ReadingError::Incomplete { digest, reason });
+        }
+        let names = self.platforms.iter();
         let names = names.map(|of| format!("{}/{}", of.os, of.architecture));
-        return Err(ReadingError::Platform(names.collect()));
+        Err(ReadingError::Platform(names.collect()))
     }
-    Ok(chosen)
+
+    /// Reads the config of an image, and takes the image if it is for the build's platforms.
+    async fn manifest(
+        &mut self,
+        descriptor: Descriptor,
+        manifest: ImageManifest,
+        fit: Fit,
+    ) -> Result<(), ReadingError> {
+        let config = fetch(self.source, manifest.config(), MAX_CONFIG).await;
+        let config = part(config, &descriptor)?;
+        self.bytes += config.len() as u64;
+        if fit == Fit::Told || self.platforms.iter().any(|of| of.is_of_config(&config)) {
+            self.images.push((descriptor, manifest, config));
+        }
+        Ok(())
+    }
 }
 
 /// A document that a manifest names. Where it does not exist, it is the image that is incomplete.

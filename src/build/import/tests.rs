@@ -115,7 +115,6 @@ fn reading_errors() -> Vec<(ReadingError, bool)> {
             digest: digest(),
             reason: missing(),
         },
-        ReadingError::Nested(digest()),
         ReadingError::Platform(Vec::new()),
         ReadingError::CacheExport {
             digest: digest(),
@@ -136,16 +135,15 @@ fn reading_errors() -> Vec<(ReadingError, bool)> {
         ReadingError::Source(_) => 0,
         ReadingError::Manifest { .. } => 1,
         ReadingError::Incomplete { .. } => 2,
-        ReadingError::Nested(_) => 3,
-        ReadingError::Platform(_) => 4,
-        ReadingError::CacheExport { .. } => 5,
-        ReadingError::Image { .. } => 6,
-        ReadingError::Panicked => 7,
-        ReadingError::Layer { .. } => 8,
+        ReadingError::Platform(_) => 3,
+        ReadingError::CacheExport { .. } => 4,
+        ReadingError::Image { .. } => 5,
+        ReadingError::Panicked => 6,
+        ReadingError::Layer { .. } => 7,
     });
     let mut kinds: Vec<_> = kinds.collect();
     kinds.dedup();
-    assert_eq!(kinds, Vec::from_iter(0..9), "each kind is there");
+    assert_eq!(kinds, Vec::from_iter(0..8), "each kind is there");
     all
 }
 

@@ -5,8 +5,9 @@
 //! document comes from.
 
 use oci_spec::image::{Descriptor, DigestAlgorithm, ImageManifest, MediaType, ToDockerV2S2 as _};
-use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
@@ -14,6 +15,9 @@ use super::json::JsonError;
 use super::platform::{Platform, normalized};
 use super::spelling;
 use crate::cache::export::CACHE_CONFIG;
+
+/// What an entry of an index says where it does not say its platform.
+const UNKNOWN: &str = "unknown";
 
 /// What a document is.
 #[derive(Debug, Clone)]
@@ -24,8 +28,25 @@ pub enum Document {
     Manifest(Box<ImageManifest>),
 }
 
+/// The list of manifests that a document has.
+#[derive(Default)]
+enum Manifests {
+    #[default]
+    None,
+    /// `null`, as Go writes a list without entries.
+    Null,
+    Some,
+}
+
+impl<'de> Deserialize<'de> for Manifests {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let list = Option::<IgnoredAny>::deserialize(deserializer)?;
+        Ok(list.map_or(Self::Null, |_| Self::Some))
+    }
+}
+
 /// The entries of an index.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Index {
     /// Those that can be read, and verified by a SHA-256.
     pub manifests: Vec<Descriptor>,
@@ -68,7 +89,8 @@ impl Document {
     pub fn read(document: &[u8]) -> Result<Self, ManifestError> {
         #[derive(Deserialize)]
         struct Shape {
-            manifests: Option<IgnoredAny>,
+            #[serde(default)]
+            manifests: Manifests,
             config: Option<IgnoredAny>,
             layers: Option<IgnoredAny>,
         }
@@ -77,15 +99,21 @@ impl Document {
         spelling::check(document, &spelling::MANIFEST).map_err(error("manifest or index"))?;
         let shape: Shape = serde_json::from_slice(document).map_err(json("manifest or index"))?;
         let is_manifest = shape.config.is_some() || shape.layers.is_some();
-        match (shape.manifests.is_some(), is_manifest) {
-            (true, true) => Err(ManifestError::Ambiguous),
-            (false, false) => Err(ManifestError::Neither),
-            (true, false) => Index::read(document)
+        match shape.manifests {
+            Manifests::Some if is_manifest => Err(ManifestError::Ambiguous),
+            Manifests::Some => Index::read(document)
                 .map(Self::Index)
                 .map_err(json("index")),
-            (false, true) => serde_json::from_slice(document)
-                .map(|manifest| Self::Manifest(Box::new(manifest)))
-                .map_err(json("manifest")),
+            Manifests::None | Manifests::Null if is_manifest => {
+                let manifest = match shape.layers {
+                    Some(_) => serde_json::from_slice(document),
+                    None => without_layers(document),
+                };
+                let manifest = manifest.map_err(json("manifest"))?;
+                Ok(Self::Manifest(Box::new(manifest)))
+            }
+            Manifests::Null => Ok(Self::Index(Index::default())),
+            Manifests::None => Err(ManifestError::Neither),
         }
     }
 
@@ -120,6 +148,13 @@ impl Document {
     }
 }
 
+/// Reads a manifest whose list of layers is `null`, as Go writes an empty one, or is left out.
+fn without_layers(document: &[u8]) -> Result<ImageManifest, serde_json::Error> {
+    let mut fields: serde_json::Map<String, Value> = serde_json::from_slice(document)?;
+    fields.insert("layers".to_owned(), Value::Array(Vec::new()));
+    serde_json::from_value(fields.into())
+}
+
 fn is_cache_config(of: &Descriptor) -> bool {
     of.media_type().as_ref() == CACHE_CONFIG
 }
@@ -146,20 +181,86 @@ impl Index {
         })
     }
 
-    /// The manifest for a platform: the first one with its system, architecture and variant. Where no
-    /// variant is said it is the usual one.
-    pub fn for_platform(&self, wanted: &Platform) -> Option<&Descriptor> {
-        let kind = normalized(&wanted.architecture, &wanted.variant);
-        self.manifests.iter().find(|manifest| {
-            let Some(platform) = manifest.platform().as_ref() else {
-                return false;
+    /// The entries that are, or may be, of one of these platforms. Those of another variant of a
+    /// platform are taken where there is none of its own.
+    pub fn choose<'a>(
+        &'a self,
+        wanted: &'a [Platform],
+    ) -> impl Iterator<Item = (&'a Descriptor, Fit)> {
+        let is_own = |entry: &Descriptor, of: &Platform| {
+            Told::of(entry).is_some_and(|told| told.is_of(of) && told.variant == of.variant)
+        };
+        let normal: Vec<_> = wanted.iter().map(Platform::normal).collect();
+        let has_own: Vec<_> = (normal.iter())
+            .map(|of| self.manifests.iter().any(|entry| is_own(entry, of)))
+            .collect();
+        self.manifests.iter().filter_map(move |entry| {
+            if is_attestation(entry) {
+                return None;
+            }
+            let media_type = entry.media_type();
+            let Some(told) = Told::of(entry) else {
+                let may_be = is_manifest(media_type) || is_index(media_type);
+                return may_be.then_some((entry, Fit::Untold));
             };
-            let variant = platform.variant().as_deref().unwrap_or_default();
-            is_manifest(manifest.media_type())
-                && platform.os().to_string() == wanted.os
-                && normalized(&platform.architecture().to_string(), variant) == kind
+            let mut fitting = normal.iter().zip(&has_own);
+            let fits = fitting.any(|(of, has_own)| match has_own {
+                true => is_own(entry, of),
+                false => told.is_of(of),
+            });
+            match fits {
+                true if is_manifest(media_type) => Some((entry, Fit::Told)),
+                true if is_index(media_type) => Some((entry, Fit::Untold)),
+                _ => None,
+            }
         })
     }
+}
+
+/// How an entry of an index is known to be of a platform.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    /// The index says so.
+    Told,
+    /// What it is of is told by its document alone.
+    Untold,
+}
+
+/// The platform that an entry of an index says.
+struct Told {
+    os: String,
+    architecture: String,
+    variant: String,
+}
+
+// === impl Told ===
+
+impl Told {
+    /// `None` where it says none, or that it is not known.
+    fn of(entry: &Descriptor) -> Option<Self> {
+        let platform = entry.platform().as_ref()?;
+        let os = platform.os().to_string();
+        let variant = platform.variant().as_deref().unwrap_or_default();
+        let (architecture, variant) = normalized(&platform.architecture().to_string(), variant);
+        let is_told = [&os, &architecture]
+            .iter()
+            .all(|part| !part.is_empty() && **part != UNKNOWN);
+        is_told.then_some(Self {
+            os,
+            architecture,
+            variant,
+        })
+    }
+
+    fn is_of(&self, platform: &Platform) -> bool {
+        self.os == platform.os && self.architecture == platform.architecture
+    }
+}
+
+/// Whether an entry is what BuildKit attests of another one, such as its provenance.
+fn is_attestation(entry: &Descriptor) -> bool {
+    let annotations = entry.annotations().as_ref();
+    annotations.is_some_and(|of| of.contains_key("vnd.docker.reference.type"))
 }
 
 /// Whether a media type is that of a manifest, OCI's or Docker's.
@@ -200,13 +301,17 @@ mod tests {
         )
     }
 
-    fn chosen(platforms: &[&str], wanted: &str) -> Option<String> {
+    /// The numbers of the entries that are chosen.
+    fn chosen(platforms: &[&str], wanted: &str) -> Vec<(usize, Fit)> {
         let Document::Index(index) = Document::read(index(platforms).as_bytes()).unwrap() else {
             panic!("no index");
         };
-        let wanted = Platform::parse(wanted).unwrap();
-        let found = index.for_platform(&wanted);
-        found.map(|found| found.digest().to_string())
+        let wanted = [Platform::parse(wanted).unwrap()];
+        let chosen = index.choose(&wanted).map(|(entry, fit)| {
+            let number = entry.digest().digest().parse().unwrap();
+            (number, fit)
+        });
+        chosen.collect()
     }
 
     #[test]
@@ -253,20 +358,43 @@ mod tests {
     }
 
     #[test]
-    fn an_index_has_a_manifest_for_a_platform_or_not() {
+    fn the_entries_for_a_platform_are_chosen() {
         let amd64 = r#"{"os":"linux","architecture":"amd64"}"#;
         let arm64 = r#"{"os":"linux","architecture":"arm64","variant":"v8"}"#;
         let armv6 = r#"{"os":"linux","architecture":"arm","variant":"v6"}"#;
-        let attestation = r#"{"os":"unknown","architecture":"unknown"}"#;
-        let all = [attestation, armv6, arm64, amd64];
-        let at = |n: usize| Some(format!("sha256:{n:064}"));
-        assert_eq!(chosen(&all, "linux/amd64"), at(3));
-        assert_eq!(chosen(&all, "linux/arm64"), at(2));
-        assert_eq!(chosen(&all, "arm64"), at(2));
-        assert_eq!(chosen(&all, "linux/arm/6"), at(1));
-        assert_eq!(chosen(&all, "linux/arm/v6"), at(1));
-        assert_eq!(chosen(&all, "linux/arm"), None);
-        assert_eq!(chosen(&all, "windows/amd64"), None);
+        let all = [armv6, arm64, amd64, amd64];
+        let told = |numbers: &[usize]| {
+            let numbers = numbers.iter().map(|number| (*number, Fit::Told));
+            numbers.collect::<Vec<_>>()
+        };
+        assert_eq!(chosen(&all, "linux/amd64"), told(&[2, 3]));
+        assert_eq!(chosen(&all, "linux/arm64"), told(&[1]));
+        assert_eq!(chosen(&all, "arm64"), told(&[1]));
+        assert_eq!(chosen(&all, "linux/arm/6"), told(&[0]));
+        assert_eq!(chosen(&all, "windows/amd64"), []);
+        // Another variant, where there is none of the platform's own.
+        let v2 = r#"{"os":"linux","architecture":"amd64","variant":"v2"}"#;
+        assert_eq!(chosen(&[v2], "linux/amd64"), told(&[0]));
+        assert_eq!(chosen(&[v2, amd64], "linux/amd64"), told(&[1]));
+        assert_eq!(chosen(&all, "linux/arm/v7"), told(&[0]));
+        // What is not told by the index is told by the config.
+        let unknown = r#"{"os":"unknown","architecture":"unknown"}"#;
+        let untold = [(0, Fit::Untold), (1, Fit::Told), (2, Fit::Untold)];
+        assert_eq!(chosen(&[unknown, amd64, "null"], "linux/amd64"), untold);
+        let attestation = r#"{"os":"unknown","architecture":"unknown"},
+            "annotations":{"vnd.docker.reference.type":"attestation-manifest"}"#;
+        assert_eq!(chosen(&[attestation], "linux/amd64"), []);
+    }
+
+    #[test]
+    fn lists_that_are_null_are_empty() {
+        let manifest = format!(r#"{{"schemaVersion":2,"config":{CONFIG},"layers":null}}"#);
+        let Ok(Document::Manifest(manifest)) = Document::read(manifest.as_bytes()) else {
+            panic!("no manifest");
+        };
+        assert!(manifest.layers().is_empty());
+        let index = Document::read(br#"{"schemaVersion":2,"manifests":null}"#);
+        assert!(matches!(index, Ok(Document::Index(index)) if index.manifests.is_empty()));
     }
 
     #[test]
@@ -290,8 +418,10 @@ mod tests {
         let Document::Index(index) = Document::read(index.as_bytes()).unwrap() else {
             panic!("no index");
         };
-        let found = index.for_platform(&Platform::parse("linux/amd64").unwrap());
-        assert_eq!(found.unwrap().digest().as_ref(), known);
+        let wanted = [Platform::parse("linux/amd64").unwrap()];
+        let chosen: Vec<_> = index.choose(&wanted).collect();
+        assert_eq!(chosen.len(), 1);
+        assert_eq!(chosen[0].0.digest().as_ref(), known);
         assert_eq!(index.skipped, 4);
     }
 }

@@ -1,5 +1,7 @@
 //! Platforms: how they are written, and the one normal form of each.
 
+use serde::Deserialize;
+
 use crate::protocol::proto::pb;
 
 /// What an image runs on (OCI image specification, `image-index.md`, `platform`).
@@ -48,6 +50,31 @@ impl Platform {
             architecture,
             variant,
             ..Default::default()
+        })
+    }
+}
+
+impl Platform {
+    /// The same platform by its normal names, see [`normalized`].
+    pub fn normal(&self) -> Self {
+        let (architecture, variant) = normalized(&self.architecture, &self.variant);
+        Self {
+            architecture,
+            variant,
+            ..self.clone()
+        }
+    }
+
+    /// Whether the config of an image says that it is for this platform, of whatever variant.
+    pub fn is_of_config(&self, config: &[u8]) -> bool {
+        #[derive(Deserialize)]
+        struct Config {
+            os: String,
+            architecture: String,
+        }
+        let own = self.normal();
+        serde_json::from_slice(config).is_ok_and(|config: Config| {
+            config.os == own.os && normalized(&config.architecture, "").0 == own.architecture
         })
     }
 }
