@@ -374,9 +374,9 @@ impl Known {
             .filter_map(|(edge, range)| Some((*derived.edges.get(&edge)?, result_of(range)?)))
             .collect();
         // What has one key has one result.
-        for (first, second) in derived.twins.into_iter().rev() {
-            if let Some(result) = expected.get(&second).cloned() {
-                expected.entry(first).or_insert(result);
+        for twins in derived.twins.into_iter().rev() {
+            if let Some(result) = expected.get(&twins.second).cloned() {
+                expected.entry(twins.first).or_insert(result);
             }
         }
         Some(DerivedSet { set, expected })

@@ -210,6 +210,18 @@ COPY --from=two /2 /
 COPY --from=one /1 /
 ";
 
+    /// The last step is found by content, so that a cold daemon exports nothing of the merge; a warm one
+    /// does, with content that the cold one does not tell (`solver/exporter.go:155`).
+    a_hop_over_a_merge: "\
+FROM BASE AS deps
+RUN echo x >/m
+FROM scratch AS prod
+COPY --from=OTHER /other /n
+COPY --link --from=deps /m /m
+FROM scratch
+COPY --from=prod /m /m
+";
+
     /// The last step is equal to one of another base.
     equal_hops_on_two_bases: "\
 FROM BASE AS deps

@@ -11,7 +11,8 @@
 //! steps with one digest and one content. If one of the two is made of the other, that record would
 //! be its own source. BuildKit drops one link or another then, or has two records, as it happened to
 //! find the steps. Here there are two: the first is found by the content, and the second by the steps
-//! between them.
+//! between them. A daemon that finds the second one by the content does not export those steps, but does
+//! so when it builds the same again. What it tells of their content then is left out.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::mem;
@@ -33,8 +34,19 @@ pub struct Derived {
     pub records: Vec<Record>,
     /// The record of each output of an operation, where it has one.
     pub edges: BTreeMap<Edge, usize>,
-    /// Records of one key, of which the second is made of the first.
-    pub twins: Vec<(usize, usize)>,
+    /// Records of one key, of which one is made of the other.
+    pub twins: Vec<Twins>,
+}
+
+/// Two records of one key.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Twins {
+    /// The record that is found by the content.
+    pub first: usize,
+    /// The record that is made of it.
+    pub second: usize,
+    /// The inputs of the second one that lead to the first one.
+    pub inputs: Vec<usize>,
 }
 
 /// Derives the records as BuildKit v0.34.2 has them, and keeps those that lead to the result. `None`
@@ -43,6 +55,25 @@ pub struct Derived {
 ///
 /// An operation of which an input has neither records nor known content has no record.
 pub fn derive(
+    graph: &Graph,
+    platform: Option<&pb::Platform>,
+    evidence: &Evidence,
+) -> Option<Derived> {
+    let derived = derive_with(graph, platform, evidence)?;
+    let exported = derived.exported(*derived.edges.get(&graph.terminal())?);
+    let edges = derived.edges.iter();
+    let told: HashSet<_> = edges
+        .filter(|(_, record)| exported[**record])
+        .map(|(edge, _)| edge.vertex)
+        .collect();
+    let of_others = evidence.of_vertices(|vertex| told.contains(&vertex));
+    if of_others == *evidence {
+        return Some(derived);
+    }
+    derive_with(graph, platform, &of_others)
+}
+
+fn derive_with(
     graph: &Graph,
     platform: Option<&pb::Platform>,
     evidence: &Evidence,
@@ -99,6 +130,29 @@ pub fn derive(
 }
 
 impl Derived {
+    /// Which records a daemon exports that finds the second of twins as the first.
+    fn exported(&self, end: usize) -> Vec<bool> {
+        let mut exported = vec![false; self.records.len()];
+        let mut open = vec![end];
+        let mut firsts: HashMap<usize, Vec<&Twins>> = HashMap::new();
+        for twins in &self.twins {
+            firsts.entry(twins.second).or_default().push(twins);
+        }
+        while let Some(number) = open.pop() {
+            if mem::replace(&mut exported[number], true) {
+                continue;
+            }
+            let twins = firsts.get(&number).map_or(&[][..], Vec::as_slice);
+            open.extend(twins.iter().map(|twins| twins.first));
+            for (input, links) in self.records[number].inputs.iter().enumerate() {
+                if !twins.iter().any(|twins| twins.inputs.contains(&input)) {
+                    open.extend(links.iter().map(|link| link.record));
+                }
+            }
+        }
+        exported
+    }
+
     /// What leads to a record, and that.
     fn of_end(&self, end: usize) -> Option<Self> {
         let mut leading = vec![false; self.records.len()];
@@ -127,8 +181,13 @@ impl Derived {
         }
         let edges = self.edges.iter();
         let edges = edges.filter_map(|(edge, record)| Some((*edge, numbers[*record]?)));
-        let twins = self.twins.iter();
-        let twins = twins.filter_map(|&(one, other)| Some((numbers[one]?, numbers[other]?)));
+        let twins = self.twins.iter().filter_map(|twins| {
+            Some(Twins {
+                first: numbers[twins.first]?,
+                second: numbers[twins.second]?,
+                inputs: twins.inputs.clone(),
+            })
+        });
         Some(Self {
             records,
             edges: edges.collect(),
@@ -192,15 +251,15 @@ impl Derivation {
             if !self.is_one(other, &inputs)? {
                 continue;
             }
-            let mut is_above = false;
-            for links in &mut inputs {
+            let mut above = Vec::new();
+            for (input, links) in inputs.iter_mut().enumerate() {
                 if self.leads_to(&links.definition, other)? {
-                    is_above = true;
+                    above.push(input);
                     links.content.clear();
                 }
             }
-            if is_above {
-                twins.push(other);
+            if !above.is_empty() {
+                twins.push((other, above));
                 continue;
             }
             for (known, links) in self.out.records[other].inputs.iter_mut().zip(&inputs) {
@@ -220,7 +279,11 @@ impl Derivation {
         });
         self.by_digest.entry(digest).or_default().push(record);
         self.out.edges.insert(edge, record);
-        let twins = twins.into_iter().map(|twin| (twin, record));
+        let twins = twins.into_iter().map(|(first, inputs)| Twins {
+            first,
+            second: record,
+            inputs,
+        });
         self.out.twins.extend(twins);
         Some(())
     }

@@ -83,6 +83,14 @@ impl Evidence {
         }
     }
 
+    /// What it holds of the content that these vertices read, and of sources.
+    pub fn of_vertices(&self, keep: impl Fn(usize) -> bool) -> Self {
+        Self {
+            source: self.source.clone(),
+            ..self.filtered(|(vertex, _)| keep(vertex))
+        }
+    }
+
     /// Adds the content that `other` knows and this does not, and the keys of sources.
     pub fn complete(&mut self, other: &Self) {
         for (at, roots) in &other.content {
