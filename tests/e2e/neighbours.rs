@@ -211,7 +211,7 @@ COPY --from=one /1 /
 ";
 
     /// The last step is found by content, so that a cold daemon exports nothing of the merge; a warm one
-    /// does, with content that the cold one does not tell (`solver/exporter.go:155`).
+    /// does, with content that the cold one does not tell (`solver/exporter.go:260`).
     a_hop_over_a_merge: "\
 FROM BASE AS deps
 RUN echo x >/m
