@@ -26,6 +26,7 @@ mod proxy;
 mod reproducible;
 mod serve;
 mod session;
+mod several_imports;
 mod shapes;
 mod side_solve;
 mod size;

@@ -1,19 +1,19 @@
 //! A cached image: its manifest, its config and the cache in it, checked against each other.
 //!
 //! Pure. The records of a [`CachedImage`] are sound, and are of this image. [`documents`] writes what
-//! BuildKit imports anew from it, so BuildKit reads nothing that was not checked.
+//! BuildKit imports anew, from one image or several, so BuildKit reads nothing that was not checked.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use oci_spec::image::{Descriptor, ImageManifest, MediaType};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::cache::export::DIFF_ID;
+use crate::cache::export::{CACHE_CONFIG, DIFF_ID};
 use crate::cache::image::config::{self, ConfigError};
 use crate::cache::image::{JsonError, spelling};
 use crate::cache::record::{
-    Contradiction, Digest, DigestError, Limits, ParseError, RecordSet, base64,
+    Contradiction, Digest, DigestError, Limits, ParseError, RecordSet, base64, to_config,
 };
 
 /// The largest document of a cache that BuildKit imports (bytes; v0.34.2, `readBlob` in
@@ -103,13 +103,10 @@ pub struct CachedImage {
 }
 
 /// What BuildKit takes from an image's history: dates and descriptions of layers.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 struct History {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     created: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     created_by: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     empty_layer: Option<bool>,
 }
 
@@ -166,8 +163,8 @@ impl CachedImage {
         let known: HashMap<_, _> = blobs.iter().zip(&diff_ids).collect();
         set.set_diff_ids(|blob| known.get(blob).map(|id| (*id).clone()));
         let mut history = history.unwrap_or_default();
-        let of_layers = history.iter().filter(|of| of.empty_layer != Some(true));
-        let has_history = of_layers.count() == layers.len();
+        history.retain(|of| of.empty_layer != Some(true));
+        let has_history = history.len() == layers.len();
         if !has_history {
             history = vec![History::default(); layers.len()];
         }
@@ -237,6 +234,11 @@ fn check(set: &RecordSet) -> Result<(), ImageError> {
     if let Some(contradiction) = set.contradiction() {
         return Err(contradiction.into());
     }
+    check_reading(set)
+}
+
+/// Checks that BuildKit can read records.
+fn check_reading(set: &RecordSet) -> Result<(), ImageError> {
     let results = set.records().iter().flat_map(|record| &record.results);
     let stacked = results.map(|result| result.len()).sum();
     if stacked > MAX_STACKED {
@@ -248,93 +250,77 @@ fn check(set: &RecordSet) -> Result<(), ImageError> {
     Ok(())
 }
 
-/// The documents that BuildKit reads to import a cache: config and manifest of each image, and an
-/// index where there are several. The last document is the one to import.
-pub fn documents(images: &[CachedImage]) -> Vec<Vec<u8>> {
+/// The documents that BuildKit reads to import the caches of several images as one: a cache config, and
+/// an index of that and of the layers. The last document is the one to import.
+///
+/// # Errors
+/// Where the caches are sound by themselves, and BuildKit could not take them together.
+pub fn documents(images: &[&CachedImage]) -> Result<Vec<Vec<u8>>, ImageError> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
-    struct Blob<'a> {
-        media_type: &'a MediaType,
-        digest: String,
-        size: u64,
-    }
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Manifest<'a> {
+    struct Index {
         schema_version: u8,
         media_type: MediaType,
-        config: Blob<'a>,
-        layers: Vec<Blob<'a>>,
+        manifests: Vec<Entry>,
     }
     #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Index<'a> {
-        schema_version: u8,
-        media_type: MediaType,
-        manifests: Vec<Blob<'a>>,
-    }
-    #[derive(Serialize)]
-    struct Layers {
-        #[serde(rename = "type")]
-        kind: &'static str,
-        diff_ids: Vec<String>,
-    }
-    #[derive(Serialize)]
-    struct Written<'a> {
-        rootfs: Layers,
-        history: &'a [History],
-        #[serde(rename = "moby.buildkit.cache.v0")]
-        cache: String,
-    }
-    fn blob<'a>(media_type: &'a MediaType, document: &[u8]) -> Blob<'a> {
-        Blob {
-            media_type,
-            digest: Digest::of(document).to_string(),
-            size: document.len() as u64,
-        }
-    }
-    fn json(document: &impl Serialize) -> Vec<u8> {
-        #[expect(
-            clippy::expect_used,
-            reason = "serde_json fails on writers that fail, maps whose keys are no text and \
-                      types that refuse; here are a `Vec<u8>`, no map and derived types"
-        )]
-        serde_json::to_vec(document).expect("a plain document in memory")
+    #[serde(untagged)]
+    enum Entry {
+        Layer(Box<Descriptor>),
+        #[serde(rename_all = "camelCase")]
+        Config {
+            media_type: &'static str,
+            digest: String,
+            size: usize,
+        },
     }
 
-    let mut documents = Vec::with_capacity(2 * images.len() + 1);
-    let mut manifests = Vec::with_capacity(images.len());
+    let sets: Vec<_> = images.iter().map(|image| &image.set).collect();
+    let config = to_config(&sets);
+    if sets.len() > 1 {
+        check_reading(&RecordSet::parse(&config, &Limits::default())?)?;
+    }
+    let mut known = HashSet::new();
+    let mut manifests = Vec::new();
     for image in images {
-        let config = json(&Written {
-            rootfs: Layers {
-                kind: "layers",
-                diff_ids: image.diff_ids.iter().map(ToString::to_string).collect(),
-            },
-            history: &image.history,
-            cache: image.encoded(),
-        });
-        let layers = image.layers.iter().map(|layer| Blob {
-            media_type: layer.media_type(),
-            digest: layer.digest().to_string(),
-            size: layer.size(),
-        });
-        let manifest = json(&Manifest {
-            schema_version: 2,
-            media_type: MediaType::ImageManifest,
-            config: blob(&MediaType::ImageConfig, &config),
-            layers: layers.collect(),
-        });
-        manifests.push(blob(&MediaType::ImageManifest, &manifest));
-        documents.extend([config, manifest]);
+        let layers = image.layers.iter().zip(&image.diff_ids).zip(&image.history);
+        for ((layer, diff_id), history) in layers {
+            if known.insert(layer.digest()) {
+                let layer = annotated(layer, diff_id, history);
+                manifests.push(Entry::Layer(Box::new(layer)));
+            }
+        }
     }
-    if manifests.len() > 1 {
-        documents.push(json(&Index {
-            schema_version: 2,
-            media_type: MediaType::ImageIndex,
-            manifests,
-        }));
+    manifests.push(Entry::Config {
+        media_type: CACHE_CONFIG,
+        digest: Digest::of(&config).to_string(),
+        size: config.len(),
+    });
+    let index = Index {
+        schema_version: 2,
+        media_type: MediaType::ImageIndex,
+        manifests,
+    };
+    let index = serde_json::to_vec(&index).map_err(|err| ImageError::Json(err.into()))?;
+    Ok(vec![config, index])
+}
+
+/// A layer as a cache's index has it: with what BuildKit takes from an image's config.
+fn annotated(layer: &Descriptor, diff_id: &Digest, history: &History) -> Descriptor {
+    let mut annotations = layer.annotations().clone().unwrap_or_default();
+    annotations.insert(DIFF_ID.to_owned(), diff_id.to_string());
+    let told = [
+        ("buildkit/createdat", &history.created),
+        ("buildkit/description", &history.created_by),
+    ];
+    for (name, value) in told {
+        if let Some(value) = value {
+            annotations.insert(name.to_owned(), value.clone());
+        }
     }
-    documents
+    let mut layer = layer.clone();
+    layer.set_annotations(Some(annotations));
+    layer
 }
 
 /// The records of a cache under the proposed key: an array of them, or a whole cache config, whose
@@ -425,7 +411,7 @@ fn blob(layer: usize, text: &str) -> Result<Digest, ImageError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     const MANIFEST: &str = r#"{"schemaVersion":2,
@@ -450,6 +436,14 @@ mod tests {
         format!(r#"{{"rootfs":{{"diff_ids":["{id}"]}}{more}}}"#)
     }
 
+    /// An image of one layer with these records, as JSON.
+    pub fn image(records: &(impl AsRef<[u8]> + ?Sized)) -> CachedImage {
+        let history = r#","history":[{"created_by":"a step"}]"#;
+        let records = base64::encode(records.as_ref());
+        let config = config(&format!(r#"{history},"{}":"{records}""#, config::CACHE_KEY));
+        read(&config).unwrap().unwrap()
+    }
+
     #[test]
     fn a_cache_is_found_under_either_key() {
         let current = format!(
@@ -467,19 +461,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_anew_says_the_same_and_has_a_history() {
-        let bare = config(&format!(r#","{}":"{}""#, config::CACHE_KEY, cache()));
-        let image = read(&bare).unwrap().unwrap();
-        assert!(!image.is_importable());
-        let documents = documents(&[image]);
-        let [written, manifest] = &documents[..] else {
-            panic!("config and manifest")
+    fn what_is_written_anew_says_the_same() {
+        let image = image(&base64::decode(&cache()).unwrap());
+        let documents = documents(&[&image, &image]).unwrap();
+        let [written, index] = &documents[..] else {
+            panic!("config and index")
         };
-        let manifest = serde_json::from_slice(manifest).unwrap();
-        let again = CachedImage::read(String::new(), &manifest, written);
-        let again = again.unwrap().unwrap();
-        assert!(again.is_importable());
-        assert_eq!(again.encoded(), cache());
+        let again = RecordSet::parse(written, &Limits::default()).unwrap();
+        assert_eq!(again.records().len(), 1);
+        assert_eq!(again.records()[0].results.len(), 1);
+        let index: serde_json::Value = serde_json::from_slice(index).unwrap();
+        let [layer, config] = &index["manifests"].as_array().unwrap()[..] else {
+            panic!("a layer and the config: {index}")
+        };
+        let diff_id = Digest::of(b"layer").to_string();
+        assert_eq!(layer["annotations"][DIFF_ID], diff_id);
+        assert_eq!(layer["annotations"]["buildkit/description"], "a step");
+        assert_eq!(config["digest"], Digest::of(written).to_string());
     }
 
     fn refused_by_name(more: &str) -> bool {

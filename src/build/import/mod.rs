@@ -5,8 +5,8 @@
 //! inlay serves every other image, and an image whose cache the daemon would not find, as a content
 //! store on the client's own session.
 
+mod combine;
 mod credentials;
-
 pub mod image;
 mod reading;
 mod store;
@@ -15,14 +15,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
+use oci_spec::image::Descriptor;
 use thiserror::Error;
 use tokio::sync::OnceCell;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
+use self::combine::{Combination, combine};
 use self::credentials::ClientCredentials;
-use self::image::{CachedImage, MAX_DOCUMENT};
+use self::image::{CachedImage, ImageError, MAX_DOCUMENT};
 use self::reading::{Documents, Found, ReadingError};
 use self::store::ImportStore;
 use super::policy::RegistryImports;
@@ -69,7 +73,9 @@ pub struct Outcome {
     pub note: Note,
     entry: Entry,
     verdict: Verdict,
-    images: Vec<CachedImage>,
+    images: Arc<[CachedImage]>,
+    /// Where their layers are read from.
+    source: Option<Arc<dyn Source>>,
     served: Option<Served>,
 }
 
@@ -132,7 +138,10 @@ impl Imports {
                 for (number, entry) in self.entries.iter().enumerate() {
                     outcomes.push(self.outcome(entry, number < MAX_IMPORTS, &platforms));
                 }
-                stream::iter(outcomes).buffered(AT_A_TIME).collect().await
+                let mut outcomes: Vec<_> =
+                    stream::iter(outcomes).buffered(AT_A_TIME).collect().await;
+                self.combine(&mut outcomes).await;
+                outcomes
             })
             .await
     }
@@ -140,7 +149,7 @@ impl Imports {
     /// Their images, as far as they have been read.
     pub fn images(&self) -> impl Iterator<Item = &CachedImage> {
         let outcomes = self.outcomes.get().into_iter().flatten();
-        outcomes.flat_map(|outcome| &outcome.images)
+        outcomes.flat_map(|outcome| outcome.images.iter())
     }
 
     /// What the daemon has read of each image that inlay serves.
@@ -169,7 +178,8 @@ impl Imports {
             note: Note::Nothing,
             entry: entry.clone(),
             verdict: Verdict::Keep,
-            images: Vec::new(),
+            images: Arc::default(),
+            source: None,
             served: None,
             reference,
         };
@@ -220,7 +230,7 @@ impl Imports {
             _ => reference.parse()?,
         };
         let fetch = async {
-            let source = self.open(entry, &location).await?;
+            let source: Arc<dyn Source> = self.open(entry, &location).await?.into();
             debug!(image = reference, "reading the cache of an image");
             let documents = Documents::fetch(&*source, platforms).await?;
             Ok::<_, ReadingError>((source, documents))
@@ -261,7 +271,9 @@ impl Imports {
                 ""
             }
             _ => {
-                let (entry, served) = self.serve(&found, source.into()).await?;
+                let layers = found.layers().into_iter().cloned();
+                let layers = layers.map(|layer| (layer, Arc::clone(&source)));
+                let (entry, served) = self.serve(found.documents()?, layers).await?;
                 outcome.verdict = Verdict::Replace(vec![entry]);
                 outcome.served = Some(served);
                 ", layers through inlay"
@@ -271,7 +283,8 @@ impl Imports {
             "importing {what} from {reference}: {records} records, {layers} layers ({bytes} bytes read{from}){skipped}",
         ));
         if let Found::Images(images) = found {
-            outcome.images = images;
+            outcome.images = images.into();
+            outcome.source = Some(source);
         }
         Ok(())
     }
@@ -291,25 +304,81 @@ impl Imports {
         access.open(location, namespace, credentials).await
     }
 
-    /// Offers a checked cache to the daemon. Returns the import of what is offered.
+    /// Has the daemon import what shares steps as one cache, and nothing twice. What cannot be combined
+    /// is imported as it is.
+    async fn combine(&self, outcomes: &mut [Outcome]) {
+        let images: Vec<_> = outcomes.iter().map(|of| Arc::clone(&of.images)).collect();
+        let decide = move || combine(&images.iter().map(|of| &of[..]).collect::<Vec<_>>());
+        // A panic leaves the imports as they are.
+        let Combination { contained, groups } = spawn_blocking(decide).await.unwrap_or_default();
+        for (number, holder) in contained {
+            let reference = &outcomes[number].reference;
+            let text = format!(
+                "{reference} brings no more than {}",
+                outcomes[holder].reference
+            );
+            outcomes[number].note = Note::Step(text);
+            outcomes[number].drop_import();
+        }
+        for group in groups {
+            let images = group
+                .iter()
+                .map(|number| Arc::clone(&outcomes[*number].images));
+            let images: Vec<_> = images.collect();
+            let write = move || {
+                let images = images.iter().flat_map(|images| images.iter());
+                image::documents(&images.collect::<Vec<_>>())
+            };
+            let documents = match spawn_blocking(write).await {
+                Ok(Ok(documents)) => documents.into_iter().map(Bytes::from).collect(),
+                Ok(Err(err)) => {
+                    debug!("imports are not combined: {err}");
+                    continue;
+                }
+                Err(_) => continue,
+            };
+            let layers = group.iter().flat_map(|number| {
+                let outcome = &outcomes[*number];
+                let source = outcome.source.iter().cycle().cloned();
+                let layers = outcome.images.iter().flat_map(CachedImage::layers);
+                layers.cloned().zip(source)
+            });
+            let layers: Vec<_> = layers.collect();
+            let (entry, served) = match self.serve(documents, layers).await {
+                Ok(served) => served,
+                Err(refusal) => {
+                    debug!("imports are not combined: {refusal}");
+                    continue;
+                }
+            };
+            for number in &group {
+                outcomes[*number].drop_import();
+            }
+            let first = &mut outcomes[group[0]];
+            first.verdict = Verdict::Replace(vec![entry]);
+            first.served = Some(served);
+        }
+    }
+
+    /// Offers a checked cache to the daemon: documents, of which the last one is to be imported, and
+    /// layers. Returns the import of what is offered.
     async fn serve(
         &self,
-        found: &Found,
-        source: Arc<dyn Source>,
+        cache: Vec<Bytes>,
+        layers: impl IntoIterator<Item = (Descriptor, Arc<dyn Source>)>,
     ) -> Result<(Entry, Served), Refusal> {
         let session = self.shared.sessions.get(&self.session).await;
         let session = session.ok_or(Refusal::NoSession)?;
         let mut documents = HashMap::new();
         let mut root = String::new();
-        for document in found.documents() {
+        for document in cache {
             if document.len() > MAX_DOCUMENT {
                 return Err(Refusal::Document(document.len()));
             }
             root = Digest::of(&document).to_string();
             documents.insert(root.clone(), document);
         }
-        let layers = found.layers().into_iter().cloned();
-        let store = Arc::new(ImportStore::new(documents, layers, source));
+        let store = Arc::new(ImportStore::new(documents, layers));
         let name = format!("inlay-{}", new_id());
         let offered = session.offer(&format!("{STORE_PREFIX}{name}"), Arc::clone(&store) as _);
         let attrs = [("src".to_owned(), name), ("digest".to_owned(), root)];
@@ -322,6 +391,16 @@ impl Imports {
             _offered: offered,
         };
         Ok((entry, served))
+    }
+}
+
+// === impl Outcome ===
+
+impl Outcome {
+    /// The daemon does not import it. Its images are known all the same.
+    fn drop_import(&mut self) {
+        self.verdict = Verdict::Drop;
+        self.served = None;
     }
 }
 
@@ -345,6 +424,8 @@ enum Refusal {
     Location(#[from] LocationError),
     #[error(transparent)]
     Reading(#[from] ReadingError),
+    #[error(transparent)]
+    Image(#[from] ImageError),
     #[error("it could not be read within {} s", .0.as_secs())]
     TimedOut(Duration),
     #[error("it could not be checked within {} s", .0.as_secs())]
@@ -373,6 +454,7 @@ impl Refusal {
             Self::TimedOut(_) => true,
             Self::Reading(err) => err.is_fetching(),
             Self::Location(_)
+            | Self::Image(_)
             | Self::Slow(_)
             | Self::CacheExport
             | Self::NoCache

@@ -377,13 +377,17 @@ impl Found {
     }
 
     /// The documents by which BuildKit imports it from a content store. The last one is imported.
-    pub fn documents(&self) -> Vec<Bytes> {
+    ///
+    /// # Errors
+    /// Where BuildKit could not take the caches of its images together.
+    pub fn documents(&self) -> Result<Vec<Bytes>, ImageError> {
         match self {
-            Self::CacheExport(export) => vec![export.config.clone(), export.root.clone()],
-            Self::Images(images) => image::documents(images)
-                .into_iter()
-                .map(Bytes::from)
-                .collect(),
+            Self::CacheExport(export) => Ok(vec![export.config.clone(), export.root.clone()]),
+            Self::Images(images) => {
+                let images: Vec<_> = images.iter().collect();
+                let documents = image::documents(&images)?;
+                Ok(documents.into_iter().map(Bytes::from).collect())
+            }
         }
     }
 

@@ -1,5 +1,5 @@
 //! The content store of an import that inlay serves: documents in memory, and layers that are read
-//! from the image's source when the daemon needs them.
+//! from their images' sources when the daemon needs them.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -16,8 +16,7 @@ use crate::source::Source;
 #[derive(Debug)]
 pub struct ImportStore {
     documents: HashMap<String, Bytes>,
-    layers: HashMap<String, Descriptor>,
-    source: Arc<dyn Source>,
+    layers: HashMap<String, (Descriptor, Arc<dyn Source>)>,
     moved: Arc<Mutex<Moved>>,
 }
 
@@ -33,17 +32,15 @@ pub struct Moved {
 // === impl ImportStore ===
 
 impl ImportStore {
-    /// Offers `documents`, by their digests, and the layers of a source.
+    /// Offers `documents`, by their digests, and layers, each of its source.
     pub fn new(
         documents: HashMap<String, Bytes>,
-        layers: impl IntoIterator<Item = Descriptor>,
-        source: Arc<dyn Source>,
+        layers: impl IntoIterator<Item = (Descriptor, Arc<dyn Source>)>,
     ) -> Self {
         let layers = layers.into_iter();
         Self {
             documents,
-            layers: layers.map(|of| (of.digest().to_string(), of)).collect(),
-            source,
+            layers: layers.map(|of| (of.0.digest().to_string(), of)).collect(),
             moved: Arc::default(),
         }
     }
@@ -60,7 +57,7 @@ impl Store for ImportStore {
     async fn info(&self, digest: &str) -> Result<Option<u64>, ReadError> {
         let document = self.documents.get(digest);
         let document = document.map(|document| document.len() as u64);
-        let layer = self.layers.get(digest).map(Descriptor::size);
+        let layer = self.layers.get(digest).map(|(layer, _)| layer.size());
         Ok(document.or(layer))
     }
 
@@ -79,7 +76,7 @@ impl Store for ImportStore {
             return Ok(stream::iter([Ok(part)]).boxed());
         }
         let not_found = || ReadError::NotFound(digest.to_owned());
-        let layer = self.layers.get(digest).ok_or_else(not_found)?;
+        let (layer, source) = self.layers.get(digest).ok_or_else(not_found)?;
         let broken = {
             let digest = digest.to_owned();
             move |err| ReadError::Broken {
@@ -87,7 +84,7 @@ impl Store for ImportStore {
                 source: Box::new(err),
             }
         };
-        let chunks = self.source.read(layer, range).await.map_err(&broken)?;
+        let chunks = source.read(layer, range).await.map_err(&broken)?;
         let (moved, digest) = (Arc::clone(&self.moved), digest.to_owned());
         let counted = chunks.map_err(broken).inspect_ok(move |chunk| {
             // Each change is whole, so a panic elsewhere leaves the numbers as they were.

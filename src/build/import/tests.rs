@@ -164,6 +164,7 @@ fn only_what_could_not_be_fetched_may_be_left_to_the_daemon() {
         (Refusal::Document(1), false),
         (Refusal::NoSession, false),
         (Refusal::TooMany, false),
+        (Refusal::Image(ImageError::Loop), false),
     ]);
     let kinds = all.iter().map(|(refusal, _)| match refusal {
         Refusal::Reading(_) => 0,
@@ -175,10 +176,11 @@ fn only_what_could_not_be_fetched_may_be_left_to_the_daemon() {
         Refusal::Document(_) => 6,
         Refusal::NoSession => 7,
         Refusal::TooMany => 8,
+        Refusal::Image(_) => 9,
     });
     let mut kinds: Vec<_> = kinds.collect();
     kinds.dedup();
-    assert_eq!(kinds, Vec::from_iter(0..9), "each kind is there");
+    assert_eq!(kinds, Vec::from_iter(0..10), "each kind is there");
     for (refusal, passes) in all {
         assert_eq!(refusal.is_fetching(), passes, "{refusal:?}");
     }

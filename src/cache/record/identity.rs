@@ -1,8 +1,10 @@
 //! The identity of records: a name for each that is made of what it is, and of no number.
 
+use std::collections::{HashMap, HashSet};
+
 use sha2::{Digest as _, Sha256};
 
-use super::{Digest, RecordSet};
+use super::{Digest, LayerChain, RecordSet};
 
 /// Identity of a record: a hash of its digest and of its inputs' selectors and sources, and so
 /// of all that is below it, but of no number.
@@ -13,6 +15,20 @@ impl RecordSet {
     /// and of all that it is made of.
     pub fn identity(&self, record: usize) -> Digest {
         Digest::from_sha256(ids(self)[record])
+    }
+
+    /// Its records by their identities, each with the blobs of its results.
+    pub fn by_identity(&self) -> HashMap<Digest, HashSet<Vec<&Digest>>> {
+        let blobs = |chain: &LayerChain| {
+            let blobs = chain.iter().map(|layer| &self.layers()[*layer].blob);
+            blobs.collect()
+        };
+        let mut records: HashMap<_, HashSet<_>> = HashMap::new();
+        for (record, id) in self.records().iter().zip(ids(self)) {
+            let results = records.entry(Digest::from_sha256(id)).or_default();
+            results.extend(record.results.iter().map(blobs));
+        }
+        records
     }
 }
 

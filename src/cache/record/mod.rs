@@ -9,6 +9,7 @@
 
 pub(crate) mod base64;
 mod claims;
+mod config;
 mod digest;
 mod identity;
 mod inline;
@@ -21,6 +22,7 @@ mod set;
 
 pub use base64::Base64Error;
 pub use claims::Contradiction;
+pub use config::to_config;
 pub use digest::{Digest, DigestError};
 pub use inline::{DecodeError, InlineCache, InlineRecord, InlineResult};
 #[cfg(feature = "server")]
