@@ -1,6 +1,7 @@
 //! What all builds share.
 
 use super::export::recall::Recall;
+use super::import::loopback::Loopback;
 use super::policy::Policy;
 use crate::session::Sessions;
 
@@ -13,6 +14,8 @@ pub struct Shared {
     pub sessions: Sessions,
     /// What is remembered of images.
     pub recall: Recall,
+    /// Where daemons import from what inlay serves.
+    pub loopback: Loopback,
 }
 
 // === impl Shared ===
@@ -24,6 +27,7 @@ impl Shared {
             policy,
             sessions: Sessions::default(),
             recall: Recall::default(),
+            loopback: Loopback::default(),
         }
     }
 }

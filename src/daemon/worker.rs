@@ -10,6 +10,8 @@ use crate::protocol::proto::pb;
 /// What a daemon says of itself.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Worker {
+    /// Its id, which it keeps when the daemon is restarted.
+    pub id: String,
     /// The platform that it builds for unless it is told otherwise.
     pub platform: pb::Platform,
     /// Its version of BuildKit, as far as it is one: major and minor.
@@ -35,6 +37,7 @@ impl Daemon {
         let platform = own_platform(worker.platforms, machine)
             .ok_or_else(|| Status::not_found("the daemon has no worker"))?;
         Ok(Worker {
+            id: worker.id,
             platform,
             version: version_of(&version),
         })

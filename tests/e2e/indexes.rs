@@ -13,7 +13,7 @@ fn project(columns: &Columns, name: &str) -> Project {
     let base = columns.base("base:1", "");
     let dockerfile = format!("FROM {base}\nCOPY f /f\nRUN cat /f >/{name}\n");
     Project::new()
-        .file("f", &format!("text of {name}\n"))
+        .file("f", format!("text of {name}\n"))
         .dockerfile(&dockerfile)
 }
 

@@ -2,12 +2,14 @@
 //! told where to import it from.
 //!
 //! The daemon reads an image in a registry there, by the digest of the manifest that was checked.
-//! inlay serves every other image, and an image whose cache the daemon would not find, as a content
-//! store on the client's own session.
+//! inlay serves every other image, an image whose cache the daemon would not find, and images that share
+//! steps: from a registry on a loopback address, or as a content store on the client's own session where
+//! the daemon cannot reach that.
 
 mod combine;
 mod credentials;
 pub mod image;
+pub mod loopback;
 mod reading;
 mod store;
 
@@ -27,11 +29,12 @@ use tracing::{debug, info, warn};
 use self::combine::{Combination, combine};
 use self::credentials::ClientCredentials;
 use self::image::{CachedImage, ImageError, MAX_DOCUMENT};
+use self::loopback::{InFlight, Offered, Root};
 use self::reading::{Documents, Found, ReadingError};
 use self::store::ImportStore;
 use super::policy::RegistryImports;
 use super::shared::Shared;
-use crate::cache::image::Platform;
+use crate::cache::image::{Platform, manifest};
 use crate::cache::record::Digest;
 use crate::daemon::{Daemon, new_id};
 use crate::protocol::imports::{Entry, REF, REGISTRY, Verdict};
@@ -62,6 +65,7 @@ pub struct Imports {
     session: String,
     platforms: Vec<Platform>,
     outcomes: OnceCell<Vec<Outcome>>,
+    _in_flight: Arc<InFlight>,
 }
 
 /// What became of an import.
@@ -94,7 +98,16 @@ pub enum Note {
 #[derive(Debug)]
 struct Served {
     store: Arc<ImportStore>,
-    _offered: Offer,
+    _way: Way,
+}
+
+/// The way by which a daemon imports what inlay serves.
+#[derive(Debug)]
+enum Way {
+    /// From a registry. What it does not read now, it may read later in the build.
+    Loopback { _offered: Offered },
+    /// From a content store on the client's session.
+    Session { _offer: Offer },
 }
 
 // === impl Imports ===
@@ -109,6 +122,7 @@ impl Imports {
         session: String,
         platforms: Vec<Platform>,
     ) -> Self {
+        let in_flight = shared.loopback.enter();
         Self {
             shared,
             daemon,
@@ -116,6 +130,7 @@ impl Imports {
             session,
             platforms,
             outcomes: OnceCell::new(),
+            _in_flight: in_flight,
         }
     }
 
@@ -367,30 +382,46 @@ impl Imports {
         cache: Vec<Bytes>,
         layers: impl IntoIterator<Item = (Descriptor, Arc<dyn Source>)>,
     ) -> Result<(Entry, Served), Refusal> {
-        let session = self.shared.sessions.get(&self.session).await;
-        let session = session.ok_or(Refusal::NoSession)?;
         let mut documents = HashMap::new();
         let mut root = String::new();
+        let mut media_type = String::new();
         for document in cache {
             if document.len() > MAX_DOCUMENT {
                 return Err(Refusal::Document(document.len()));
             }
             root = Digest::of(&document).to_string();
+            media_type = manifest::media_type(&document).to_string();
             documents.insert(root.clone(), document);
         }
         let store = Arc::new(ImportStore::new(documents, layers));
-        let name = format!("inlay-{}", new_id());
-        let offered = session.offer(&format!("{STORE_PREFIX}{name}"), Arc::clone(&store) as _);
-        let attrs = [("src".to_owned(), name), ("digest".to_owned(), root)];
+        let at = Root {
+            digest: root.clone(),
+            media_type,
+        };
+        let loopback = &self.shared.loopback;
+        let offered = loopback
+            .offer(&self.daemon, Arc::clone(&store) as _, at)
+            .await;
+        let (kind, attrs, way) = match offered {
+            Some(offered) => {
+                let attrs = [(REF.to_owned(), offered.name.clone())];
+                (REGISTRY, attrs.into(), Way::Loopback { _offered: offered })
+            }
+            None => {
+                let session = self.shared.sessions.get(&self.session).await;
+                let session = session.ok_or(Refusal::NoSession)?;
+                let name = format!("inlay-{}", new_id());
+                let offer =
+                    session.offer(&format!("{STORE_PREFIX}{name}"), Arc::clone(&store) as _);
+                let attrs = [("src".to_owned(), name), ("digest".to_owned(), root)];
+                ("local", attrs.into(), Way::Session { _offer: offer })
+            }
+        };
         let entry = Entry {
-            kind: "local".to_owned(),
-            attrs: attrs.into(),
+            kind: kind.to_owned(),
+            attrs,
         };
-        let served = Served {
-            store,
-            _offered: offered,
-        };
-        Ok((entry, served))
+        Ok((entry, Served { store, _way: way }))
     }
 }
 

@@ -263,6 +263,21 @@ fn is_attestation(entry: &Descriptor) -> bool {
     annotations.is_some_and(|of| of.contains_key("vnd.docker.reference.type"))
 }
 
+/// The media type of a document: the one that it says, or OCI's of what it is.
+pub fn media_type(document: &[u8]) -> MediaType {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Said {
+        media_type: Option<MediaType>,
+    }
+    let said = serde_json::from_slice(document).ok();
+    said.and_then(|Said { media_type }| media_type)
+        .unwrap_or_else(|| match Document::read(document) {
+            Ok(Document::Manifest(_)) => MediaType::ImageManifest,
+            Ok(Document::Index(_)) | Err(_) => MediaType::ImageIndex,
+        })
+}
+
 /// Whether a media type is that of a manifest, OCI's or Docker's.
 pub fn is_manifest(media_type: &MediaType) -> bool {
     is_either(media_type, &MediaType::ImageManifest)
