@@ -1,6 +1,7 @@
 //! What all builds share.
 
 use super::export::recall::Recall;
+use super::export::unknown_keys::UnknownKeys;
 use super::policy::Policy;
 use crate::session::Sessions;
 
@@ -13,6 +14,8 @@ pub struct Shared {
     pub sessions: Sessions,
     /// What is remembered of images.
     pub recall: Recall,
+    /// Builds whose keys are not known.
+    pub unknown_keys: UnknownKeys,
 }
 
 // === impl Shared ===
@@ -24,6 +27,7 @@ impl Shared {
             policy,
             sessions: Sessions::default(),
             recall: Recall::default(),
+            unknown_keys: UnknownKeys::default(),
         }
     }
 }
