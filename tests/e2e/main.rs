@@ -28,6 +28,7 @@ mod session;
 mod shapes;
 mod side_solve;
 mod size;
+mod soak;
 mod sources;
 #[path = "../support/mod.rs"]
 mod support;
