@@ -2,6 +2,7 @@
 
 use super::export::recall::Recall;
 use super::export::unknown_keys::UnknownKeys;
+use super::import::memory::ImportMemory;
 use super::policy::Policy;
 use crate::session::Sessions;
 
@@ -14,6 +15,8 @@ pub struct Shared {
     pub sessions: Sessions,
     /// What is remembered of images.
     pub recall: Recall,
+    /// What imports may take.
+    pub import_memory: ImportMemory,
     /// Builds whose keys are not known.
     pub unknown_keys: UnknownKeys,
 }
@@ -27,6 +30,7 @@ impl Shared {
             policy,
             sessions: Sessions::default(),
             recall: Recall::default(),
+            import_memory: ImportMemory::default(),
             unknown_keys: UnknownKeys::default(),
         }
     }

@@ -8,6 +8,7 @@
 mod credentials;
 
 pub mod image;
+pub mod memory;
 mod reading;
 mod store;
 
@@ -23,6 +24,7 @@ use tracing::{debug, info, warn};
 
 use self::credentials::ClientCredentials;
 use self::image::{CachedImage, MAX_DOCUMENT};
+use self::memory::Share;
 use self::reading::{Documents, Found, ReadingError};
 use self::store::ImportStore;
 use super::policy::RegistryImports;
@@ -44,6 +46,8 @@ const STORE_PREFIX: &str = "local:";
 const MAX_IMPORTS: usize = 64;
 /// How many of them are read at a time.
 const AT_A_TIME: usize = 4;
+/// What the documents of one import have together (bytes).
+const MAX_DOCUMENTS: u64 = 32 << 20;
 /// The timeout for fetching an image's documents, which are small. A build waits for it.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// The timeout where the daemon can read the image without inlay.
@@ -71,6 +75,8 @@ pub struct Outcome {
     verdict: Verdict,
     images: Vec<CachedImage>,
     served: Option<Served>,
+    /// For its images and for what is served.
+    _memory: Option<Share>,
 }
 
 /// What a user is told of an import.
@@ -171,6 +177,7 @@ impl Imports {
             verdict: Verdict::Keep,
             images: Vec::new(),
             served: None,
+            _memory: None,
             reference,
         };
         let of_daemon = entry.kind == REGISTRY;
@@ -219,6 +226,8 @@ impl Imports {
             REGISTRY => Location::Registry(location::reference(reference)?),
             _ => reference.parse()?,
         };
+        let memory = &self.shared.import_memory;
+        let _reading = memory.read().await.ok_or(Refusal::Busy)?;
         let fetch = async {
             let source = self.open(entry, &location).await?;
             debug!(image = reference, "reading the cache of an image");
@@ -229,7 +238,7 @@ impl Imports {
         let (source, documents) = fetched.map_err(|_| Refusal::TimedOut(limit))??;
         let bytes = documents.bytes;
         // The image has a say in how long this takes. So it is no reason to leave it to the daemon.
-        let checked = timeout(limit, documents.check()).await;
+        let checked = timeout(limit, documents.check(memory)).await;
         let found = checked.map_err(|_| Refusal::Slow(limit))??;
         let what = match &found {
             Found::CacheExport(_) if entry.kind != REGISTRY => return Err(Refusal::CacheExport),
@@ -239,6 +248,7 @@ impl Imports {
         };
         found.stat_layers(&*source).await?;
 
+        let kept = memory.keep(bytes);
         let (records, layers) = (found.records(), found.layers().len());
         let takes_over = self.shared.policy.registry_imports == RegistryImports::Inlay;
         let from = match (&location, found.digests()) {
@@ -255,6 +265,7 @@ impl Imports {
                 outcome.verdict = Verdict::Replace(pinned.collect());
                 ""
             }
+            _ if kept.is_none() => return Err(Refusal::Full),
             _ => {
                 let (entry, served) = self.serve(&found, source.into()).await?;
                 outcome.verdict = Verdict::Replace(vec![entry]);
@@ -265,9 +276,11 @@ impl Imports {
         outcome.note = Note::Step(format!(
             "importing {what} from {reference}: {records} records, {layers} layers ({bytes} bytes read{from})",
         ));
-        if let Found::Images(images) = found {
+        // Without them the cache of the same image is encoded anew.
+        if let (Found::Images(images), Some(_)) = (found, &kept) {
             outcome.images = images;
         }
+        outcome._memory = kept;
         Ok(())
     }
 
@@ -352,6 +365,10 @@ enum Refusal {
         "its cache makes a document of {0} bytes, and BuildKit imports none above {MAX_DOCUMENT}"
     )]
     Document(usize),
+    #[error("the imports of other builds are read first, and took too long")]
+    Busy,
+    #[error("what inlay serves to builds takes all the memory there is for it")]
+    Full,
     #[error("the build has no session over which inlay could serve it")]
     NoSession,
     #[error("a build may have {MAX_IMPORTS} imports")]
@@ -365,13 +382,14 @@ impl Refusal {
     /// left to the daemon. What was received and is refused may not: an image could avoid the check.
     fn is_fetching(&self) -> bool {
         match self {
-            Self::TimedOut(_) => true,
+            Self::TimedOut(_) | Self::Busy => true,
             Self::Reading(err) => err.is_fetching(),
             Self::Location(_)
             | Self::Slow(_)
             | Self::CacheExport
             | Self::NoCache
             | Self::Document(_)
+            | Self::Full
             | Self::NoSession
             | Self::TooMany => false,
         }

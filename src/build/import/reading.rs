@@ -14,7 +14,9 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::MAX_DOCUMENTS;
 use super::image::{self, CachedImage, ImageError, MAX_DOCUMENT};
+use super::memory::ImportMemory;
 use crate::cache::image::Platform;
 use crate::cache::image::config;
 use crate::cache::image::manifest::{Document, Index, ManifestError};
@@ -112,6 +114,9 @@ pub enum ReadingError {
         /// What is wrong with it.
         reason: ImageError,
     },
+    /// Its documents are too large together.
+    #[error("its documents have {0} bytes and more, and may have {MAX_DOCUMENTS}")]
+    TooLarge(u64),
     /// inlay panicked while it read the image.
     #[error("reading it failed within inlay")]
     Panicked,
@@ -138,6 +143,7 @@ impl ReadingError {
             | Self::Platform(_)
             | Self::CacheExport { .. }
             | Self::Image { .. }
+            | Self::TooLarge(_)
             | Self::Panicked
             | Self::Layer { .. } => false,
         }
@@ -188,6 +194,9 @@ impl Documents {
                         data => data?,
                     };
                     bytes += data.len() as u64;
+                    if bytes > MAX_DOCUMENTS {
+                        return Err(ReadingError::TooLarge(bytes));
+                    }
                     match parse(&descriptor, &data)? {
                         Document::Manifest(manifest) => manifests.push((descriptor, *manifest)),
                         Document::Index(_) => {
@@ -207,6 +216,9 @@ impl Documents {
             let config = fetch(source, manifest.config(), MAX_CONFIG).await;
             let config = part(config, &descriptor)?;
             bytes += config.len() as u64;
+            if bytes > MAX_DOCUMENTS {
+                return Err(ReadingError::TooLarge(bytes));
+            }
             images.push((descriptor, manifest, config));
         }
         Ok(Self {
@@ -219,12 +231,13 @@ impl Documents {
     ///
     /// # Errors
     /// Where a cache is not sound.
-    pub async fn check(self) -> Result<Found, ReadingError> {
+    pub async fn check(self, memory: &ImportMemory) -> Result<Found, ReadingError> {
         match self.kind {
             Kind::CacheExport(mut export) => {
                 let config = export.config.clone();
                 let layers = export.layers.clone();
-                let records = blocking(move || image::check_export(&config, &layers)).await?;
+                let records =
+                    blocking(memory, move || image::check_export(&config, &layers)).await?;
                 let checked = records.map_err(|reason| ReadingError::CacheExport {
                     digest: export.digest.clone(),
                     reason,
@@ -238,7 +251,7 @@ impl Documents {
                     let digest = descriptor.digest().to_string();
                     let named = digest.clone();
                     let read = move || CachedImage::read(named, &manifest, &config);
-                    let image = blocking(read).await?;
+                    let image = blocking(memory, read).await?;
                     images.extend(image.map_err(|reason| ReadingError::Image { digest, reason })?);
                 }
                 Ok(Found::Images(images))
@@ -284,8 +297,16 @@ fn malformed(descriptor: &Descriptor) -> impl FnOnce(ManifestError) -> ReadingEr
 
 /// Runs work on a thread for such: reading a large cache takes a while.
 async fn blocking<T: Send + 'static>(
+    memory: &ImportMemory,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ReadingError> {
+    let share = memory.check().await;
+    // The work goes on where nobody waits for it any more, and so its share is its own.
+    let work = move || {
+        let done = work();
+        drop(share);
+        done
+    };
     spawn_blocking(work)
         .await
         .map_err(|_| ReadingError::Panicked)
