@@ -16,7 +16,7 @@ export INLAY_SEED = $(SEED)
 export PROPTEST_RNG_SEED = $(SEED)
 TELL_SEED     = @echo 'random tests begin at $(SEED); `make $@ SEED=$(SEED)` repeats them'
 
-.PHONY: help build protoc peers demo quick test e2e differential mutations shapes lint msrv semver bench fuzz clean
+.PHONY: help build protoc peers demo quick test e2e differential mutations shapes soak suite lint msrv semver bench fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -28,7 +28,7 @@ protoc: ## get the compiler of proto/, where it is missing
 	@dev/protoc.sh
 
 # All that compiles inlay.
-build quick test e2e differential mutations shapes lint msrv semver bench fuzz: protoc
+build quick test e2e differential mutations shapes soak lint msrv semver bench fuzz: protoc
 
 peers: ## get the real daemons and clients, pinned, outside this tree
 	dev/peers.sh
@@ -49,6 +49,7 @@ test: peers ## unit, property and end-to-end tests, these on real daemons; a lit
 	$(CARGO) test --locked --no-fail-fast
 	$(CARGO) test --locked --no-default-features --doc
 	$(CARGO) test --locked --no-default-features --features server --test without_containerd
+	$(MAKE) suite SUITES=client FILTER=Cache
 	$(MAKE) fuzz SEED=$(SEED) FUZZ_ARGS='-runs=2000'
 
 e2e: peers ## the end-to-end tests alone; FILTER=import: those with that in their names
@@ -66,6 +67,14 @@ shapes: peers ## builds of many shapes against plain BuildKit: SECONDS (600) FRO
 	INLAY_SHAPES_SECONDS=$(or $(SECONDS),600) INLAY_SHAPES_SEED=$(SEED) INLAY_SHAPES_FROM=$(FROM) \
 		INLAY_SHAPES_CASE=$(CASE) INLAY_SHAPES_TEXT=$(TEXT) TMPDIR=$(or $(TMPDIR),$(wildcard /dev/shm),/tmp) \
 		$(CARGO) test --locked --test e2e -- shapes::$(if $(TEXT),known_cases,generated_builds) --nocapture --include-ignored
+
+# As above: the daemon's state where memory can be had as files.
+soak: peers ## CLIENTS (200) build for SECONDS (1800) while they, inlay and buildkitd are killed
+	INLAY_SOAK_SECONDS=$(or $(SECONDS),1800) INLAY_SOAK_CLIENTS=$(or $(CLIENTS),200) INLAY_SEED=$(SEED) \
+		TMPDIR=$(or $(TMPDIR),$(wildcard /dev/shm),/tmp) $(CARGO) test --locked --test e2e -- soak:: --nocapture
+
+suite: build peers ## BuildKit's own suites through inlay: SUITES (all) FILTER (part of a test's name)
+	FILTER=$(FILTER) dev/suite.sh $(SUITES)
 
 lint: ## formatting, clippy, documentation: no warning passes
 	$(CARGO) fmt --check
@@ -96,7 +105,7 @@ semver: ## the library's API against SEMVER_BASE: the last tag, or main
 	@# What rustdoc writes for programs is unstable, but needs no other compiler.
 	RUSTC_BOOTSTRAP=1 $(CARGO) semver-checks --baseline-rev $(SEMVER_BASE) --only-explicit-features
 
-bench: build peers ## the record set and whole builds, against BuildKit's own inline cache
+bench: build peers ## the record set, whole builds and unary calls, against BuildKit's own inline cache
 	$(CARGO) bench --locked
 
 # libFuzzer's instrumentation, as cargo-fuzz asks for it, but for the address sanitizer: all of inlay

@@ -43,9 +43,12 @@ pub fn check(input: &[u8]) {
     // Imports that stay leave all of it as it was, and other ones leave a message.
     if gateway::SolveRequest::decode(message).is_ok() {
         let kept = in_gateway_solve(message, |_| Verdict::Keep).expect("a message");
-        assert_eq!(kept, message);
+        gateway::SolveRequest::decode(&kept.message[..]).expect("a request");
+        if kept.unreadable == 0 {
+            assert_eq!(kept.message, message);
+        }
         let dropped = in_gateway_solve(message, |_| Verdict::Drop).expect("a message");
-        gateway::SolveRequest::decode(&dropped[..]).expect("a request");
+        gateway::SolveRequest::decode(&dropped.message[..]).expect("a request");
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use http::{Request, Response};
-use tracing::{Instrument as _, debug, info, info_span};
+use tonic::Status;
+use tracing::{Instrument as _, info, info_span, warn};
 
 use super::import::Imports;
 use super::registry::Registry;
@@ -34,7 +35,7 @@ pub async fn begin(
         Ok(plan) => shared.policy.restrict(plan),
         Err(err) => {
             // The daemon has the last word on what it can read.
-            debug!("a solve request passes unread: {err}");
+            warn!("a solve request passes unread, and its caches are the daemon's: {err}");
             None
         }
     };
@@ -52,8 +53,8 @@ pub async fn begin(
         match build.solve_request(message, direct.is_some()) {
             Ok(request) => solve(builds, daemon, call.with_message(&request), build, direct).await,
             Err(err) => {
-                debug!("a solve request passes unread: {err}");
-                daemon.connection().forward(call.unchanged()).await
+                let text = format!("inlay: the solve request: {err}");
+                Ok(refusal(Status::invalid_argument(text)))
             }
         }
     };
@@ -110,7 +111,9 @@ impl Build {
             plan.session.clone(),
             platforms.collect(),
         );
-        let is_driven = matches!(embedding, Embedding::Inlay) || !imports.is_empty();
+        let is_driven = matches!(embedding, Embedding::Inlay)
+            || !imports.is_empty()
+            || plan.unreadable_imports > 0;
         let direct = plan.direct.take().filter(|_| is_driven);
         let build = Self {
             shared: Arc::clone(shared),

@@ -64,9 +64,10 @@ async fn to_return(build: &Arc<Build>, direct: Direct) -> Result<(), Status> {
 
 /// Has the daemon import what became of the imports.
 async fn with_imports(build: &Arc<Build>, request: SolveRequest) -> Result<SolveRequest, Status> {
-    match build.gateway_solve(&request.encode_to_vec()).await {
-        Some(message) => SolveRequest::decode(&message[..])
-            .map_err(|err| Status::internal(format!("inlay: {err}"))),
+    let internal = |err: &dyn std::error::Error| Status::internal(format!("inlay: {err}"));
+    let judged = build.gateway_solve(&request.encode_to_vec()).await;
+    match judged.map_err(|err| internal(&err))? {
+        Some(message) => SolveRequest::decode(&message[..]).map_err(|err| internal(&err)),
         None => Ok(request),
     }
 }

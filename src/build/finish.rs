@@ -11,6 +11,7 @@ use super::export::{self, Conclusion};
 use super::{Build, Embedding, report};
 use crate::protocol::proto::gateway::ReturnRequest;
 use crate::protocol::proto::google::rpc;
+use crate::protocol::result::ResultError;
 use crate::protocol::wire::{self, Edit, WireError};
 
 /// The method's path.
@@ -30,14 +31,31 @@ impl Build {
                 ..
             }) => match self.conclude(&result).await {
                 Conclusion::Unchanged => None,
-                Conclusion::Cached(result) => with_result(message, &result).ok(),
+                Conclusion::Cached(result) => match with_result(message, &result) {
+                    Ok(cached) => Some(cached),
+                    Err(err) => self.unreadable(err.into()).await,
+                },
                 Conclusion::Failed(status) => Some(failed(&status).encode_to_vec()),
             },
-            // A failed build has no result, and what cannot be read is the daemon's to refuse.
-            Ok(ReturnRequest { result: None, .. }) | Err(_) => None,
+            // A failed build has no result.
+            Ok(ReturnRequest { result: None, .. }) => None,
+            // The daemon reads text that is no UTF-8.
+            Err(err) => self.unreadable(err.into()).await,
         };
         report::moved(self).await;
         finished
+    }
+
+    /// The return request to forward in place of one that cannot be read or written.
+    async fn unreadable(&self, err: ResultError) -> Option<Vec<u8>> {
+        let concluded = match &self.embedding {
+            Embedding::Inlay => export::unreadable(&self.daemon, &self.plan, err).await,
+            Embedding::None | Embedding::LeftToDaemon(_) => Conclusion::Unchanged,
+        };
+        match concluded {
+            Conclusion::Unchanged | Conclusion::Cached(_) => None,
+            Conclusion::Failed(status) => Some(failed(&status).encode_to_vec()),
+        }
     }
 
     /// Gives a result its cache, if inlay embeds it.

@@ -10,8 +10,8 @@ use std::sync::atomic::Ordering;
 use tracing::Instrument as _;
 
 use super::{Build, import, report};
-use crate::protocol::imports::{are_named, in_gateway_solve};
-use crate::protocol::wire;
+use crate::protocol::imports::{Judged, are_named, in_gateway_solve};
+use crate::protocol::wire::{self, WireError};
 
 /// The method's path.
 pub const PATH: &str = "/moby.buildkit.v1.frontend.LLBBridge/Solve";
@@ -24,21 +24,31 @@ const SOURCE_POLICIES: u32 = 15;
 impl Build {
     /// Takes note of the policies of a gateway's solve request, and gives the request with its
     /// imports replaced; `None` if it stays as it is.
-    pub async fn gateway_solve(self: &Arc<Self>, message: &[u8]) -> Option<Vec<u8>> {
+    ///
+    /// # Errors
+    /// Where the request is no protobuf message. It could have imports that were not checked.
+    pub async fn gateway_solve(
+        self: &Arc<Self>,
+        message: &[u8],
+    ) -> Result<Option<Vec<u8>>, WireError> {
         let mut fields = wire::fields(message).map_while(Result::ok);
         if fields.any(|field| field.number == SOURCE_POLICIES) {
             self.sources_changed.store(true, Ordering::Relaxed);
         }
-        // What cannot be read is the daemon's to refuse.
-        if !are_named(message, self.imports.entries()).unwrap_or(false) {
-            return None;
+        if !are_named(message, self.imports.entries())? {
+            return Ok(None);
         }
         let outcomes = self.imports.outcomes().await;
+        let Judged {
+            message,
+            unreadable,
+        } = in_gateway_solve(message, |entry| import::verdict(outcomes, entry))?;
         if !self.told.swap(true, Ordering::Relaxed) {
             // Beside the build, which need not wait for it.
             let build = Arc::clone(self);
-            tokio::spawn(async move { report::imported(&build).await }.in_current_span());
+            let told = async move { report::imported(&build, unreadable).await };
+            tokio::spawn(told.in_current_span());
         }
-        in_gateway_solve(message, |entry| import::verdict(outcomes, entry)).ok()
+        Ok(Some(message))
     }
 }

@@ -39,7 +39,9 @@ impl Policy {
         plan.inline = plan.inline.filter(|_| self.exports);
         plan.imports
             .retain(|entry| self.registry_imports.takes(entry));
-        (plan.inline.is_some() || !plan.imports.is_empty()).then_some(plan)
+        let has_part =
+            plan.inline.is_some() || !plan.imports.is_empty() || plan.unreadable_imports > 0;
+        has_part.then_some(plan)
     }
 }
 

@@ -6,9 +6,16 @@ use super::Build;
 use super::import::Note;
 use crate::daemon::progress;
 
-/// Tells what became of them.
-pub async fn imported(build: &Build) {
+/// Tells what became of them. `unreadable` imports were dropped because they cannot be read.
+pub async fn imported(build: &Build, unreadable: usize) {
     let (daemon, reference) = (&build.daemon, build.reference());
+    if unreadable > 0 {
+        let text = format!(
+            "{unreadable} of the build's cache imports cannot be read and are not used: \
+             cache-imports has to be a list of JSON objects with Type and Attrs"
+        );
+        progress::warn(daemon, reference, &text, None).await;
+    }
     for outcome in build.imports.outcomes().await {
         match &outcome.note {
             Note::Nothing => {}

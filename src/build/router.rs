@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::{Request, Response};
 use tokio::sync::oneshot;
+use tonic::Status;
 use tracing::{Instrument as _, info_span};
 
 use super::registry::Registry;
@@ -85,8 +86,12 @@ impl Service for Router {
             return answer.await;
         }
         let request = match build.gateway_solve(&message).instrument(span).await {
-            Some(changed) => call.with_message(&changed),
-            None => call.unchanged(),
+            Ok(Some(changed)) => call.with_message(&changed),
+            Ok(None) => call.unchanged(),
+            Err(err) => {
+                let text = format!("inlay: the solve request of a gateway: {err}");
+                return Ok(refusal(Status::invalid_argument(text)));
+            }
         };
         daemon.connection().forward(request).await
     }

@@ -1,7 +1,9 @@
 //! What all builds share.
 
 use super::export::recall::Recall;
+use super::export::unknown_keys::UnknownKeys;
 use super::import::loopback::Loopback;
+use super::import::memory::ImportMemory;
 use super::policy::Policy;
 use crate::session::Sessions;
 
@@ -16,6 +18,10 @@ pub struct Shared {
     pub recall: Recall,
     /// Where daemons import from what inlay serves.
     pub loopback: Loopback,
+    /// What imports may take.
+    pub import_memory: ImportMemory,
+    /// Builds whose keys are not known.
+    pub unknown_keys: UnknownKeys,
 }
 
 // === impl Shared ===
@@ -28,6 +34,8 @@ impl Shared {
             sessions: Sessions::default(),
             recall: Recall::default(),
             loopback: Loopback::default(),
+            import_memory: ImportMemory::default(),
+            unknown_keys: UnknownKeys::default(),
         }
     }
 }

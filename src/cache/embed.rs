@@ -36,16 +36,16 @@ use thiserror::Error;
 
 use crate::cache::export::Exported;
 use crate::cache::llb::derive::derive;
-use crate::cache::llb::digest::Dialect;
+use crate::cache::llb::digest::{Dialect, edge_digest};
 use crate::cache::llb::probe::Probe;
 use crate::cache::llb::{
-    self, Assumptions, Evidence, Graph, GraphError, Lineage, LineageError, layers, lineage,
+    self, Assumptions, Edge, Evidence, Graph, GraphError, Lineage, LineageError, layers, lineage,
 };
 use crate::cache::record::{
     self, Digest, ImageLayer, InlineCache, InlineResult, LayerChain, Limits, ParseError, RecordSet,
     SelectError,
 };
-use crate::protocol::proto::pb;
+use crate::protocol::proto::pb::{self, op::Op};
 
 /// How many records may be looked at for the end of the build.
 const MAX_ENDS: usize = 64;
@@ -88,6 +88,10 @@ pub enum Note {
     /// The definition cannot be compared with the records.
     #[error("records of other builds may be kept: {0}")]
     Lineage(#[from] LineageError),
+    /// No record has the key that inlay derives of these operations: a newer BuildKit may derive it in
+    /// another way.
+    #[error("records of other builds may be kept: the keys of {0} operations are not known")]
+    Operations(usize),
     /// Several keys may be the content that an input of a step has now.
     #[error("records of earlier builds may be kept: the content of {0} inputs is not told")]
     Content(usize),
@@ -230,14 +234,17 @@ impl ImageCache {
             assumptions: self.assumptions,
             evidence: self.evidence,
         };
-        let notes = known.notes();
+        let mut notes = known.notes();
         let cache = match known.ends() {
             Ok(ends) => {
                 let derived = known.derived(&ends, image, recall);
                 let set = known.own(&ends, image)?;
                 match derived.filter(|derived| derived.has_all_of(&set)) {
                     Some(derived) => derived.select()?,
-                    None => known.select(&set)?,
+                    None => {
+                        notes.extend(known.unknown_operations());
+                        known.select(&set)?
+                    }
                 }
             }
             // The daemon found the last steps by keys that are of no use to another build.
@@ -275,6 +282,29 @@ impl Known {
         let content = (content > 0).then_some(Note::Content(content));
         let sources = (sources > 0).then_some(Note::Sources(sources));
         content.into_iter().chain(sources).collect()
+    }
+
+    /// The operations whose keys no record has. Nothing tells their records from those of other builds.
+    fn unknown_operations(&self) -> Option<Note> {
+        let records = self.set.records().iter();
+        let present: HashSet<_> = records.map(|record| &record.digest).collect();
+        let (graph, platform) = (&self.graph, self.platform());
+        let is_unknown = |edge: &Edge| {
+            let vertex = &graph.vertices()[edge.vertex];
+            let is_operation = match &vertex.op.op {
+                Some(Op::Exec(_) | Op::File(_) | Op::Merge(_) | Op::Diff(_)) | None => true,
+                // Their records are those of what they fetch or build.
+                Some(Op::Source(_) | Op::Build(_) | Op::Passthrough(_)) => false,
+            };
+            let mut digests = Dialect::ALL
+                .into_iter()
+                .filter_map(|dialect| edge_digest(graph, *edge, platform, dialect));
+            is_operation
+                && !vertex.inputs.is_empty()
+                && !digests.any(|digest| present.contains(&digest))
+        };
+        let unknown = graph.edges().into_iter().filter(is_unknown).count();
+        (unknown > 0).then_some(Note::Operations(unknown))
     }
 
     /// The records that are the end of the build.
@@ -330,7 +360,7 @@ impl Known {
     ) -> Option<DerivedSet> {
         let (graph, platform, exported) = (&self.graph, self.platform(), self.set.records());
         let terminal = graph.terminal();
-        let digest = llb::digest::edge_digest(graph, terminal, platform, Dialect::Current)?;
+        let digest = edge_digest(graph, terminal, platform, Dialect::Current)?;
         let is_end = |end: &usize| exported[*end].digest == digest;
         ends.iter().all(is_end).then_some(())?;
         let results = ends.iter().flat_map(|end| &exported[*end].results);

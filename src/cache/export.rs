@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::cache::image::JsonError;
 use crate::cache::record::Digest;
 
 /// The media type of the config of a cache that is exported by itself, of BuildKit's `type=registry`
@@ -26,7 +27,7 @@ pub enum ExportedError {
         /// Which document.
         what: &'static str,
         /// What is wrong.
-        source: serde_json::Error,
+        source: JsonError,
     },
     /// The manifest names no cache config.
     #[error("the cache export's manifest {0} names no cache config")]
@@ -73,7 +74,12 @@ pub fn read<B: AsRef<[u8]>>(
     descriptor: &str,
     blob: impl Fn(&str) -> Option<B>,
 ) -> Result<Exported, ExportedError> {
-    let json = |what| move |source| ExportedError::Json { what, source };
+    let json = |what| {
+        move |err: serde_json::Error| ExportedError::Json {
+            what,
+            source: err.into(),
+        }
+    };
     let named: Descriptor = serde_json::from_str(descriptor).map_err(json("descriptor"))?;
     let find = |digest: &str| blob(digest).ok_or_else(|| ExportedError::NoBlob(digest.to_owned()));
     let manifest: Manifest =

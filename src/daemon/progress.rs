@@ -30,6 +30,11 @@ pub async fn step(daemon: &Daemon, build: &str, text: &str) {
 /// plain log shows no warning of a step that is over.
 pub async fn warn(daemon: &Daemon, build: &str, text: &str, of: Option<String>) {
     warn!("{}", plain(text));
+    tell(daemon, build, text, of).await;
+}
+
+/// Says a warning without logging it.
+pub async fn tell(daemon: &Daemon, build: &str, text: &str, of: Option<String>) {
     bounded(show(daemon, build, text, Some(of))).await;
 }
 
@@ -70,7 +75,7 @@ fn plain(text: &str) -> String {
 async fn bounded(said: impl Future<Output = Result<(), Status>>) {
     match timeout(PATIENCE, said).await {
         Ok(Ok(())) => {}
-        Ok(Err(status)) => warn!("the user could not be told: {}", status.message()),
+        Ok(Err(status)) => warn!("the user could not be told: {:?}", status.code()),
         Err(_) => warn!("the user could not be told in time"),
     }
 }

@@ -14,6 +14,7 @@ use prost::Message as _;
 use serde_json::{Map, Value};
 
 use super::proto::{control, gateway};
+use super::solve::text;
 use super::wire::{self, Edit, WireError};
 
 /// The frontend's options with imports.
@@ -52,9 +53,28 @@ pub enum Verdict {
     Replace(Vec<Entry>),
 }
 
-/// All imports of a solve request, each once.
-pub fn of_solve(request: &control::SolveRequest) -> Vec<Entry> {
+/// The imports that a request names.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// Each once.
+    pub entries: Vec<Entry>,
+    /// How many more there are that cannot be read. An option that is no list counts as one.
+    pub unreadable: usize,
+}
+
+/// A request with its imports replaced.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// Encoded.
+    pub message: Vec<u8>,
+    /// How many imports were dropped because they cannot be read.
+    pub unreadable: usize,
+}
+
+/// All imports of a solve request.
+pub fn of_solve(request: &control::SolveRequest) -> Named {
     let mut entries = Vec::new();
+    let mut unreadable = 0;
     if let Some(cache) = &request.cache {
         let refs = &cache.import_refs_deprecated;
         let named = cache
@@ -64,46 +84,56 @@ pub fn of_solve(request: &control::SolveRequest) -> Vec<Entry> {
         entries.extend(named);
         entries.extend(refs.iter().map(|reference| Entry::registry(reference)));
     }
-    let option = |name: &str| request.frontend_attrs.get(name);
-    if let Some(imports) = option(CACHE_IMPORTS).and_then(|text| imports(text)) {
-        entries.extend(imports.iter().filter_map(Entry::read));
+    if let Some(option) = request.frontend_attrs.get(CACHE_IMPORTS) {
+        for import in imports(option) {
+            match import.as_ref().and_then(Entry::read) {
+                Some(entry) => entries.push(entry),
+                None => unreadable += 1,
+            }
+        }
     }
-    if let Some(from) = option(CACHE_FROM) {
+    if let Some(from) = text(&request.frontend_attrs, CACHE_FROM) {
         entries.extend(refs(from).map(Entry::registry));
     }
     entries.sort();
     entries.dedup();
-    entries
+    Named {
+        entries,
+        unreadable,
+    }
 }
 
-/// Whether an encoded gateway solve request names one of these imports.
+/// Whether an encoded gateway solve request names one of these imports, or one that cannot be read.
 ///
 /// # Errors
 /// Where it is no protobuf message.
 pub fn are_named(message: &[u8], entries: &[Entry]) -> Result<bool, WireError> {
     let named = Cell::new(false);
-    in_gateway_solve(message, |entry| {
+    let judged = in_gateway_solve(message, |entry| {
         named.set(named.get() || entries.contains(entry));
         Verdict::Keep
     })?;
-    Ok(named.get())
+    Ok(named.get() || judged.unreadable > 0)
 }
 
-/// The encoded gateway solve request with each import as `verdict` says.
+/// The encoded gateway solve request with each import as `verdict` says, and without those that cannot
+/// be read: they could be any.
 ///
 /// # Errors
 /// Where it is no protobuf message.
 pub fn in_gateway_solve(
     message: &[u8],
     verdict: impl Fn(&Entry) -> Verdict,
-) -> Result<Vec<u8>, WireError> {
+) -> Result<Judged, WireError> {
     const FRONTEND_OPT: u32 = 3;
     const IMPORT_REFS: u32 = 4;
     const IMPORTS: u32 = 12;
     const ENTRY_KEY: u32 = 1;
     const ENTRY_VALUE: u32 = 2;
 
-    let options = Options::of(message, FRONTEND_OPT)?.judged(&verdict);
+    let options = Options::of(message, FRONTEND_OPT)?;
+    let unreadable = options.unreadable;
+    let options = options.judged(&verdict);
     let mut more = Vec::new();
     let mut edited = wire::rewrite(message, |number, value| {
         let entry = match number {
@@ -112,10 +142,8 @@ pub fn in_gateway_solve(
                 let has_imports = key == CACHE_IMPORTS || key == CACHE_FROM;
                 return Ok(if has_imports { Edit::Drop } else { Edit::Keep });
             }
-            IMPORT_REFS => std::str::from_utf8(value).ok().map(Entry::registry),
-            IMPORTS => gateway::CacheOptionsEntry::decode(value)
-                .ok()
-                .map(|import| Entry::new(&import.r#type, &import.attrs)),
+            IMPORT_REFS => Some(Entry::registry(&String::from_utf8_lossy(value))),
+            IMPORTS => Some(Entry::decode(value)?),
             _ => None,
         };
         Ok::<_, WireError>(match entry.map(|entry| verdict(&entry)) {
@@ -136,13 +164,18 @@ pub fn in_gateway_solve(
         wire::put(&mut option, ENTRY_VALUE, imports.as_bytes());
         wire::put(&mut edited, FRONTEND_OPT, &option);
     }
-    Ok(edited)
+    Ok(Judged {
+        message: edited,
+        unreadable,
+    })
 }
 
 /// The frontend's options with imports.
 #[derive(Default)]
 struct Options {
     imports: Vec<Value>,
+    /// How many more cannot be read.
+    unreadable: usize,
 }
 
 // === impl Entry ===
@@ -170,8 +203,43 @@ impl Entry {
         Some(reference.as_str())
     }
 
+    /// Reads one, whose text need not be UTF-8: the daemon reads it as well.
+    fn decode(import: &[u8]) -> Result<Self, WireError> {
+        const KIND: u32 = 1;
+        const ENTRY: u32 = 2;
+        let mut entry = Self {
+            kind: String::new(),
+            attrs: BTreeMap::new(),
+        };
+        for field in wire::fields(import) {
+            let field = field?;
+            match (field.number, field.value) {
+                (KIND, Some(kind)) => entry.kind = String::from_utf8_lossy(kind).into_owned(),
+                (ENTRY, Some(attr)) => {
+                    let (name, value) = wire::map_entry(attr)?;
+                    let value = String::from_utf8_lossy(value).into_owned();
+                    entry.attrs.insert(name.into_owned(), value);
+                }
+                _ => {}
+            }
+        }
+        Ok(entry)
+    }
+
     fn read(import: &Value) -> Option<Self> {
-        let attrs = match import.get(ATTRS) {
+        let fields = import.as_object()?;
+        // Go reads names in any case of their letters, and the long s is one of an s.
+        let only = |name: &str| {
+            let mut named = fields.iter().filter(|(field, _)| {
+                let field = field.replace('\u{17f}', "s");
+                field.eq_ignore_ascii_case(name)
+            });
+            match (named.next(), named.next()) {
+                (Some(_), Some(_)) => None,
+                (field, _) => Some(field.map(|(_, value)| value)),
+            }
+        };
+        let attrs = match only(ATTRS)? {
             None | Some(Value::Null) => &Map::new(),
             Some(attrs) => attrs.as_object()?,
         };
@@ -179,7 +247,7 @@ impl Entry {
             .iter()
             .map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
         Some(Self {
-            kind: import.get(TYPE)?.as_str()?.to_owned(),
+            kind: only(TYPE)??.as_str()?.to_owned(),
             attrs: attrs.collect::<Option<_>>()?,
         })
     }
@@ -216,11 +284,20 @@ impl Options {
                 continue;
             };
             let (key, value) = wire::map_entry(entry)?;
-            let value = String::from_utf8_lossy(value);
             match &*key {
                 // Of a key that comes twice the last counts.
-                CACHE_IMPORTS => options.imports = imports(&value).unwrap_or_default(),
-                CACHE_FROM => from = refs(&value).map(|r| Entry::registry(r).write()).collect(),
+                CACHE_IMPORTS => {
+                    let all = imports(value);
+                    let number = all.len();
+                    let can_be_read = |import: &Value| Entry::read(import).is_some();
+                    let readable = all.into_iter().flatten().filter(can_be_read);
+                    options.imports = readable.collect();
+                    options.unreadable = number - options.imports.len();
+                }
+                CACHE_FROM => {
+                    let value = String::from_utf8_lossy(value);
+                    from = refs(&value).map(|r| Entry::registry(r).write()).collect();
+                }
                 _ => {}
             }
         }
@@ -230,7 +307,7 @@ impl Options {
 
     /// All imports as one option, each as `verdict` says; `None` where all of them stay.
     fn judged(self, verdict: impl Fn(&Entry) -> Verdict) -> Option<String> {
-        let mut changed = false;
+        let mut changed = self.unreadable > 0;
         let mut judged = Vec::with_capacity(self.imports.len());
         for import in self.imports {
             match Entry::read(&import).map_or(Verdict::Keep, |entry| verdict(&entry)) {
@@ -246,8 +323,13 @@ impl Options {
     }
 }
 
-fn imports(option: &str) -> Option<Vec<Value>> {
-    serde_json::from_str(option).ok()
+/// The imports of an option; one of which nothing is known where it is no list of JSON.
+fn imports(option: &[u8]) -> Vec<Option<Value>> {
+    match serde_json::from_slice::<Option<Vec<Value>>>(option) {
+        Ok(imports) => imports.into_iter().flatten().map(Some).collect(),
+        Err(_) if option.is_empty() => Vec::new(),
+        Err(_) => vec![None],
+    }
 }
 
 fn refs(option: &str) -> impl Iterator<Item = &str> {
@@ -277,9 +359,9 @@ mod tests {
         let request = gateway::SolveRequest {
             frontend: "dockerfile.v0".to_owned(),
             frontend_opt: HashMap::from([
-                ("cache-imports".to_owned(), JSON.to_owned()),
-                ("cache-from".to_owned(), "b,c".to_owned()),
-                ("filename".to_owned(), "Dockerfile".to_owned()),
+                ("cache-imports".to_owned(), JSON.into()),
+                ("cache-from".to_owned(), "b,c".into()),
+                ("filename".to_owned(), "Dockerfile".into()),
             ]),
             cache_imports: vec![import("inline", "a"), import("registry", "d")],
             ..Default::default()
@@ -298,7 +380,8 @@ mod tests {
             seen.borrow_mut().push(entry.clone());
             Verdict::Keep
         });
-        assert_eq!(kept.unwrap(), message);
+        let kept = kept.unwrap();
+        assert_eq!((kept.message, kept.unreadable), (message, 0));
         let mut seen = seen.into_inner();
         seen.sort();
         seen.dedup();
@@ -320,6 +403,7 @@ mod tests {
             _ => Verdict::Keep,
         })
         .unwrap();
+        let changed = changed.message;
         let sent = gateway::SolveRequest::decode(&changed[..]).unwrap();
         let entries = |imports: &[gateway::CacheOptionsEntry]| -> Vec<_> {
             let entries = imports.iter();
@@ -330,7 +414,7 @@ mod tests {
             [inline("A"), inline("E"), inline("F")]
         );
         assert_eq!(sent.frontend_opt.len(), 2);
-        let option: Value = serde_json::from_str(&sent.frontend_opt["cache-imports"]).unwrap();
+        let option: Value = serde_json::from_slice(&sent.frontend_opt["cache-imports"]).unwrap();
         let expected = serde_json::json!([
             {"Type": "inline", "Attrs": {"ref": "A"}},
             {"Type": "gha", "More": 1},
@@ -341,12 +425,56 @@ mod tests {
         assert_eq!(unknown.unwrap().unwrap().value, Some(&b"unknown"[..]));
     }
 
+    /// Go reads each of them: names in another case, half of a surrogate pair, text that is no UTF-8.
+    #[test]
+    fn what_go_reads_does_not_pass_unread() {
+        let option = |json: &[u8]| {
+            let request = gateway::SolveRequest {
+                frontend_opt: [(CACHE_IMPORTS.to_owned(), json.to_vec().into())].into(),
+                ..Default::default()
+            };
+            request.encode_to_vec()
+        };
+        let dropped = |message: &[u8]| {
+            let judged = in_gateway_solve(message, |entry| {
+                assert_eq!(entry.image(), Some("a"));
+                Verdict::Drop
+            });
+            let judged = judged.unwrap();
+            let sent = gateway::SolveRequest::decode(&judged.message[..]).unwrap();
+            assert!(sent.cache_imports.is_empty());
+            (judged.unreadable, sent.frontend_opt.into_values().next())
+        };
+        let none = Some("[]".into());
+        let spelled = option(br#"[{"type":"registry","ATTRS":{"ref":"a"}}]"#);
+        assert_eq!(dropped(&spelled), (0, none.clone()));
+        for unreadable in [
+            &br#"[{"Type":"registry","Attrs":{"ref":"a","b":"\ud800"}}]"#[..],
+            b"[{\"Type\":\"registry\",\"Attrs\":{\"ref\":\"a\",\"b\":\"\xff\"}}]",
+            br#"[{"Type":"registry","Attrs":{"ref":"a"},"attrs":{"ref":"b"}}]"#,
+            br#"[null]"#,
+            br#"{"#,
+        ] {
+            let unreadable = option(unreadable);
+            assert_eq!(dropped(&unreadable), (1, none.clone()));
+            assert!(are_named(&unreadable, &[]).unwrap());
+        }
+        let mut import = Entry::registry("a").encode();
+        wire::put(&mut import, 2, b"\x0a\x01b\x12\x01\xff");
+        let mut message = Vec::new();
+        wire::put(&mut message, 12, &import);
+        assert_eq!(dropped(&message), (0, None));
+        for nothing in [&b""[..], b"null", b"[]"] {
+            assert!(!are_named(&option(nothing), &[]).unwrap());
+        }
+    }
+
     #[test]
     fn a_solve_request_names_each_import_once() {
         let request = control::SolveRequest {
             frontend_attrs: HashMap::from([
-                ("cache-imports".to_owned(), JSON.to_owned()),
-                ("cache-from".to_owned(), "b".to_owned()),
+                ("cache-imports".to_owned(), JSON.into()),
+                ("cache-from".to_owned(), "b".into()),
             ]),
             cache: Some(control::CacheOptions {
                 import_refs_deprecated: vec!["b".to_owned()],
@@ -358,7 +486,9 @@ mod tests {
             }),
             ..Default::default()
         };
-        let kinds: Vec<_> = of_solve(&request).into_iter().map(|e| e.kind).collect();
+        let named = of_solve(&request);
+        assert_eq!(named.unreadable, 0);
+        let kinds: Vec<_> = named.entries.into_iter().map(|e| e.kind).collect();
         assert_eq!(kinds, ["gha", "inline", "registry"]);
     }
 }

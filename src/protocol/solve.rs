@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use prost::Message;
 use thiserror::Error;
 
-use super::imports::{self, Entry};
+use super::imports::{self, Entry, Named};
 use super::proto::control::{CacheOptions, CacheOptionsEntry, Exporter, SolveRequest};
 use super::wire::{self, Edit, WireError};
 
@@ -47,6 +48,8 @@ pub struct Plan {
     pub inline: Option<Inline>,
     /// The caches that it imports, of any kind.
     pub imports: Vec<Entry>,
+    /// How many more imports it names in a form that cannot be read.
+    pub unreadable_imports: usize,
     /// The platforms that it is for, by name (`linux/amd64`), if it says so.
     pub platforms: Vec<String>,
     /// What else a solve of the same definitions needs in order to be allowed and to mean the same.
@@ -70,7 +73,7 @@ pub struct Direct {
     /// The name of a frontend, or nothing.
     pub frontend: String,
     /// The frontend's options.
-    pub frontend_attrs: HashMap<String, String>,
+    pub frontend_attrs: HashMap<String, Bytes>,
     /// Encoded `pb.Definition`s that the frontend takes as inputs.
     pub frontend_inputs: HashMap<String, Vec<u8>>,
     /// Where cache may be imported from.
@@ -102,9 +105,12 @@ impl Plan {
     pub fn read(message: &[u8]) -> Result<Self, PlanError> {
         let mut request = SolveRequest::decode(message)?;
         let inline = inline(&request);
-        let imports = imports::of_solve(&request);
-        let platforms = request.frontend_attrs.get(PLATFORM);
-        let platforms = platforms.map_or("", String::as_str).split(',');
+        let Named {
+            entries: imports,
+            unreadable: unreadable_imports,
+        } = imports::of_solve(&request);
+        let platforms = text(&request.frontend_attrs, PLATFORM).unwrap_or_default();
+        let platforms = platforms.split(',');
         let platforms = platforms.filter(|name| !name.is_empty());
         let platforms = platforms.take(MAX_PLATFORMS).map(str::to_owned).collect();
         let cache = request.cache.take().unwrap_or_default();
@@ -129,6 +135,7 @@ impl Plan {
             }),
             inline,
             imports,
+            unreadable_imports,
             platforms,
             terms: Terms {
                 entitlements: request.entitlements,
@@ -141,14 +148,16 @@ impl Plan {
     }
 }
 
+/// An option of the frontend that is text.
+pub(super) fn text<'a>(options: &'a HashMap<String, Bytes>, name: &str) -> Option<&'a str> {
+    std::str::from_utf8(options.get(name)?).ok()
+}
+
 /// What a request asks for of inline cache, if it exports an image.
 fn inline(request: &SolveRequest) -> Option<Inline> {
     let exports = request.cache.iter().flat_map(|cache| &cache.exports);
     let asked: Vec<_> = exports.filter(|export| export.r#type == INLINE).collect();
-    let by_argument = request
-        .frontend_attrs
-        .get(INLINE_CACHE_ARG)
-        .is_some_and(|arg| is_true(arg));
+    let by_argument = text(&request.frontend_attrs, INLINE_CACHE_ARG).is_some_and(is_true);
     if asked.is_empty() && !by_argument {
         return None;
     }
@@ -185,10 +194,7 @@ impl Direct {
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
         };
         if self.frontend == "gateway.v0"
-            && self
-                .frontend_attrs
-                .get(SOURCE)
-                .is_some_and(|source| source == BUILT_IN)
+            && text(&self.frontend_attrs, SOURCE) == Some(BUILT_IN)
             && !self.frontend_attrs.keys().any(is_named)
         {
             self.frontend = BUILT_IN.to_owned();
@@ -321,10 +327,10 @@ mod tests {
         assert!(is_inline(&session));
         let mut argument = request(vec![exporter("moby", &[])], vec![]);
         let attrs = &mut argument.frontend_attrs;
-        attrs.insert(INLINE_CACHE_ARG.to_owned(), "1".to_owned());
+        attrs.insert(INLINE_CACHE_ARG.to_owned(), "1".into());
         assert!(is_inline(&argument));
         let attrs = &mut argument.frontend_attrs;
-        attrs.insert(INLINE_CACHE_ARG.to_owned(), "0".to_owned());
+        attrs.insert(INLINE_CACHE_ARG.to_owned(), "0".into());
         assert!(!is_inline(&argument));
     }
 
@@ -385,7 +391,7 @@ mod tests {
         direct.frontend = "dockerfile.v0".to_owned();
         direct
             .frontend_attrs
-            .insert("filename".to_owned(), "Dockerfile".to_owned());
+            .insert("filename".to_owned(), "Dockerfile".into());
         direct
             .cache
             .as_mut()
@@ -407,7 +413,10 @@ mod tests {
         let taken = |attrs: &[(&str, &str)]| {
             let mut direct = request(vec![exporter("image", &[])], vec![entry("inline", &[])]);
             direct.frontend = "gateway.v0".to_owned();
-            direct.frontend_attrs = entry("", attrs).attrs;
+            let attrs = attrs
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), Bytes::from((*v).to_owned())));
+            direct.frontend_attrs = attrs.collect();
             let direct = plan(&direct).direct.unwrap();
             (direct.frontend, direct.frontend_attrs.len())
         };
@@ -431,12 +440,25 @@ mod tests {
             entry("gha", &[]),
         ];
         let attrs = &mut importing.frontend_attrs;
-        attrs.insert("platform".to_owned(), "linux/arm64,linux/amd64".to_owned());
+        attrs.insert("platform".to_owned(), "linux/arm64,linux/amd64".into());
         let planned = plan(&importing);
         assert!(planned.inline.is_none());
         let images = planned.imports.iter().filter_map(Entry::image);
         assert_eq!(images.collect::<Vec<_>>(), ["oci:/images/a", "a"]);
         assert_eq!(planned.platforms, ["linux/arm64", "linux/amd64"]);
+    }
+
+    /// As `buildctl --opt build-arg:A=...` sends it, and as the daemon reads it.
+    #[test]
+    fn an_option_may_be_no_utf_8() {
+        let mut direct = request(vec![exporter("image", &[])], vec![entry("inline", &[])]);
+        direct.frontend = "dockerfile.v0".to_owned();
+        let argument = ("build-arg:A".to_owned(), Bytes::from_static(b"\xff"));
+        direct.frontend_attrs.extend([argument.clone()]);
+        let plan = plan(&direct);
+        assert!(plan.inline.is_some());
+        let taken = plan.direct.unwrap().frontend_attrs;
+        assert_eq!(taken, HashMap::from([argument]));
     }
 
     #[test]

@@ -88,8 +88,10 @@ impl Archive {
                 // Directories come twice where tars were put together.
                 Entry::Occupied(taken) if *taken.get() == Place::Other && place == Place::Other => {
                 }
-                Entry::Occupied(taken) => {
-                    return Err(walk.malformed(format!("it has {:?} twice", taken.key())));
+                Entry::Occupied(_) => {
+                    let at = walk.at;
+                    let reason = format!("it has an entry twice: the second ends at byte {at}");
+                    return Err(walk.malformed(reason));
                 }
             }
         }
@@ -140,7 +142,7 @@ impl Walk<'_> {
         while let Some(header) = self.header()? {
             let size = header
                 .entry_size()
-                .map_err(|err| self.malformed(format!("{err}")))?;
+                .map_err(|_| self.malformed("the size of an entry is none".to_owned()))?;
             match header.entry_type() {
                 EntryType::GNULongName => before.name = Some(self.long_name(size)?),
                 EntryType::GNULongLink => before.target = Some(self.long_name(size)?),
@@ -221,7 +223,8 @@ impl Walk<'_> {
     fn extended(&mut self, size: u64, before: &mut Extensions) -> Result<(), SourceError> {
         let data = self.extension(size)?;
         for record in PaxExtensions::new(&data) {
-            let record = record.map_err(|err| self.malformed(format!("{err}")))?;
+            let record =
+                record.map_err(|_| self.malformed("an extended header is none".to_owned()))?;
             let value = record.value_bytes();
             match record.key_bytes() {
                 b"path" => before.name = Some(value.to_vec()),
@@ -280,8 +283,9 @@ impl Walk<'_> {
 
     /// A name within the archive, in one spelling.
     fn name(&self, raw: &[u8], folder: &str) -> Result<String, SourceError> {
-        let shown = String::from_utf8_lossy(raw);
-        let wrong = |reason: &str| self.malformed(format!("its entry {shown:?} {reason}"));
+        // Before byte `at` is the header with the name.
+        let at = self.at;
+        let wrong = |reason: &str| self.malformed(format!("its entry before byte {at} {reason}"));
         let name = std::str::from_utf8(raw).map_err(|_| wrong("has a name that is no text"))?;
         if name.starts_with('/') {
             return Err(wrong("leaves it"));

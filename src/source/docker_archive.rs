@@ -67,9 +67,10 @@ impl DockerArchive {
             what: what.to_owned(),
             reason,
         };
-        let file = |name: &str| {
+        // Names are those in the list, and so not for errors: what the list is need not be one.
+        let file = |name: &str, part: &str| {
             let file = files.open(&normal(name))?;
-            file.ok_or_else(|| SourceError::Missing(format!("{name} in {what}")))
+            file.ok_or_else(|| SourceError::Missing(format!("{part} of an image in {what}")))
         };
         let list = files.open("manifest.json")?.ok_or_else(|| {
             malformed("`docker save` did not write it: it has no manifest.json".to_owned())
@@ -78,11 +79,11 @@ impl DockerArchive {
             .map_err(|err| malformed(format!("manifest.json: {}", JsonError::from(err))))?;
         let image = find(&list, pick, what)?;
 
-        let config_file = file(&image.config)?;
+        let config_file = file(&image.config, "the config")?;
         let config = config_file.bytes(MAX_JSON)?;
         let config_digest = sha256(&config)?;
         let Config { rootfs } = serde_json::from_slice(&config)
-            .map_err(|err| malformed(format!("{}: {}", image.config, JsonError::from(err))))?;
+            .map_err(|err| malformed(format!("the image config: {}", JsonError::from(err))))?;
         let layers = image.layers.as_deref().unwrap_or_default();
         if layers.len() != rootfs.diff_ids.len() || layers.len() > MAX_LAYERS {
             let ids = rootfs.diff_ids.len();
@@ -94,13 +95,13 @@ impl DockerArchive {
         let mut blobs = HashMap::from([(config_digest.clone(), config_file)]);
         let mut descriptors = Vec::new();
         let mut hashes = Hashes::default();
-        for (name, diff_id) in layers.iter().zip(rootfs.diff_ids) {
-            let file = file(name)?;
+        for (number, (name, diff_id)) in layers.iter().zip(rootfs.diff_ids).enumerate() {
+            let file = file(name, &format!("layer {number}"))?;
             let media_type = compression(&file)?;
             let digest = match normal(name).strip_prefix(BLOBS) {
                 Some(hex) => format!("sha256:{hex}")
                     .parse()
-                    .map_err(|err| malformed(format!("{name}: {err}")))?,
+                    .map_err(|_| malformed(format!("layer {number} is named by no digest")))?,
                 None if media_type == MediaType::ImageLayer => diff_id,
                 None => hashes.of(name, &file)?,
             };
@@ -363,7 +364,9 @@ mod tests {
         };
         let files: &[(&str, &[u8])] = &[("c.json", &config), ("1", TAR)];
         assert!(said(&listed(&["1", "1"]), files).contains("2 layers, and their config names 1"));
-        assert!(said(&listed(&["2"]), files).contains("2 in a.tar does not exist"));
+        assert!(
+            said(&listed(&["2"]), files).contains("layer 0 of an image in a.tar does not exist")
+        );
         assert!(said("[{}]", files).contains("manifest.json: missing field `Config`"));
         assert!(said("[]", files).contains("has 0 images"));
         assert!(said(&listed(&["1"]), &[("c.json", b"{}"), ("1", TAR)]).contains("missing field"));

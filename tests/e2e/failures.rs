@@ -1,6 +1,9 @@
 //! What goes wrong: steps, clients, daemons, and the cache itself. The user sees what they would
 //! see without inlay, nothing is left running, and the next build works.
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
+
 use crate::support::{
     Buildctl, Buildkitd, Buildx, Direct, DockerEngine, ImageStore, Inlay, Project, Registry,
     Running, SOON, failing, inline_records, wait_for,
@@ -381,4 +384,35 @@ fn an_image_of_no_steps_needs_no_cache_and_no_warning() {
         .run_ok();
     assert_eq!(built.warnings, [""; 0], "{built}");
     assert!(inline_records(&setup.registry.config("demo:labelled", None)).is_empty());
+}
+
+/// BuildKit reads text that is no UTF-8. Such a build was left to the daemon without a word.
+#[test]
+fn an_argument_that_is_no_utf_8_costs_no_cache() {
+    let setup = Setup::start();
+    let mut argument = OsString::from("build-arg:UNUSED=");
+    argument.push(OsStr::from_bytes(b"\xff"));
+    let build = setup.build(&project());
+    let built = build.args([OsString::from("--opt"), argument]).run_ok();
+    assert_eq!(built.warnings, [""; 0], "{built}");
+    let log = setup.inlay.log();
+    assert!(log.contains("inline cache comes from inlay"), "{log}");
+    assert!(!inline_records(&setup.registry.config("demo:failures", None)).is_empty());
+}
+
+/// Go reads half of a surrogate pair as a replacement. Such an import passed unread.
+#[test]
+fn an_import_that_cannot_be_read_is_told() {
+    let setup = Setup::start();
+    let imports = format!(
+        r#"cache-imports=[{{"Type":"registry","Attrs":{{"ref":"{}","more":"\ud800"}}}}]"#,
+        setup.registry.image("demo:none")
+    );
+    let built = setup.build(&project()).opt(&imports).run_ok();
+    let told = built
+        .warnings
+        .iter()
+        .filter(|of| of.contains("cannot be read"));
+    assert_eq!(told.count(), 1, "{built}");
+    assert_eq!(setup.inlay.log().matches("cannot be read").count(), 1);
 }

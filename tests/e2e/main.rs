@@ -30,6 +30,7 @@ mod several_imports;
 mod shapes;
 mod side_solve;
 mod size;
+mod soak;
 mod sources;
 #[path = "../support/mod.rs"]
 mod support;

@@ -79,8 +79,10 @@ fn difference(ours: &FieldDescriptorProto, theirs: &FieldDescriptorProto) -> Opt
     // proto/ spells all names in one style; on the wire there are none.
     let name = |field: &FieldDescriptorProto| field.name().replace('_', "").to_lowercase();
     let repeated = |field: &FieldDescriptorProto| field.label() == Label::Repeated;
-    // A message that is only handed on is bytes here: the same on the wire.
-    let opaque = ours.r#type() == Type::Bytes && theirs.r#type() == Type::Message;
+    // A message that is only forwarded is bytes here, and so is text that need not be UTF-8: the
+    // same on the wire.
+    let opaque =
+        ours.r#type() == Type::Bytes && matches!(theirs.r#type(), Type::Message | Type::String);
     if name(ours) != name(theirs) {
         Some(format!("is called {} upstream", theirs.name()))
     } else if repeated(ours) != repeated(theirs) {

@@ -16,6 +16,19 @@ pub struct Inlay {
     // Before its directory: fields are dropped in order.
     daemon: Daemon,
     dir: TempDir,
+    /// All arguments.
+    args: Vec<String>,
+}
+
+/// What a process has of the system at a moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Open files and sockets.
+    pub descriptors: usize,
+    /// Its threads.
+    pub threads: u64,
+    /// Resident, in kB.
+    pub memory: u64,
 }
 
 impl Inlay {
@@ -31,17 +44,27 @@ impl Inlay {
             .tempdir()
             .expect("a temporary directory");
         let socket = dir.path().join("inlay.sock");
-        let mut command = Self::command();
-        command
-            .arg("serve")
-            .arg(format!("--addr=unix://{}", socket.display()))
-            .arg(format!("--buildkitd={addr}"));
-        command.args(args).arg("--log=inlay=debug");
-        let mut daemon = Daemon::spawn("inlay", command, &dir.path().join("log"));
-        daemon.wait_until(Duration::from_secs(10), |_| {
-            UnixStream::connect(&socket).ok()
-        });
-        Self { dir, daemon }
+        let own = [
+            "serve".to_owned(),
+            format!("--addr=unix://{}", socket.display()),
+            format!("--buildkitd={addr}"),
+        ];
+        let args = own
+            .into_iter()
+            .chain(args.iter().map(|arg| (*arg).to_owned()));
+        let args: Vec<_> = args.chain(["--log=inlay=debug".to_owned()]).collect();
+        let daemon = launch(&dir, &args);
+        Self { daemon, dir, args }
+    }
+
+    /// Stops it, with SIGKILL if `is_abrupt`, and starts it again at the same address.
+    pub fn restart(&mut self, is_abrupt: bool) {
+        if is_abrupt {
+            self.daemon.kill();
+        } else {
+            self.daemon.terminate();
+        }
+        self.daemon = launch(&self.dir, &self.args);
     }
 
     /// The program itself, without arguments.
@@ -66,18 +89,28 @@ impl Inlay {
 
     /// The most memory that it has had resident so far, in bytes.
     pub fn peak_rss(&self) -> u64 {
+        self.status("VmHWM") * 1024
+    }
+
+    /// What it has at the moment.
+    pub fn usage(&self) -> Usage {
+        let files = fs::read_dir(format!("/proc/{}/fd", self.daemon.pid())).expect("inlay runs");
+        Usage {
+            descriptors: files.count(),
+            threads: self.status("Threads"),
+            memory: self.status("VmRSS"),
+        }
+    }
+
+    /// A number that the kernel tells of it.
+    fn status(&self, name: &str) -> u64 {
         let status =
             fs::read_to_string(format!("/proc/{}/status", self.daemon.pid())).expect("inlay runs");
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))
-            .expect("a peak in the status");
-        let kib = line
-            .trim()
-            .trim_end_matches(" kB")
-            .parse::<u64>()
-            .expect("a number of kB");
-        kib * 1024
+        let mut lines = status.lines();
+        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let value = value.unwrap_or_else(|| panic!("{name} in {status}"));
+        let number = value.trim().trim_end_matches(" kB");
+        number.parse().expect("a number")
     }
 
     /// What it has had of the processors so far.
@@ -119,4 +152,15 @@ impl Inlay {
     pub fn daemon(&mut self) -> &mut Daemon {
         &mut self.daemon
     }
+}
+
+fn launch(dir: &TempDir, args: &[String]) -> Daemon {
+    let socket = dir.path().join("inlay.sock");
+    let mut command = Inlay::command();
+    command.args(args);
+    let mut daemon = Daemon::spawn("inlay", command, &dir.path().join("log"));
+    daemon.wait_until(Duration::from_secs(10), |_| {
+        UnixStream::connect(&socket).ok()
+    });
+    daemon
 }

@@ -58,7 +58,7 @@ pub use direct::Direct;
 pub use docker_engine::{DockerEngine, ImageStore};
 pub use git_server::GitServer;
 pub use http_server::HttpServer;
-pub use inlay::Inlay;
+pub use inlay::{Inlay, Usage};
 pub use layout::Layout;
 pub use llb::{Llb, State};
 pub use output::BuildOutput;

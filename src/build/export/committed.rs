@@ -10,6 +10,7 @@ use serde::Deserialize;
 use tonic::Status;
 use tracing::debug;
 
+use crate::cache::image::JsonError;
 use crate::cache::record::{Digest, ImageLayer};
 use crate::daemon::Daemon;
 
@@ -52,7 +53,7 @@ pub async fn layers(
 }
 
 async fn read(daemon: &Daemon, digest: &str) -> Result<Option<Vec<ImageLayer>>, Status> {
-    let json = |err: serde_json::Error| Status::internal(err.to_string());
+    let json = |err: serde_json::Error| Status::internal(JsonError::from(err).to_string());
     let manifest = daemon.content(digest, MAX_DOCUMENT).await?;
     let manifest: CommittedManifest = serde_json::from_slice(&manifest).map_err(json)?;
     let config = daemon

@@ -63,3 +63,51 @@ pub enum ExportError {
     #[error("image config: {0}")]
     Config(#[from] ConfigError),
 }
+
+// === impl ExportError ===
+
+impl ExportError {
+    /// What the log says of it. The daemon's own words are for the user alone: they may have the command
+    /// line of a step, with the values of build arguments, or a URL.
+    pub fn logged(&self) -> String {
+        match self {
+            Self::Build(status) => format!("the build failed: {:?}", status.code()),
+            Self::Evaluate(status) => format!("evaluating the result: {:?}", status.code()),
+            Self::Solve(status) => format!("exporting the cache: {:?}", status.code()),
+            Self::Workers(status) => format!("asking for the platform: {:?}", status.code()),
+            Self::Session(SessionError::Refused(status)) => {
+                format!("opening a session: {:?}", status.code())
+            }
+            Self::Session(SessionError::Call(_))
+            | Self::SourcesChanged
+            | Self::Result(_)
+            | Self::TimedOut(_)
+            | Self::NoRecords
+            | Self::Exported(_)
+            | Self::ImageCache(_)
+            | Self::TooLarge(_)
+            | Self::Computation(_)
+            | Self::Config(_) => self.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_has_none_of_the_daemons_words() {
+        let status = || Status::unknown("process \"curl -u secret\" did not complete");
+        for err in [
+            ExportError::Build(status()),
+            ExportError::Evaluate(status()),
+            ExportError::Solve(status()),
+            ExportError::Workers(status()),
+            ExportError::Session(SessionError::Refused(status())),
+        ] {
+            assert!(err.to_string().contains("secret"), "{err}");
+            assert!(!err.logged().contains("secret"), "{}", err.logged());
+        }
+    }
+}

@@ -8,6 +8,7 @@ mod committed;
 mod error;
 pub mod recall;
 mod side_solve;
+pub mod unknown_keys;
 
 use std::collections::HashMap;
 use std::error::Error as _;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use futures_util::future::{join, try_join_all};
 use prost::Message as _;
 use tonic::{Code, Status};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use self::error::MAX_RESULT;
 use self::side_solve::{Made, Side, Solves};
@@ -72,18 +73,39 @@ pub async fn conclude(
     .await
     {
         Ok(cached) => Conclusion::Cached(cached),
-        Err(ExportError::Build(status)) => {
+        Err(err) => without_cache(daemon, plan, inline, result, &err).await,
+    }
+}
+
+/// What becomes of a return request that cannot be read or written: nothing is known of its result.
+pub async fn unreadable(daemon: &Daemon, plan: &Plan, err: ResultError) -> Conclusion {
+    match &plan.inline {
+        None => Conclusion::Unchanged,
+        Some(inline) => without_cache(daemon, plan, inline, &[], &err.into()).await,
+    }
+}
+
+/// Tells the user why a result gets no cache, by an error if they want no image without it.
+async fn without_cache(
+    daemon: &Daemon,
+    plan: &Plan,
+    inline: &Inline,
+    result: &[u8],
+    err: &ExportError,
+) -> Conclusion {
+    match err {
+        ExportError::Build(_) => {
             // The daemon meets the same error in a moment, and tells the user in its own words.
-            // Its message may have the command line with the values of build arguments.
-            info!("the build failed: {:?}", status.code());
+            info!("{}", err.logged());
             Conclusion::Unchanged
         }
-        Err(err) if inline.required => {
+        err if inline.required => {
             Conclusion::Failed(Status::unknown(format!("inlay: inline cache: {err}")))
         }
-        Err(err) => {
+        err => {
+            warn!("built without inline cache: {}", err.logged());
             let text = format!("built without inline cache: {err}");
-            warn_user(daemon, &plan.build, result, &text).await;
+            progress::tell(daemon, &plan.build, &text, vertex(result)).await;
             Conclusion::Unchanged
         }
     }
@@ -92,10 +114,13 @@ pub async fn conclude(
 /// Says something in the progress output of a build's user: as a warning of the step that made
 /// the result, and as a step by itself.
 pub async fn warn_user(daemon: &Daemon, build: &str, result: &[u8], text: &str) {
-    let vertex = BuildResult::decode(result)
-        .ok()
-        .and_then(|result| result::images(&result).ok()?.first()?.vertex());
-    progress::warn(daemon, build, text, vertex).await;
+    progress::warn(daemon, build, text, vertex(result)).await;
+}
+
+/// The step that made a result.
+fn vertex(result: &[u8]) -> Option<String> {
+    let result = BuildResult::decode(result).ok()?;
+    result::images(&result).ok()?.first()?.vertex()
 }
 
 async fn with_cache(
@@ -140,10 +165,17 @@ async fn with_cache(
     let caches = try_join_all(caches).await?;
 
     let mut configs = HashMap::new();
+    let mut unknown_keys = None;
     for (image, cache) in images.iter().zip(caches) {
-        let Some(Made { cache, note }) = cache else {
+        let Some(Made {
+            cache,
+            note,
+            unknown_keys: unknown,
+        }) = cache
+        else {
             continue;
         };
+        unknown_keys = unknown_keys.or(unknown);
         if let Some(note) = note {
             warn_user(daemon, &plan.build, result, &note).await;
         }
@@ -154,6 +186,12 @@ async fn with_cache(
         };
         let config = config::embed(&config, &cache, config::DEFAULT_LIMIT)?;
         configs.insert(image.config_key.clone(), config);
+    }
+    // Once a build, however many images it has.
+    if let Some(why) = unknown_keys {
+        shared.unknown_keys.log(&worker, &why);
+        let text = format!("inline cache: {why}");
+        progress::tell(daemon, &plan.build, &text, vertex(result)).await;
     }
     let cached = result::with_metadata(result, &configs).map_err(ResultError::from)?;
     if cached.len() > MAX_RESULT {

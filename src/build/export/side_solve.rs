@@ -62,6 +62,8 @@ pub struct Made {
     pub cache: String,
     /// What the user is to be told of it.
     pub note: Option<String>,
+    /// Why keys of its operations are not known.
+    pub unknown_keys: Option<String>,
 }
 
 /// What a side solve gave.
@@ -172,15 +174,26 @@ impl Side<'_> {
             debug!("inline cache: {note}");
         }
         // A larger cache is sound. But it may not be the same again.
-        let is_larger = |note: &Note| matches!(note, Note::Content(_) | Note::Sources(_));
+        let is_larger = |note: &Note| match note {
+            Note::Content(_) | Note::Sources(_) => true,
+            Note::Definition(_) | Note::Lineage(_) | Note::Operations(_) => false,
+        };
         let unanswered = unanswered.filter(|_| notes.iter().any(is_larger));
-        let note = unanswered
-            .map(|err| format!("records of earlier builds stay in the inline cache: {err}"));
+        let note = unanswered.map(|err| {
+            let why = err.logged();
+            format!("records of earlier builds stay in the inline cache: {why}")
+        });
+        let mut unknown = notes.iter().filter(|note| !is_larger(note));
+        let unknown_keys = unknown.next().map(ToString::to_string);
         let (records, layers) = (cache.records().len(), cache.layers());
         info!("inline cache: {records} of {of} exported records, for {layers} layers");
         let imported = diff_ids.and_then(|layers| self.imported(&layers, &cache));
         let cache = imported.unwrap_or_else(|| cache.encode());
-        Ok(Some(Made { cache, note }))
+        Ok(Some(Made {
+            cache,
+            note,
+            unknown_keys,
+        }))
     }
 
     /// The cache of an image that was imported, as it was written there, if the build has made that

@@ -10,6 +10,7 @@ mod combine;
 mod credentials;
 pub mod image;
 pub mod loopback;
+pub mod memory;
 mod reading;
 mod store;
 
@@ -30,6 +31,7 @@ use self::combine::{Combination, combine};
 use self::credentials::ClientCredentials;
 use self::image::{CachedImage, ImageError, MAX_DOCUMENT};
 use self::loopback::{InFlight, Offered, Root};
+use self::memory::Share;
 use self::reading::{Documents, Found, ReadingError};
 use self::store::ImportStore;
 use super::policy::RegistryImports;
@@ -51,6 +53,8 @@ const STORE_PREFIX: &str = "local:";
 const MAX_IMPORTS: usize = 64;
 /// How many of them are read at a time.
 const AT_A_TIME: usize = 4;
+/// What the documents of one import have together (bytes).
+const MAX_DOCUMENTS: u64 = 32 << 20;
 /// The timeout for fetching an image's documents, which are small. A build waits for it.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// The timeout where the daemon can read the image without inlay.
@@ -81,6 +85,8 @@ pub struct Outcome {
     /// Where their layers are read from.
     source: Option<Arc<dyn Source>>,
     served: Option<Served>,
+    /// For its images and for what is served.
+    _memory: Option<Share>,
 }
 
 /// What a user is told of an import.
@@ -196,6 +202,7 @@ impl Imports {
             images: Arc::default(),
             source: None,
             served: None,
+            _memory: None,
             reference,
         };
         let of_daemon = entry.kind == REGISTRY;
@@ -244,6 +251,8 @@ impl Imports {
             REGISTRY => Location::Registry(location::reference(reference)?),
             _ => reference.parse()?,
         };
+        let memory = &self.shared.import_memory;
+        let _reading = memory.read().await.ok_or(Refusal::Busy)?;
         let fetch = async {
             let source: Arc<dyn Source> = self.open(entry, &location).await?.into();
             debug!(image = reference, "reading the cache of an image");
@@ -259,7 +268,7 @@ impl Imports {
             many => format!("; {many} entries of its index are not read"),
         };
         // The image has a say in how long this takes. So it is no reason to leave it to the daemon.
-        let checked = timeout(limit, documents.check()).await;
+        let checked = timeout(limit, documents.check(memory)).await;
         let found = checked.map_err(|_| Refusal::Slow(limit))??;
         let what = match &found {
             Found::CacheExport(_) if entry.kind != REGISTRY => return Err(Refusal::CacheExport),
@@ -269,6 +278,7 @@ impl Imports {
         };
         found.stat_layers(&*source).await?;
 
+        let kept = memory.keep(bytes);
         let (records, layers) = (found.records(), found.layers().len());
         let takes_over = self.shared.policy.registry_imports == RegistryImports::Inlay;
         let from = match (&location, found.digests()) {
@@ -285,6 +295,7 @@ impl Imports {
                 outcome.verdict = Verdict::Replace(pinned.collect());
                 ""
             }
+            _ if kept.is_none() => return Err(Refusal::Full),
             _ => {
                 let layers = found.layers().into_iter().cloned();
                 let layers = layers.map(|layer| (layer, Arc::clone(&source)));
@@ -297,10 +308,12 @@ impl Imports {
         outcome.note = Note::Step(format!(
             "importing {what} from {reference}: {records} records, {layers} layers ({bytes} bytes read{from}){skipped}",
         ));
-        if let Found::Images(images) = found {
+        // Without them the cache of the same image is encoded anew.
+        if let (Found::Images(images), Some(_)) = (found, &kept) {
             outcome.images = images.into();
             outcome.source = Some(source);
         }
+        outcome._memory = kept;
         Ok(())
     }
 
@@ -469,6 +482,10 @@ enum Refusal {
         "its cache makes a document of {0} bytes, and BuildKit imports none above {MAX_DOCUMENT}"
     )]
     Document(usize),
+    #[error("the imports of other builds are read first, and took too long")]
+    Busy,
+    #[error("what inlay serves to builds takes all the memory there is for it")]
+    Full,
     #[error("the build has no session over which inlay could serve it")]
     NoSession,
     #[error("a build may have {MAX_IMPORTS} imports")]
@@ -482,7 +499,7 @@ impl Refusal {
     /// left to the daemon. What was received and is refused may not: an image could avoid the check.
     fn is_fetching(&self) -> bool {
         match self {
-            Self::TimedOut(_) => true,
+            Self::TimedOut(_) | Self::Busy => true,
             Self::Reading(err) => err.is_fetching(),
             Self::Location(_)
             | Self::Image(_)
@@ -490,6 +507,7 @@ impl Refusal {
             | Self::CacheExport
             | Self::NoCache
             | Self::Document(_)
+            | Self::Full
             | Self::NoSession
             | Self::TooMany => false,
         }

@@ -15,7 +15,9 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::MAX_DOCUMENTS;
 use super::image::{self, CachedImage, ImageError, MAX_DOCUMENT};
+use super::memory::ImportMemory;
 use crate::cache::image::Platform;
 use crate::cache::image::config;
 use crate::cache::image::manifest::{Document, Fit, Index, ManifestError};
@@ -116,6 +118,9 @@ pub enum ReadingError {
         /// What is wrong with it.
         reason: ImageError,
     },
+    /// Its documents are too large together.
+    #[error("its documents have {0} bytes and more, and may have {MAX_DOCUMENTS}")]
+    TooLarge(u64),
     /// inlay panicked while it read the image.
     #[error("reading it failed within inlay")]
     Panicked,
@@ -141,6 +146,7 @@ impl ReadingError {
             | Self::Platform(_)
             | Self::CacheExport { .. }
             | Self::Image { .. }
+            | Self::TooLarge(_)
             | Self::Panicked
             | Self::Layer { .. } => false,
         }
@@ -198,12 +204,13 @@ impl Documents {
     ///
     /// # Errors
     /// Where a cache is not sound.
-    pub async fn check(self) -> Result<Found, ReadingError> {
+    pub async fn check(self, memory: &ImportMemory) -> Result<Found, ReadingError> {
         match self.kind {
             Kind::CacheExport(mut export) => {
                 let config = export.config.clone();
                 let layers = export.layers.clone();
-                let records = blocking(move || image::check_export(&config, &layers)).await?;
+                let records =
+                    blocking(memory, move || image::check_export(&config, &layers)).await?;
                 let checked = records.map_err(|reason| ReadingError::CacheExport {
                     digest: export.digest.clone(),
                     reason,
@@ -217,7 +224,7 @@ impl Documents {
                     let digest = descriptor.digest().to_string();
                     let named = digest.clone();
                     let read = move || CachedImage::read(named, &manifest, &config);
-                    let image = blocking(read).await?;
+                    let image = blocking(memory, read).await?;
                     images.extend(image.map_err(|reason| ReadingError::Image { digest, reason })?);
                 }
                 Ok(Found::Images(images))
@@ -238,6 +245,14 @@ struct Walk<'a> {
 // === impl Walk ===
 
 impl Walk<'_> {
+    fn count(&mut self, document: &Bytes) -> Result<(), ReadingError> {
+        self.bytes += document.len() as u64;
+        match self.bytes > MAX_DOCUMENTS {
+            true => Err(ReadingError::TooLarge(self.bytes)),
+            false => Ok(()),
+        }
+    }
+
     /// Reads the images of an index, and of indexes within it, for the build's platforms.
     async fn index(&mut self, root: &Descriptor, index: Index) -> Result<(), ReadingError> {
         if index.manifests.is_empty() && index.skipped == 0 {
@@ -266,7 +281,7 @@ impl Walk<'_> {
                     }
                     data => data?,
                 };
-                self.bytes += data.len() as u64;
+                self.count(&data)?;
                 match parse(entry, &data) {
                     Ok(Document::Manifest(manifest)) => {
                         self.manifest(entry.clone(), *manifest, fit).await?;
@@ -300,7 +315,7 @@ impl Walk<'_> {
     ) -> Result<(), ReadingError> {
         let config = fetch(self.source, manifest.config(), MAX_CONFIG).await;
         let config = part(config, &descriptor)?;
-        self.bytes += config.len() as u64;
+        self.count(&config)?;
         if fit == Fit::Told || self.platforms.iter().any(|of| of.is_of_config(&config)) {
             self.images.push((descriptor, manifest, config));
         }
@@ -326,8 +341,16 @@ fn malformed(descriptor: &Descriptor) -> impl FnOnce(ManifestError) -> ReadingEr
 
 /// Runs work on a thread for such: reading a large cache takes a while.
 async fn blocking<T: Send + 'static>(
+    memory: &ImportMemory,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ReadingError> {
+    let share = memory.check().await;
+    // The work goes on where nobody waits for it any more, and so its share is its own.
+    let work = move || {
+        let done = work();
+        drop(share);
+        done
+    };
     spawn_blocking(work)
         .await
         .map_err(|_| ReadingError::Panicked)

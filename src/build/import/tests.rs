@@ -6,6 +6,7 @@ use bytes::Bytes;
 use oci_spec::image::{Descriptor, MediaType};
 
 use super::image::ImageError;
+use super::memory::ImportMemory;
 use super::reading::Documents;
 use super::*;
 use crate::cache::image::manifest::{Document, ManifestError};
@@ -129,6 +130,7 @@ fn reading_errors() -> Vec<(ReadingError, bool)> {
             digest: digest(),
             reason: missing(),
         },
+        ReadingError::TooLarge(1),
     ];
     all.extend(refused.into_iter().map(|err| (err, false)));
     let kinds = all.iter().map(|(err, _)| match err {
@@ -140,10 +142,11 @@ fn reading_errors() -> Vec<(ReadingError, bool)> {
         ReadingError::Image { .. } => 5,
         ReadingError::Panicked => 6,
         ReadingError::Layer { .. } => 7,
+        ReadingError::TooLarge(_) => 8,
     });
     let mut kinds: Vec<_> = kinds.collect();
     kinds.dedup();
-    assert_eq!(kinds, Vec::from_iter(0..8), "each kind is there");
+    assert_eq!(kinds, Vec::from_iter(0..9), "each kind is there");
     all
 }
 
@@ -165,6 +168,8 @@ fn only_what_could_not_be_fetched_may_be_left_to_the_daemon() {
         (Refusal::NoSession, false),
         (Refusal::TooMany, false),
         (Refusal::Image(ImageError::Loop), false),
+        (Refusal::Busy, true),
+        (Refusal::Full, false),
     ]);
     let kinds = all.iter().map(|(refusal, _)| match refusal {
         Refusal::Reading(_) => 0,
@@ -177,10 +182,12 @@ fn only_what_could_not_be_fetched_may_be_left_to_the_daemon() {
         Refusal::NoSession => 7,
         Refusal::TooMany => 8,
         Refusal::Image(_) => 9,
+        Refusal::Busy => 10,
+        Refusal::Full => 11,
     });
     let mut kinds: Vec<_> = kinds.collect();
     kinds.dedup();
-    assert_eq!(kinds, Vec::from_iter(0..10), "each kind is there");
+    assert_eq!(kinds, Vec::from_iter(0..12), "each kind is there");
     for (refusal, passes) in all {
         assert_eq!(refusal.is_fetching(), passes, "{refusal:?}");
     }
@@ -206,7 +213,7 @@ impl Memory {
         let platforms = [Platform::parse("linux/amd64").unwrap()];
         let read = async {
             let documents = Documents::fetch(self, &platforms).await?;
-            documents.check().await
+            documents.check(&ImportMemory::default()).await
         };
         let err = read.await.unwrap_err();
         (err.to_string(), err.is_fetching())
@@ -338,7 +345,12 @@ async fn a_cache_that_was_exported_by_itself_is_checked() {
         ] {
             assert!(Document::read(root.as_bytes()).unwrap().is_cache_export());
             memory.root = root.into();
-            match Documents::fetch(&memory, &[]).await.unwrap().check().await {
+            match Documents::fetch(&memory, &[])
+                .await
+                .unwrap()
+                .check(&ImportMemory::default())
+                .await
+            {
                 Ok(Found::CacheExport(export)) => {
                     assert_eq!((export.records, export.layers.len()), (2, 1));
                     assert_eq!(export.digest, Digest::of(&memory.root).as_str());
@@ -359,7 +371,7 @@ async fn a_cache_that_was_exported_by_itself_is_checked() {
     assert!(refusals[0].contains("contradict"), "{refusals:?}");
     assert_eq!(read("{", &plain).await.len(), 2);
     let refusals = read(&records(1), &layer("text/plain")).await;
-    assert!(refusals[0].contains("is of the type"), "{refusals:?}");
+    assert!(refusals[0].contains("has the media type"), "{refusals:?}");
 
     // Which of two configs BuildKit reads depends on their order.
     let config = memory.put(records(1));

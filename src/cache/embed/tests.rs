@@ -337,3 +337,20 @@ fn a_source_that_is_resolved_is_asked_for_its_keys() {
     assert_eq!(embedded.notes, []);
     assert_eq!(embedded.cache, cold);
 }
+
+/// As if a newer BuildKit derived the key of the command in another way: its records cannot be told
+/// from those of other builds.
+#[test]
+fn operations_whose_keys_are_not_known_are_told() {
+    let recorded = Recorded::read("equal-hops");
+    let mut exported = recorded.exported("cold");
+    let config = String::from_utf8(exported.config).unwrap();
+    let at = config.find("sha256:ce2b89").unwrap();
+    let command = config[at..at + Digest::of(b"").as_str().len()].to_owned();
+    let newer = Digest::of(b"newer");
+    exported.config = config.replace(&command, newer.as_str()).into_bytes();
+    let embedded = embed(&exported, &recorded.definition(), None).unwrap();
+    assert_eq!(embedded.notes, [Note::Operations(1)]);
+    let mut records = embedded.cache.records().iter();
+    assert!(records.any(|record| record.digest == newer));
+}

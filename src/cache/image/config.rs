@@ -15,6 +15,7 @@ use std::ops::Range;
 use serde::de::IgnoredAny;
 use thiserror::Error;
 
+use super::JsonError;
 use crate::cache::record::{Base64Error, base64};
 
 /// The member that holds an inline cache.
@@ -141,7 +142,7 @@ pub enum ConfigError {
     },
     /// It is not JSON.
     #[error("the image config is not JSON: {0}")]
-    NotJson(#[source] serde_json::Error),
+    NotJson(#[source] JsonError),
     /// It is JSON, but an array or a bare value.
     #[error("the image config is not a JSON object")]
     NotAnObject,
@@ -240,7 +241,8 @@ impl<'a> Members<'a> {
     /// The members of `config`; `at` is right behind its opening brace.
     fn of(config: &'a [u8], limit: usize) -> Result<Self, ConfigError> {
         check_length(config.len(), limit)?;
-        serde_json::from_slice::<IgnoredAny>(config).map_err(ConfigError::NotJson)?;
+        serde_json::from_slice::<IgnoredAny>(config)
+            .map_err(|err| ConfigError::NotJson(err.into()))?;
         let mut members = Self {
             text: config,
             at: 0,

@@ -16,10 +16,28 @@ const ENGINE: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
 );
 
-/// The text is not padded base64 of the standard alphabet.
+/// The text is not padded base64 of the standard alphabet. Nothing of it is in the error.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("not base64: {0}")]
-pub struct Base64Error(#[from] base64::DecodeError);
+pub enum Base64Error {
+    /// A character does not belong there.
+    #[error("not base64 at character {0}")]
+    Character(usize),
+    /// It ends within a group, or its padding is not what its length asks for.
+    #[error("not base64: its length or its padding is wrong")]
+    Padding,
+}
+
+impl From<base64::DecodeError> for Base64Error {
+    fn from(err: base64::DecodeError) -> Self {
+        match err {
+            base64::DecodeError::InvalidByte(at, _)
+            | base64::DecodeError::InvalidLastSymbol { offset: at, .. } => Self::Character(at + 1),
+            base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => {
+                Self::Padding
+            }
+        }
+    }
+}
 
 /// Writes `bytes` as Go does.
 pub fn encode(bytes: &[u8]) -> String {

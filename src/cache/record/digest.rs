@@ -35,10 +35,7 @@ impl Digest {
         if text.is_empty() {
             return Err(DigestError::Absent);
         }
-        let malformed = |why| DigestError::Malformed {
-            text: text.chars().take(SHOWN).collect(),
-            why,
-        };
+        let malformed = |why| DigestError::Malformed { why };
         let (algorithm, hex) = text
             .split_once(':')
             .ok_or_else(|| malformed("it has no `:`"))?;
@@ -108,26 +105,22 @@ impl FromStr for Digest {
     }
 }
 
-/// How much of a malformed digest a message shows: a whole `sha512` one and a little more.
-const SHOWN: usize = 140;
-
-/// Why a text is not a digest.
+/// Why a text is not a digest. The text is not in it: it may be of a document that is not for those who
+/// read the error.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DigestError {
     /// There is none: an empty text, or a field that is not there.
     #[error("the digest is absent")]
     Absent,
     /// It breaks the form.
-    #[error("{text:?} is not a digest: {why}")]
+    #[error("the text is not a digest: {why}")]
     Malformed {
-        /// What was read, cut short where it is far too long.
-        text: String,
         /// The rule that it breaks.
         why: &'static str,
     },
     /// A `random:` key stands where a blob's digest belongs.
-    #[error("{0} is a key, not the digest of a blob")]
-    NotABlob(Digest),
+    #[error("the digest is a key, not that of a blob")]
+    NotABlob,
 }
 
 #[cfg(test)]
@@ -160,31 +153,26 @@ mod tests {
             (String::new(), "the digest is absent".to_owned()),
             (
                 "abc".into(),
-                "\"abc\" is not a digest: it has no `:`".into(),
+                "the text is not a digest: it has no `:`".into(),
             ),
             (
                 "md5:00".into(),
-                "\"md5:00\" is not a digest: its algorithm is unknown".into(),
+                "the text is not a digest: its algorithm is unknown".into(),
             ),
             (
                 "sha256:00".into(),
-                "\"sha256:00\" is not a digest: its length is not its algorithm's".into(),
+                "the text is not a digest: its length is not its algorithm's".into(),
             ),
             (
                 "random:".into(),
-                "\"random:\" is not a digest: its length is not its algorithm's".into(),
+                "the text is not a digest: its length is not its algorithm's".into(),
             ),
             (
                 format!("sha256:{}", hex.to_uppercase()),
-                format!(
-                    "\"sha256:{}\" is not a digest: it is not lower case hexadecimal",
-                    hex.to_uppercase()
-                ),
+                "the text is not a digest: it is not lower case hexadecimal".into(),
             ),
         ] {
             assert_eq!(Digest::parse(&text).unwrap_err().to_string(), message);
         }
-        let long = Digest::parse(&"x".repeat(10_000)).unwrap_err().to_string();
-        assert!(long.len() < 200, "{long}");
     }
 }

@@ -64,13 +64,13 @@ pub(super) struct RawChain {
 }
 
 /// Why the JSON was not read.
-pub(super) enum JsonError {
+pub(super) enum ReadError {
     TooMany { what: &'static str, limit: usize },
     Json(serde_json::Error),
 }
 
 /// Reads a whole cache config.
-pub(super) fn config<'a>(json: &'a [u8], limits: &Limits) -> Result<RawConfig<'a>, JsonError> {
+pub(super) fn config<'a>(json: &'a [u8], limits: &Limits) -> Result<RawConfig<'a>, ReadError> {
     let budget = Budget::new(limits);
     budget.read_all(json, Object::new(&budget))
 }
@@ -79,7 +79,7 @@ pub(super) fn config<'a>(json: &'a [u8], limits: &Limits) -> Result<RawConfig<'a
 pub(super) fn records<'a>(
     json: &'a [u8],
     limits: &Limits,
-) -> Result<Vec<RawRecord<'a>>, JsonError> {
+) -> Result<Vec<RawRecord<'a>>, ReadError> {
     let budget = Budget::new(limits);
     budget.read_all(json, budget.objects(&budget.records))
 }
@@ -301,14 +301,14 @@ impl Budget {
         &self,
         json: &'de [u8],
         whole: R,
-    ) -> Result<R::Value, JsonError> {
+    ) -> Result<R::Value, ReadError> {
         let mut deserializer = serde_json::Deserializer::from_slice(json);
         Seed(whole)
             .deserialize(&mut deserializer)
             .and_then(|value| deserializer.end().map(|()| value))
             .map_err(|error| match self.exceeded.get() {
-                Some((what, limit)) => JsonError::TooMany { what, limit },
-                None => JsonError::Json(error),
+                Some((what, limit)) => ReadError::TooMany { what, limit },
+                None => ReadError::Json(error),
             })
     }
 
@@ -419,7 +419,7 @@ impl<'de, T: Fields<'de>> Visitor<'de> for Object<'_, T> {
             if name != Name::Other && seen & bit != 0 {
                 let named = Name::ALL.iter().find(|(_, known)| *known == name);
                 let text = named.map_or("", |(text, _)| text);
-                return Err(M::Error::custom(format_args!("{text:?} comes twice")));
+                return Err(M::Error::custom(format_args!("duplicate field {text:?}")));
             }
             seen |= bit;
             if !object.read(name, &mut map, self.budget)? {

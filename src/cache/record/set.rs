@@ -23,9 +23,10 @@ use thiserror::Error;
 
 use super::{
     Digest, DigestError, Limits,
-    json::{self, JsonError, RawLayer, RawLink, RawRecord},
+    json::{self, RawLayer, RawLink, RawRecord, ReadError},
     order,
 };
+use crate::cache::image::JsonError;
 
 /// A link from an input of one record to a record that is a source of it. Ordered by selector,
 /// then by number.
@@ -496,7 +497,7 @@ fn layer(number: usize, blob: Digest, parent: Option<usize>) -> Result<Layer, Pa
     if blob.is_random() {
         return Err(ParseError::LayerDigest {
             layer: number,
-            why: DigestError::NotABlob(blob),
+            why: DigestError::NotABlob,
         });
     }
     Ok(Layer {
@@ -747,7 +748,7 @@ pub enum ParseError {
     },
     /// The text is not JSON, or not of the format's types.
     #[error("the cache is not readable: {0}")]
-    Json(#[source] serde_json::Error),
+    Json(#[source] JsonError),
     /// A layer's blob is no digest of a blob.
     #[error("layer {layer}: {why}")]
     LayerDigest {
@@ -828,11 +829,11 @@ pub enum ParseError {
     },
 }
 
-impl From<JsonError> for ParseError {
-    fn from(error: JsonError) -> Self {
+impl From<ReadError> for ParseError {
+    fn from(error: ReadError) -> Self {
         match error {
-            JsonError::TooMany { what, limit } => Self::TooMany { what, limit },
-            JsonError::Json(error) => Self::Json(error),
+            ReadError::TooMany { what, limit } => Self::TooMany { what, limit },
+            ReadError::Json(error) => Self::Json(error.into()),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Answers of registries: bodies of bounded size, and errors with the registry's own words.
+//! Answers of registries: bodies of bounded size, and errors with the registry's own codes.
 
 use std::error::Error as _;
 
@@ -21,9 +21,28 @@ struct Errors {
 #[derive(Debug, Deserialize)]
 struct ErrorEntry {
     code: String,
-    #[serde(default)]
-    message: String,
 }
+
+/// The codes of the OCI distribution specification, and two that Docker's registry has as well. Other
+/// words of an answer are not told: what answers may be an internal service that is no registry.
+const CODES: [&str; 16] = [
+    "BLOB_UNKNOWN",
+    "BLOB_UPLOAD_INVALID",
+    "BLOB_UPLOAD_UNKNOWN",
+    "DENIED",
+    "DIGEST_INVALID",
+    "MANIFEST_BLOB_UNKNOWN",
+    "MANIFEST_INVALID",
+    "MANIFEST_UNKNOWN",
+    "NAME_INVALID",
+    "NAME_UNKNOWN",
+    "SIZE_INVALID",
+    "TOOMANYREQUESTS",
+    "UNAUTHORIZED",
+    "UNAVAILABLE",
+    "UNKNOWN",
+    "UNSUPPORTED",
+];
 
 /// An error with its causes, which reqwest's own text leaves out, and of its URL the host alone. A
 /// redirect may have led to a URL that is signed: it would let anyone in who reads it.
@@ -81,7 +100,8 @@ pub async fn refusal(response: Response, what: &str) -> SourceError {
     let said: Vec<String> = said
         .unwrap_or_default()
         .into_iter()
-        .map(|entry| format!(" ({}: {})", entry.code, entry.message))
+        .filter(|entry| CODES.contains(&&*entry.code))
+        .map(|entry| format!(" ({})", entry.code))
         .collect();
     let what = what.to_owned();
     match status {

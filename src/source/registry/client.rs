@@ -11,6 +11,8 @@ use crate::source::SourceError;
 /// Builds wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_REDIRECTS: usize = 10;
+/// How long a connection stays that nothing is read from. The requests of an import come in a row.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The connections to registries.
 #[derive(Debug, Clone)]
@@ -42,6 +44,7 @@ impl Client {
                 .user_agent(concat!("inlay/", env!("CARGO_PKG_VERSION")))
                 .connect_timeout(CONNECT_TIMEOUT)
                 .read_timeout(timeout)
+                .pool_idle_timeout(IDLE_TIMEOUT)
                 .redirect(redirects)
                 .referer(false)
                 .tls_certs_merge(authorities.iter().cloned());

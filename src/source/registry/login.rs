@@ -158,10 +158,11 @@ impl Answer<'_> {
         service: Option<&str>,
         scope: &str,
     ) -> Result<(String, Origin), SourceError> {
-        let url = Url::parse(realm)
-            .map_err(|err| self.denied(&format!("its realm {realm:?} is no URL: {err}")))?;
+        let url =
+            Url::parse(realm).map_err(|err| self.denied(&format!("its realm is no URL: {err}")))?;
         if self.encrypted && url.scheme() != "https" {
-            return Err(self.denied(&format!("it wants the login sent to {realm} in clear")));
+            let host = url.host_str().unwrap_or_default();
+            return Err(self.denied(&format!("it wants the login sent to {host} in clear")));
         }
         let request = TokenRequest {
             host: self.host.to_owned(),

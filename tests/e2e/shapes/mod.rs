@@ -15,9 +15,9 @@
 )]
 
 mod case;
-mod chance;
+pub mod chance;
 mod check;
-mod files;
+pub mod files;
 mod generate;
 mod rules;
 mod run;

@@ -122,7 +122,7 @@ fn each_refusal_says_why() {
         ),
         (
             embed("{}", "W3t9XQ=", 99),
-            "`moby.buildkit.cache.v0` of the image config is not base64: Invalid padding",
+            "`moby.buildkit.cache.v0` of the image config is not base64: its length or its padding is wrong",
         ),
         (
             cache(r#"{"moby.buildkit.cache.v0":[]}"#)
@@ -134,7 +134,7 @@ fn each_refusal_says_why() {
             cache(r#"{"moby.buildkit.cache.v0":"*"}"#)
                 .unwrap_err()
                 .to_string(),
-            "`moby.buildkit.cache.v0` of the image config is not base64: Invalid symbol 42, offset 0.",
+            "`moby.buildkit.cache.v0` of the image config is not base64 at character 1",
         ),
     ] {
         assert_eq!(message, expected);

@@ -119,7 +119,7 @@ fn each_refusal_says_which_and_why() {
         ),
         (
             format!(r#"{{"layers":[{{"blob":@1,"parent":-1}},{{"blob":"{other}"}}]}}"#),
-            "layer 1: random:ff is a key, not the digest of a blob",
+            "layer 1: the digest is a key, not that of a blob",
         ),
         (
             r#"{"layers":[{"blob":@1,"parent":1}]}"#.into(),
@@ -144,7 +144,7 @@ fn each_refusal_says_which_and_why() {
         ),
         (
             r#"{"records":[{"digest":"sha256:0"}]}"#.into(),
-            "record 0: \"sha256:0\" is not a digest: its length is not its algorithm's",
+            "record 0: the text is not a digest: its length is not its algorithm's",
         ),
         (
             r#"{"records":[{"digest":@1},{"digest":@2,"inputs":[[{"link":0}],[]]}]}"#.into(),
@@ -399,7 +399,7 @@ fn a_field_that_comes_twice_is_refused() {
         let text = format!(r#"{{"records":[{{"digest":@1}},{{"digest":@2,{twice}}}]}}"#);
         let error = parse(&text).unwrap_err().to_string();
         assert!(
-            error.contains(&format!("{name:?} comes twice")),
+            error.contains(&format!("duplicate field {name:?}")),
             "{text}: {error}"
         );
     }
@@ -452,4 +452,22 @@ fn a_record_that_is_equal_to_a_source_is_not_final() {
         panic!("one end: {set:?}")
     };
     assert_eq!(set.records()[last].digest.to_string(), digest(9));
+}
+
+/// A document may be a file, or the answer of an internal service.
+#[test]
+fn nothing_of_a_cache_is_quoted() {
+    for config in [
+        r#""secret""#,
+        r#"{"records":"secret"}"#,
+        r#"{"records":[{"digest":"secret"}]}"#,
+        r#"{"records":[{"digest":["secret"]}]}"#,
+        r#"{"layers":[{"blob":"secret"}]}"#,
+        r#"{"layers":[{"blob":"random:5ec2e7"}]}"#,
+        "secret",
+    ] {
+        let refusal = RecordSet::parse(config.as_bytes(), &Limits::default());
+        let said = refusal.unwrap_err().to_string();
+        assert!(!said.contains("sec") && !said.contains("5ec2e7"), "{said}");
+    }
 }
