@@ -197,14 +197,15 @@ impl Side<'_> {
     }
 
     /// The cache of an image that was imported, as it was written there, if the build has made that
-    /// image again and the cache says the same.
+    /// image again, and the cache has the same records. A daemon may tell fewer results than it imported,
+    /// such as those that it has in another compression.
     fn imported(&self, layers: &[Digest], cache: &InlineCache) -> Option<String> {
         let mut images = self.imports.images();
         let same = images.find(|image| {
             // To the last link: what is not of this build, another build must not have from it.
             image.diff_ids() == layers
-                && cache.is_all_of(image.set())
-                && select(image.set()).is_ok_and(|known| known == *cache)
+                && select(image.set())
+                    .is_ok_and(|known| known.is_all_of(image.set()) && known.extends(cache))
         })?;
         debug!("the cache is that of an imported image");
         Some(same.encoded())
