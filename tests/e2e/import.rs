@@ -285,7 +285,13 @@ fn a_cached_build_downloads_no_layer() {
     let layers = stand.registry.layers("demo:1", None);
     let directly = stand.build_plain(&project).export_cache("type=inline");
     let through = stand.build(&project).export_cache("type=inline");
-    for (build, image) in [(directly, "demo:2"), (through, "demo:3")] {
+    let serving = Inlay::start(&stand.buildkitd, &["--registry-imports=inlay"]);
+    let served = through.clone().addr(&serving.addr());
+    for (build, image) in [
+        (directly, "demo:2"),
+        (through, "demo:3"),
+        (served, "demo:4"),
+    ] {
         stand.buildkitd.wipe();
         let before = stand.registry.blob_gets().len();
         let build = build.import_cache(&stand.import("demo:1"));
