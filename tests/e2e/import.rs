@@ -286,7 +286,7 @@ fn a_cached_build_downloads_no_layer() {
     let directly = stand.build_plain(&project).export_cache("type=inline");
     let through = stand.build(&project).export_cache("type=inline");
     let serving = Inlay::start(&stand.buildkitd, &["--registry-imports=inlay"]);
-    let served = through.clone().addr(&serving.addr());
+    let served = through.clone().addr(serving.addr());
     for (build, image) in [
         (directly, "demo:2"),
         (through, "demo:3"),
@@ -301,6 +301,9 @@ fn a_cached_build_downloads_no_layer() {
         let read: Vec<_> = read.iter().filter(|blob| layers.contains(blob)).collect();
         assert_eq!(read, [""; 0], "{image}");
     }
+    // A manifest and a config of each import; layers only where inlay serves them.
+    let requests = stand.registry.requests_of_inlay();
+    assert_eq!(requests, 2 + 2 + layers.len());
 }
 
 /// The key that was proposed first: BuildKit does not look there, and inlay does.

@@ -32,7 +32,7 @@ use self::credentials::ClientCredentials;
 use self::image::{CachedImage, ImageError, MAX_DOCUMENT};
 use self::loopback::{InFlight, Offered, Root};
 use self::memory::Share;
-use self::reading::{Documents, Found, ReadingError};
+use self::reading::{Documents, Found, ReadingError, stat_layers};
 use self::store::ImportStore;
 use super::policy::RegistryImports;
 use super::shared::Shared;
@@ -51,8 +51,6 @@ const STORE_PREFIX: &str = "local:";
 
 /// The most imports of a build that are read. Further ones are dropped.
 const MAX_IMPORTS: usize = 64;
-/// How many of them are read at a time.
-const AT_A_TIME: usize = 4;
 /// What the documents of one import have together (bytes).
 const MAX_DOCUMENTS: u64 = 32 << 20;
 /// The timeout for fetching an image's documents, which are small. A build waits for it.
@@ -160,7 +158,7 @@ impl Imports {
                     outcomes.push(self.outcome(entry, number < MAX_IMPORTS, &platforms));
                 }
                 let mut outcomes: Vec<_> =
-                    stream::iter(outcomes).buffered(AT_A_TIME).collect().await;
+                    stream::iter(outcomes).buffered(MAX_IMPORTS).collect().await;
                 self.combine(&mut outcomes).await;
                 outcomes
             })
@@ -224,15 +222,11 @@ impl Imports {
                     outcome.note = Note::Step(text);
                 }
             }
-            Err(refusal) => {
-                outcome.verdict = Verdict::Drop;
-                outcome.note = match refusal {
-                    Refusal::NoCache if of_daemon => {
-                        Note::Step(format!("{reference} has no inline cache"))
-                    }
-                    _ => Note::Warning(format!("no cache is imported from {reference}: {refusal}")),
-                };
+            Err(Refusal::NoCache) if of_daemon => {
+                outcome.note = Note::Step(format!("{reference} has no inline cache"));
+                outcome.drop_import();
             }
+            Err(refusal) => outcome.refuse(&refusal),
         }
         outcome
     }
@@ -276,8 +270,6 @@ impl Imports {
             Found::Images(images) if images.is_empty() => return Err(Refusal::NoCache),
             Found::Images(_) => "inline cache",
         };
-        found.stat_layers(&*source).await?;
-
         let kept = memory.keep(bytes);
         let (records, layers) = (found.records(), found.layers().len());
         let takes_over = self.shared.policy.registry_imports == RegistryImports::Inlay;
@@ -297,6 +289,7 @@ impl Imports {
             }
             _ if kept.is_none() => return Err(Refusal::Full),
             _ => {
+                stat_layers(found.images(), &*source).await?;
                 let layers = found.layers().into_iter().cloned();
                 let layers = layers.map(|layer| (layer, Arc::clone(&source)));
                 let (entry, served) = self.serve(found.documents()?, layers).await?;
@@ -349,6 +342,18 @@ impl Imports {
             outcomes[number].drop_import();
         }
         for group in groups {
+            let mut combined = Vec::with_capacity(group.len());
+            for number in group {
+                match outcomes[number].stat_layers().await {
+                    Ok(()) => combined.push(number),
+                    Err(err) => outcomes[number].refuse(&err.into()),
+                }
+            }
+            let group = combined;
+            let images = group.iter().map(|number| outcomes[*number].images.len());
+            if images.sum::<usize>() < 2 {
+                continue;
+            }
             let images = group
                 .iter()
                 .map(|number| Arc::clone(&outcomes[*number].images));
@@ -445,6 +450,21 @@ impl Outcome {
     fn drop_import(&mut self) {
         self.verdict = Verdict::Drop;
         self.served = None;
+    }
+
+    /// Nothing is imported, and the user is told why.
+    fn refuse(&mut self, refusal: &Refusal) {
+        self.drop_import();
+        let text = format!("no cache is imported from {}: {refusal}", self.reference);
+        self.note = Note::Warning(text);
+    }
+
+    /// Checks the layers that the daemon was to read by itself.
+    async fn stat_layers(&self) -> Result<(), ReadingError> {
+        match &self.source {
+            Some(source) if self.served.is_none() => stat_layers(&self.images, &**source).await,
+            _ => Ok(()),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{TryStreamExt as _, stream};
 use oci_spec::image::{Descriptor, ImageManifest};
 use thiserror::Error;
 use tokio::task::spawn_blocking;
@@ -413,33 +413,30 @@ impl Found {
             }
         }
     }
+}
 
-    /// Checks that the layers of images exist: else a build fails when the daemon needs one that does
-    /// not. The daemon finds out by itself about layers that cannot be asked for, or not in time.
-    ///
-    /// # Errors
-    /// Where a layer does not exist, or is not what its manifest says.
-    pub async fn stat_layers(&self, source: &dyn Source) -> Result<(), ReadingError> {
-        let stats = async {
-            for image in self.images() {
-                let layers = stream::iter(image.layers()).map(Ok);
-                let stats = layers.try_for_each_concurrent(STATS_AT_A_TIME, |layer| async move {
-                    stat(source, layer)
-                        .await
-                        .map_err(|reason| ReadingError::Layer {
-                            digest: image.digest().to_owned(),
-                            reason,
-                        })
-                });
-                stats.await?;
-            }
-            Ok(())
-        };
-        timeout(STATS_TIMEOUT, stats).await.unwrap_or_else(|_| {
-            debug!("not all layers are checked within {STATS_TIMEOUT:?}");
-            Ok(())
-        })
+/// Checks that the layers of images exist, before inlay serves them: else a build fails when the daemon
+/// needs one that does not. Layers that cannot be asked for, or not in time, are taken to exist.
+///
+/// # Errors
+/// Where a layer does not exist, or is not what its manifest says.
+pub async fn stat_layers(images: &[CachedImage], source: &dyn Source) -> Result<(), ReadingError> {
+    let mut layers = Vec::new();
+    for image in images {
+        let digest = image.digest();
+        layers.extend((image.layers().iter()).map(|layer| Ok((digest.to_owned(), layer.clone()))));
     }
+    let stats = stream::iter(layers).try_for_each_concurrent(
+        STATS_AT_A_TIME,
+        |(digest, layer): (String, Descriptor)| async move {
+            let stat = stat(source, &layer).await;
+            stat.map_err(|reason| ReadingError::Layer { digest, reason })
+        },
+    );
+    timeout(STATS_TIMEOUT, stats).await.unwrap_or_else(|_| {
+        debug!("not all layers are checked within {STATS_TIMEOUT:?}");
+        Ok(())
+    })
 }
 
 /// Checks that a layer exists, where its source tells.

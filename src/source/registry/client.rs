@@ -8,8 +8,8 @@ use reqwest::{Certificate, Url};
 use super::answer::causes;
 use crate::source::SourceError;
 
-/// Builds wait for a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The timeout for a connection. Builds wait for it.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_REDIRECTS: usize = 10;
 /// How long a connection stays that nothing is read from. The requests of an import come in a row.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
