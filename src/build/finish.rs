@@ -8,7 +8,7 @@ use prost::Message as _;
 use tonic::Status;
 
 use super::export::{self, Conclusion};
-use super::{Build, Embedding, report};
+use super::{Build, Embedding};
 use crate::protocol::proto::gateway::ReturnRequest;
 use crate::protocol::proto::google::rpc;
 use crate::protocol::wire::{self, Edit, WireError};
@@ -24,7 +24,7 @@ const RESULT: u32 = 1;
 impl Build {
     /// The return request to forward in place of the client's; `None` if it stays as it is.
     pub async fn finish(&self, message: &[u8]) -> Option<Vec<u8>> {
-        let finished = match ReturnRequest::decode(message) {
+        match ReturnRequest::decode(message) {
             Ok(ReturnRequest {
                 result: Some(result),
                 ..
@@ -35,9 +35,7 @@ impl Build {
             },
             // A failed build has no result, and what cannot be read is the daemon's to refuse.
             Ok(ReturnRequest { result: None, .. }) | Err(_) => None,
-        };
-        report::moved(self).await;
-        finished
+        }
     }
 
     /// Gives a result its cache, if inlay embeds it.
