@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 use tracing::info;
 
 use super::export::Conclusion;
-use super::{Build, finish, report};
+use super::{Build, finish};
 use crate::daemon::Gateway;
 use crate::protocol::proto::gateway::{PingRequest, SolveRequest};
 use crate::protocol::proto::{control, gateway};
@@ -49,9 +49,7 @@ async fn to_return(build: &Arc<Build>, direct: Direct) -> Result<(), Status> {
         Err(status) => finish::failed(&status),
         Ok(response) => {
             let result = response.into_inner().result;
-            let concluded = build.conclude(&result).await;
-            report::moved(build).await;
-            match concluded {
+            match build.conclude(&result).await {
                 Conclusion::Unchanged => finish::solved(result),
                 Conclusion::Cached(cached) => finish::solved(cached.into()),
                 Conclusion::Failed(status) => finish::failed(&status),

@@ -8,7 +8,7 @@ use prost::Message as _;
 use tonic::Status;
 
 use super::export::{self, Conclusion};
-use super::{Build, Embedding, report};
+use super::{Build, Embedding};
 use crate::protocol::proto::gateway::ReturnRequest;
 use crate::protocol::proto::google::rpc;
 use crate::protocol::result::ResultError;
@@ -25,7 +25,7 @@ const RESULT: u32 = 1;
 impl Build {
     /// The return request to forward in place of the client's; `None` if it stays as it is.
     pub async fn finish(&self, message: &[u8]) -> Option<Vec<u8>> {
-        let finished = match ReturnRequest::decode(message) {
+        match ReturnRequest::decode(message) {
             Ok(ReturnRequest {
                 result: Some(result),
                 ..
@@ -41,9 +41,7 @@ impl Build {
             Ok(ReturnRequest { result: None, .. }) => None,
             // The daemon reads text that is no UTF-8.
             Err(err) => self.unreadable(err.into()).await,
-        };
-        report::moved(self).await;
-        finished
+        }
     }
 
     /// The return request to forward in place of one that cannot be read or written.

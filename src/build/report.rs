@@ -25,25 +25,12 @@ pub async fn imported(build: &Build, unreadable: usize) {
     }
 }
 
-/// Tells what the daemon has read through inlay by now.
-pub async fn moved(build: &Build) {
-    for text in texts(build) {
-        progress::step(&build.daemon, build.reference(), &text).await;
-    }
-}
-
-/// Logs the same at the end. To export an image the daemon may read more.
+/// Logs what the daemon has read through inlay. It is known once the image is exported, when no step
+/// can be added to the build any more.
 pub fn log_moved(build: &Build) {
-    for text in texts(build) {
-        info!("{text}");
-    }
-}
-
-fn texts(build: &Build) -> impl Iterator<Item = String> {
     let served = build.imports.served();
-    let served = served.filter(|(_, moved)| moved.bytes > 0);
-    served.map(|(image, moved)| {
+    for (image, moved) in served.filter(|(_, moved)| moved.bytes > 0) {
         let (layers, bytes) = (moved.layers.len(), moved.bytes);
-        format!("inline cache of {image}: {bytes} bytes of {layers} layers went to the daemon")
-    })
+        info!("inline cache of {image}: {bytes} bytes of {layers} layers went to the daemon");
+    }
 }

@@ -1,6 +1,7 @@
 //! One connection to a daemon, ready for HTTP/2.
 
 use std::io;
+use std::time::Duration;
 
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::Empty;
@@ -9,12 +10,24 @@ use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::daemon::address::DaemonAddress;
+use crate::transport::tcp;
+
+/// The timeout for a connection: that of gRPC.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why a daemon cannot be reached.
 #[derive(Debug, Error)]
 pub enum ConnectError {
+    /// It does not answer, or only half.
+    #[error("cannot reach the daemon at {address}: no answer for {} s", TIMEOUT.as_secs())]
+    TimedOut {
+        /// The address.
+        address: DaemonAddress,
+    },
     /// Nothing answers at the address.
     #[error("cannot reach the daemon at {address}: {source}")]
     Connect {
@@ -31,6 +44,14 @@ pub enum ConnectError {
         /// What broke.
         source: hyper::Error,
     },
+    /// It does not take HTTP/2.
+    #[error("{address} does not speak HTTP/2: {source}")]
+    Http2 {
+        /// The address.
+        address: DaemonAddress,
+        /// What broke.
+        source: h2::Error,
+    },
     /// What answers as Docker Engine has no BuildKit.
     #[error("{address} does not offer BuildKit (POST /grpc answered {status})")]
     NoBuildKit {
@@ -46,11 +67,20 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// Connects.
+/// Connects, with a timeout.
 ///
 /// # Errors
 /// Where the daemon cannot be reached.
 pub async fn connect(address: &DaemonAddress) -> Result<Box<dyn Stream>, ConnectError> {
+    match timeout(TIMEOUT, open(address)).await {
+        Ok(connected) => connected,
+        Err(_) => Err(ConnectError::TimedOut {
+            address: address.clone(),
+        }),
+    }
+}
+
+async fn open(address: &DaemonAddress) -> Result<Box<dyn Stream>, ConnectError> {
     let failed = |source| ConnectError::Connect {
         address: address.clone(),
         source,
@@ -59,7 +89,7 @@ pub async fn connect(address: &DaemonAddress) -> Result<Box<dyn Stream>, Connect
         DaemonAddress::Unix(path) => Ok(Box::new(UnixStream::connect(path).await.map_err(failed)?)),
         DaemonAddress::Tcp(host) => {
             let stream = TcpStream::connect(host).await.map_err(failed)?;
-            stream.set_nodelay(true).map_err(failed)?;
+            tcp::of_daemon(&stream).map_err(failed)?;
             Ok(Box::new(stream))
         }
         DaemonAddress::Docker(path) => {
@@ -81,7 +111,8 @@ async fn upgrade(
     let (mut requests, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(broken)?;
-    let connection = tokio::spawn(connection.with_upgrades());
+    // It ends with the upgrade, or when this gives up.
+    let connection = AbortOnDropHandle::new(tokio::spawn(connection.with_upgrades()));
     let mut request = Request::new(Empty::<Bytes>::new());
     *request.method_mut() = Method::POST;
     *request.uri_mut() = Uri::from_static("/grpc");
@@ -96,12 +127,12 @@ async fn upgrade(
     }
     let response = requests.send_request(request).await.map_err(broken)?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        connection.abort();
         return Err(ConnectError::NoBuildKit {
             address: address.clone(),
             status: response.status(),
         });
     }
     let upgraded = hyper::upgrade::on(response).await.map_err(broken)?;
+    drop(connection.detach());
     Ok(Box::new(TokioIo::new(upgraded)))
 }

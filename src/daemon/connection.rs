@@ -1,21 +1,24 @@
 //! One HTTP/2 connection to a daemon.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, WeakShared};
 use http::{HeaderMap, HeaderName, Request, Response, Uri};
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
-use hyper::client::conn::http2::SendRequest;
-use hyper_util::rt::TokioIo;
 use thiserror::Error;
-use tokio::sync::Mutex;
-use tokio_util::sync::CancellationToken;
+use tokio::time::sleep;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::address::DaemonAddress;
 use super::connect::{ConnectError, connect};
-use crate::transport::http2::{self, Body, BodyError, CallError};
+use crate::transport::Hop;
+use crate::transport::http2::{self, Body, CallError, Incoming, Requests, to_body};
+
+/// The timeout for a daemon to take what is left to say to it when its client is gone.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The header that counts the servers of inlay that a call has passed.
 pub const HOPS_HEADER: HeaderName = HeaderName::from_static("inlay-hops");
@@ -34,9 +37,9 @@ pub(super) fn origin() -> Uri {
 /// Why a call got no answer from the daemon.
 #[derive(Debug, Error)]
 pub enum ConnectionError {
-    /// The daemon cannot be reached.
+    /// The daemon cannot be reached. All calls that waited for the connection fail with it.
     #[error(transparent)]
-    Connect(#[from] ConnectError),
+    Connect(#[from] Arc<ConnectError>),
     /// The call broke off, or the daemon takes no more calls.
     #[error("the daemon: {0}")]
     Call(#[from] CallError),
@@ -50,11 +53,26 @@ pub struct Connection(Arc<State>);
 #[derive(Debug)]
 struct State {
     address: Arc<DaemonAddress>,
-    requests: Mutex<Option<SendRequest<Body>>>,
+    slot: Mutex<Slot>,
+    /// What passes between this connection and the client's beside calls.
+    hop: Hop,
     /// The connection broke.
     lost: CancellationToken,
-    /// The daemon ended the connection in order: calls in flight go on, and it takes no new ones.
-    draining: CancellationToken,
+    /// Nobody uses the connection any more.
+    unused: CancellationToken,
+    _unused_when_dropped: DropGuard,
+}
+
+/// What a connection attempt comes to, for all who wait for it.
+type Connecting = BoxFuture<'static, Result<Requests, Arc<ConnectError>>>;
+
+#[derive(Debug)]
+enum Slot {
+    /// No attempt was made, or the last one failed.
+    Unconnected,
+    /// An attempt, as long as somebody waits for it.
+    Connecting(WeakShared<Connecting>),
+    Connected(Requests),
 }
 
 /// One more server has the call.
@@ -68,11 +86,14 @@ fn count_hop<T>(request: &mut Request<T>) {
 impl Connection {
     /// A connection to the daemon at an address; nothing is connected yet.
     pub fn new(address: Arc<DaemonAddress>) -> Self {
+        let unused = CancellationToken::new();
         Self(Arc::new(State {
             address,
-            requests: Mutex::new(None),
+            slot: Mutex::new(Slot::Unconnected),
+            hop: Hop::default(),
             lost: CancellationToken::new(),
-            draining: CancellationToken::new(),
+            _unused_when_dropped: unused.clone().drop_guard(),
+            unused,
         }))
     }
 
@@ -86,9 +107,14 @@ impl Connection {
         self.0.lost.cancelled().await;
     }
 
-    /// Ends when the daemon takes no more calls on this connection. It is noticed with the next call.
-    pub async fn draining(&self) {
-        self.0.draining.cancelled().await;
+    /// Whether the connection broke.
+    pub fn is_lost(&self) -> bool {
+        self.0.lost.is_cancelled()
+    }
+
+    /// What passes between this connection and the client's beside calls.
+    pub fn hop(&self) -> &Hop {
+        &self.0.hop
     }
 
     /// Forwards a call and returns the daemon's answer, whose body is still on its way. Where the
@@ -101,8 +127,8 @@ impl Connection {
         mut request: Request<Body>,
     ) -> Result<Response<Body>, ConnectionError> {
         count_hop(&mut request);
-        let mut requests = self.requests().await?;
-        let answer = http2::forward(&mut requests, request, &self.0.lost).await;
+        let requests = self.requests().await?;
+        let answer = requests.forward(request, &self.0.lost).await;
         self.note(answer)
     }
 
@@ -114,42 +140,85 @@ impl Connection {
         &self,
         request: Request<Body>,
     ) -> Result<Response<Incoming>, ConnectionError> {
-        let mut requests = self.requests().await?;
-        let answer = http2::call(&mut requests, request).await;
+        let answer = self.requests().await?.call(request).await;
         self.note(answer)
     }
 
     fn note<T>(&self, answer: Result<T, CallError>) -> Result<T, ConnectionError> {
         match &answer {
-            Err(CallError::Refused(_)) => self.0.draining.cancel(),
+            Err(CallError::Refused(_)) if !self.is_lost() => self.0.hop.drain(),
             Err(CallError::Lost(_)) => self.0.lost.cancel(),
-            Err(CallError::Reset(_)) | Ok(_) => {}
+            Err(CallError::Refused(_) | CallError::Reset(_)) | Ok(_) => {}
         }
         Ok(answer?)
     }
 
-    async fn requests(&self) -> Result<SendRequest<Body>, ConnectError> {
-        let mut slot = self.0.requests.lock().await;
-        if let Some(requests) = &*slot {
-            return Ok(requests.clone());
-        }
+    /// The connection's requests. All who wait for it wait for one attempt.
+    async fn requests(&self) -> Result<Requests, Arc<ConnectError>> {
+        let connecting = {
+            let mut slot = self.slot();
+            let begun = match &*slot {
+                Slot::Connected(requests) => return Ok(requests.clone()),
+                Slot::Connecting(attempt) => attempt.upgrade(),
+                Slot::Unconnected => None,
+            };
+            match begun {
+                Some(attempt) => attempt,
+                None => {
+                    let attempt = self.clone().connect().boxed().shared();
+                    // Nobody has polled it to its end yet.
+                    *slot = attempt
+                        .downgrade()
+                        .map_or(Slot::Unconnected, Slot::Connecting);
+                    attempt
+                }
+            }
+        };
+        connecting.await
+    }
+
+    /// Connects, and keeps the connection.
+    async fn connect(self) -> Result<Requests, Arc<ConnectError>> {
+        let connected = self.handshake().await.map_err(Arc::new);
+        *self.slot() = match &connected {
+            Ok(requests) => Slot::Connected(requests.clone()),
+            Err(_) => Slot::Unconnected,
+        };
+        connected
+    }
+
+    async fn handshake(&self) -> Result<Requests, ConnectError> {
         let stream = connect(&self.0.address).await?;
-        let (requests, connection) = http2::client()
-            .handshake(TokioIo::new(http2::connected(stream)))
-            .await
-            .map_err(|source| ConnectError::Http {
-                address: (*self.0.address).clone(),
-                source,
-            })?;
-        let (lost, draining) = (self.0.lost.clone(), self.0.draining.clone());
+        let socket = http2::connected(stream, &self.0.hop);
+        let (requests, connection) =
+            http2::connect(socket)
+                .await
+                .map_err(|source| ConnectError::Http2 {
+                    address: (*self.0.address).clone(),
+                    source,
+                })?;
+        let (lost, hop) = (self.0.lost.clone(), self.0.hop.clone());
+        let unused = self.0.unused.clone();
         tokio::spawn(async move {
-            // An end in order comes before the last calls have ended.
-            match connection.await {
-                Ok(()) => draining.cancel(),
-                Err(_) => lost.cancel(),
+            let given_up = async {
+                unused.cancelled().await;
+                sleep(GOODBYE_TIMEOUT).await;
+            };
+            tokio::select! {
+                // An end in order comes before the last calls have ended.
+                ended = connection => match ended {
+                    Ok(()) => hop.drain(),
+                    Err(_) => lost.cancel(),
+                },
+                () = given_up => {}
             }
         });
-        Ok(slot.insert(requests).clone())
+        Ok(requests)
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Slot> {
+        // Each change of the slot is one assignment, so a panic elsewhere leaves it whole.
+        self.0.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -164,7 +233,7 @@ impl tower::Service<Request<tonic::body::Body>> for Connection {
 
     fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
         let connection = self.clone();
-        let request = request.map(|body| body.map_err(BodyError::Own).boxed_unsync());
+        let request = request.map(to_body);
         Box::pin(async move { Self::call(&connection, request).await })
     }
 }

@@ -4,12 +4,12 @@ use std::future::ready;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -18,13 +18,16 @@ use tracing::debug;
 
 use super::unary::refusal;
 use crate::daemon::address::DaemonAddress;
-use crate::daemon::{ConnectionError, Daemon, Stream, hops};
-use crate::transport::http2::{self, Body, CallError, from_incoming};
+use crate::daemon::{Connection, ConnectionError, Daemon, Stream, hops};
+use crate::transport::Hop;
+use crate::transport::http2::{self, Body, BodyError, CallError, to_body};
 
 /// How long a client without calls may take to leave when it is told to.
 const MAX_GOODBYE: Duration = Duration::from_secs(1);
-/// How long what the daemon said last may take to the client: it is in this process already.
-const LAST_WORDS: Duration = Duration::from_millis(50);
+/// How long what a daemon that is gone said last may take to the client.
+const MAX_LAST_WORDS: Duration = Duration::from_secs(10);
+/// How long the client takes nothing of it before it counts as one that takes no more.
+const QUIET: Duration = Duration::from_millis(50);
 
 /// How many servers of inlay a call may have passed. More than one behind another makes no sense, and
 /// a ring of them would forward it for ever.
@@ -54,16 +57,21 @@ pub async fn serve(
 ) {
     let daemon = Daemon::new(address);
     let connection = daemon.connection().clone();
-    let in_flight = Arc::new(InFlight::default());
+    let (in_flight, bodies) = (Arc::new(InFlight::default()), Arc::new(InFlight::default()));
     let told = CancellationToken::new();
     let calls = Calls {
         service,
         daemon,
         in_flight: Arc::clone(&in_flight),
+        bodies: Arc::clone(&bodies),
         told: told.clone(),
     };
-    let mut served =
-        pin!(http2::server().serve_connection(TokioIo::new(http2::accepted(stream)), calls));
+    let (socket, leave) = (
+        http2::accepted(stream, connection.hop()),
+        CancellationToken::new(),
+    );
+    let served = http2::serve(socket, leave.clone(), |request| calls.clone().call(request));
+    let mut served = pin!(served);
     let mut idle = pin!(async {
         stop.cancelled().await;
         in_flight.none().await;
@@ -82,18 +90,24 @@ pub async fn serve(
             // As if there were nothing between: the client sees what was said before, and its connection
             // break.
             () = connection.lost() => {
-                let _ = timeout(LAST_WORDS, served).await;
+                let said = last_words(&bodies, connection.hop());
+                tokio::select! {
+                    _ = served => {}
+                    _ = timeout(MAX_LAST_WORDS, said) => {}
+                }
                 return;
             }
             // As the daemon does with inlay: what runs goes on, and new calls are for a new connection.
-            () = connection.draining(), if !draining => {
+            () = connection.hop().draining(), if !draining => {
                 draining = true;
-                served.as_mut().graceful_shutdown();
+                leave.cancel();
             }
+            // It is written with what is polled next, before any call is reset.
+            () = connection.hop().failing(), if !draining => draining = true,
             () = ready(()), if draining && !told.is_cancelled() => told.cancel(),
             () = idle.as_mut(), if !stopping => {
                 stopping = true;
-                served.as_mut().graceful_shutdown();
+                leave.cancel();
             }
             // It has been told, and has nothing more to say; or it never said anything.
             () = sleep(MAX_GOODBYE), if stopping => {
@@ -101,6 +115,19 @@ pub async fn serve(
                     return;
                 }
             }
+        }
+    }
+}
+
+/// Ends when the client has taken what a daemon said that is gone: all bodies have come to their end,
+/// and nothing more of them is written.
+async fn last_words(bodies: &InFlight, hop: &Hop) {
+    bodies.none().await;
+    loop {
+        let written = hop.written();
+        sleep(QUIET).await;
+        if hop.written() == written {
+            return;
         }
     }
 }
@@ -124,6 +151,10 @@ async fn answer(
         Err(ConnectionError::Connect(err)) => {
             Ok(refusal(Status::unavailable(format!("inlay: {err}"))))
         }
+        Err(ConnectionError::Call(CallError::Refused(_))) if daemon.connection().is_lost() => {
+            let status = Status::unavailable("inlay: the connection to the daemon broke");
+            Ok(refusal(status))
+        }
         Err(ConnectionError::Call(err @ CallError::Refused(_))) => {
             // By then the client knows that a new call needs a new connection.
             told.cancelled().await;
@@ -134,10 +165,13 @@ async fn answer(
 }
 
 /// The calls of one client.
+#[derive(Clone)]
 struct Calls<S> {
     service: S,
     daemon: Daemon,
     in_flight: Arc<InFlight>,
+    /// Of these, the answers' bodies that have more to give.
+    bodies: Arc<InFlight>,
     /// The client was told that the daemon takes no more calls on this connection.
     told: CancellationToken,
 }
@@ -152,28 +186,61 @@ struct InFlight {
 /// One call in flight.
 struct CallInFlight(Arc<InFlight>);
 
+/// The body of an answer. Its call is in flight until it is dropped.
+struct Counted {
+    body: Body,
+    /// Until it is known that nothing more comes.
+    gives: Option<CallInFlight>,
+    connection: Connection,
+    _call: CallInFlight,
+}
+
 // === impl Calls ===
 
-impl<S: Service> hyper::service::Service<Request<Incoming>> for Calls<S> {
-    type Response = Response<Body>;
-    type Error = ConnectionError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+impl<S: Service> Calls<S> {
+    /// Answers a call, which is in flight from now on until its answer's body is dropped.
+    fn call(
+        self,
+        request: Request<Body>,
+    ) -> impl Future<Output = Result<Response<Body>, ConnectionError>> + Send {
         let call = InFlight::begin(&self.in_flight);
-        let (service, daemon) = (self.service.clone(), self.daemon.clone());
-        let told = self.told.clone();
-        Box::pin(async move {
-            let response = answer(&service, &daemon, &told, request.map(from_incoming)).await?;
-            // The call is in flight until its answer's body is dropped.
+        async move {
+            let response = answer(&self.service, &self.daemon, &self.told, request).await?;
             Ok(response.map(|body| {
-                let counted = body.map_frame(move |frame| {
-                    let _in_flight = &call;
-                    frame
-                });
-                counted.boxed_unsync()
+                to_body(Counted {
+                    body,
+                    gives: Some(InFlight::begin(&self.bodies)),
+                    connection: self.daemon.connection().clone(),
+                    _call: call,
+                })
             }))
-        })
+        }
+    }
+}
+
+// === impl Counted ===
+
+impl HttpBody for Counted {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        if frame.is_pending() && self.connection.is_lost() {
+            self.gives = None;
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

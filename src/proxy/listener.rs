@@ -19,6 +19,7 @@ use super::connection::{Service, serve};
 use super::unix::UnixSocket;
 use crate::daemon::Stream;
 use crate::daemon::address::{DaemonAddress, ListenAddress};
+use crate::transport::tcp;
 
 /// The sockets on which clients are accepted.
 #[derive(Debug)]
@@ -144,7 +145,7 @@ impl Listener {
             }
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
-                stream.set_nodelay(true)?;
+                tcp::of_client(&stream)?;
                 Ok(Accepted::Tcp(stream.into_std()?))
             }
         }

@@ -1,7 +1,7 @@
 //! The byte stream within a session's call: a [`Reader`] of the messages in one body, and a
 //! [`Writer`] of the messages in another.
 //!
-//! Memory is bounded: a writer waits while as many messages are held as [`MAX_HELD`] says, and a
+//! What is written up to a flush goes together, in as few messages as it needs. Memory is bounded: a writer waits while as many messages are held as [`MAX_HELD`] says, and a
 //! reader takes the next frame of its body when the last one is read.
 
 use std::collections::VecDeque;
@@ -75,6 +75,8 @@ pub struct Messages {
 struct Held {
     /// Each is room for the message's head, and its data. More data may be added to the last one.
     messages: VecDeque<BytesMut>,
+    /// Whether they may be taken: all that belongs together is written, or no more may be held.
+    complete: bool,
     /// How the stream ends after them.
     end: Option<Result<Option<HeaderMap>, BodyError>>,
     /// Wakes the task that waits for a message.
@@ -207,8 +209,15 @@ impl Writer {
     pub fn finish(&self, end: Result<Option<HeaderMap>, BodyError>) {
         let mut held = lock(&self.held);
         held.end.get_or_insert(end);
-        wake(&mut held.taker);
+        held.complete();
         wake(&mut held.writer);
+    }
+
+    /// Ends the stream at once, with trailers or with an error: what was written and is not taken yet
+    /// finds no reader any more.
+    pub fn finish_now(&self, end: Result<Option<HeaderMap>, BodyError>) {
+        lock(&self.held).messages.clear();
+        self.finish(end);
     }
 
     /// Waits until the body is dropped.
@@ -239,9 +248,9 @@ impl Writer {
         }
         if written == 0 && parts.iter().any(|part| !part.is_empty()) {
             held.writer = Some(context.waker().clone());
+            held.complete();
             return Poll::Pending;
         }
-        wake(&mut held.taker);
         Poll::Ready(Ok(written))
     }
 }
@@ -268,7 +277,7 @@ impl AsyncWrite for Writer {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Each write wakes the task that takes messages.
+        lock(&self.held).complete();
         Poll::Ready(Ok(()))
     }
 
@@ -281,6 +290,12 @@ impl AsyncWrite for Writer {
 // === impl Held ===
 
 impl Held {
+    /// Has the messages taken.
+    fn complete(&mut self) {
+        self.complete = true;
+        wake(&mut self.taker);
+    }
+
     /// A message with room for more data; `None` where no more may be held.
     fn with_room(&mut self) -> Option<&mut BytesMut> {
         let is_full = |message: &BytesMut| message.len() == MAX_FRAME;
@@ -307,6 +322,10 @@ impl HttpBody for Messages {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let mut held = lock(&self.held);
+        if !held.complete {
+            held.taker = Some(context.waker().clone());
+            return Poll::Pending;
+        }
         if let Some(mut message) = held.messages.pop_front() {
             let head = framing::head(message.len() - HEAD);
             message[..HEAD].copy_from_slice(&head);
@@ -315,6 +334,7 @@ impl HttpBody for Messages {
         }
         match &mut held.end {
             None => {
+                held.complete = false;
                 held.taker = Some(context.waker().clone());
                 Poll::Pending
             }

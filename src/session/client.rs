@@ -12,13 +12,12 @@ use http::header::HeaderValue;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Request, Response, Uri};
 use http_body_util::BodyExt as _;
-use hyper::body::{Body as _, Incoming};
-use hyper::client::conn::http2::SendRequest;
-use hyper_util::rt::TokioIo;
+use hyper::body::Body as _;
 use tokio::io::join;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 use tower::Service as _;
 use tracing::debug;
@@ -27,7 +26,9 @@ use super::byte_stream::{End, Reader, Writer, messages};
 use super::content::{Content, READ_METHODS, SERVICE, STORE_HEADER, Store};
 use crate::protocol::proto::content::content_server::ContentServer;
 use crate::transport::HeldPings;
-use crate::transport::http2::{self, Body, BodyError, CallError, canceled, from_incoming};
+use crate::transport::http2::{
+    self, Body, BodyError, CallError, Incoming, Requests, canceled, to_body,
+};
 
 /// The path of the call that carries a session.
 pub const PATH: &str = "/moby.buildkit.v1.Control/Session";
@@ -37,6 +38,9 @@ pub(super) const ID_HEADER: &str = "x-docker-expose-session-uuid";
 pub(super) const METHOD_HEADER: &str = "x-docker-expose-session-grpc-method";
 /// The timeout for a session to be opened: a client opens it beside its solve.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The timeout for the client's connection within to end in order.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The open sessions of clients, by their ids.
 #[derive(Debug, Clone, Default)]
@@ -55,7 +59,7 @@ pub struct ClientSession {
     /// The client's methods, in lower case, as the daemon compares them.
     methods: HashSet<String>,
     offers: Offers,
-    requests: SendRequest<Body>,
+    requests: Requests,
     /// The connection to the client broke.
     broken: CancellationToken,
 }
@@ -78,7 +82,7 @@ pub struct Offer {
 
 /// Calls of inlay's own to the client's services.
 #[derive(Debug, Clone)]
-pub struct Calls(SendRequest<Body>);
+pub struct Calls(Requests);
 
 /// A call of `Control.Session` whose answer is still to come.
 #[derive(Debug)]
@@ -215,11 +219,11 @@ impl ClientSession {
     /// Answers a call of the daemon's.
     async fn answer(&self, call: Request<Body>) -> Result<Response<Body>, CallError> {
         let Some(store) = self.offered(&call) else {
-            return http2::forward(&mut self.requests.clone(), call, &self.broken).await;
+            return self.requests.forward(call, &self.broken).await;
         };
         let mut service = ContentServer::new(Content::of_store(store));
         let Ok(response) = service.call(call).await;
-        Ok(response.map(|body| body.map_err(BodyError::Own).boxed_unsync()))
+        Ok(response.map(to_body))
     }
 }
 
@@ -245,11 +249,11 @@ impl fmt::Debug for Offer {
 
 impl tower::Service<Request<tonic::body::Body>> for Calls {
     type Response = Response<Incoming>;
-    type Error = hyper::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, hyper::Error>> + Send>>;
+    type Error = CallError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, CallError>> + Send>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
-        self.0.poll_ready(context)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), CallError>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, call: Request<tonic::body::Body>) -> Self::Future {
@@ -263,8 +267,8 @@ impl tower::Service<Request<tonic::body::Body>> for Calls {
         if let Ok(uri) = Uri::from_parts(uri) {
             head.uri = uri;
         }
-        let body = body.map_err(BodyError::Own).boxed_unsync();
-        Box::pin(self.0.send_request(Request::from_parts(head, body)))
+        let (requests, call) = (self.0.clone(), Request::from_parts(head, to_body(body)));
+        Box::pin(async move { requests.call(call).await })
     }
 }
 
@@ -302,7 +306,7 @@ impl Opening {
         let from_client = Reader::new(from_client);
         let with_client = join(from_client.clone(), to_client.clone());
         let with_daemon = join(HeldPings::accepted(from_daemon.clone()), to_daemon.clone());
-        let client = http2::client().handshake(TokioIo::new(with_client)).await;
+        let client = http2::connect(with_client).await;
         let ended_by_client = match client {
             Err(err) => Err(err),
             Ok((requests, connection)) => {
@@ -315,15 +319,20 @@ impl Opening {
                 });
                 let session = Arc::clone(&known.session);
                 let broken = session.broken.clone();
-                let calls = hyper::service::service_fn(move |call: Request<Incoming>| {
+                let daemon = http2::serve(with_daemon, CancellationToken::new(), move |call| {
                     let session = Arc::clone(&session);
-                    async move { session.answer(call.map(from_incoming)).await }
+                    async move { session.answer(call).await }
                 });
-                let daemon = http2::server().serve_connection(TokioIo::new(with_daemon), calls);
+                // It is a task of its own: the sockets of both sides wake it often.
+                let mut connection = AbortOnDropHandle::new(tokio::spawn(connection));
                 tokio::select! {
-                    result = connection => result,
+                    // It does not panic.
+                    result = &mut connection => result.unwrap_or(Ok(())),
                     () = broken.cancelled() => Ok(()),
                     result = daemon => {
+                        // It says goodbye (GOAWAY), as the daemon does, once nobody can call the client.
+                        drop(known);
+                        let _ = timeout(GOODBYE_TIMEOUT, connection).await;
                         let end = from_daemon.take_end();
                         to_client.finish(last_words("the daemon", end, result));
                         return;
@@ -339,9 +348,11 @@ impl Opening {
                 return;
             }
         }
-        // The daemon has the last word: its trailers.
+        // The daemon has the last word: its trailers. They come alone. BuildKit's client takes what comes
+        // after its own end for whole buffers of 32 KiB, and tells its user of the HTTP/2 error that the
+        // rest of such a buffer is.
         let end = from_daemon.drain().await;
-        to_client.finish(last_words("the daemon", Some(end), Ok(())));
+        to_client.finish_now(last_words("the daemon", Some(end), Ok(())));
     }
 }
 
@@ -349,7 +360,7 @@ impl Opening {
 fn last_words(
     who: &str,
     end: Option<End>,
-    result: Result<(), hyper::Error>,
+    result: Result<(), h2::Error>,
 ) -> Result<Option<HeaderMap>, BodyError> {
     let reason = match (end, result) {
         (Some(End::Clean(trailers)), _) => return Ok(trailers),

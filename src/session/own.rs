@@ -1,9 +1,8 @@
 //! inlay's own session: the daemon writes what it exports into it, and reads it there.
 
+use std::convert::Infallible;
+
 use http::{Request, header};
-use http_body_util::BodyExt as _;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::io::join;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -17,7 +16,7 @@ use super::client::{ID_HEADER, METHOD_HEADER, PATH};
 use super::content::{Blobs, Content, READ_METHODS, WRITE_METHODS};
 use crate::daemon::{Daemon, new_id};
 use crate::protocol::proto::content::content_server::ContentServer;
-use crate::transport::http2::{self, from_incoming};
+use crate::transport::http2::{self, to_body};
 
 /// The daemon ends a session that does not answer this call.
 const HEALTH_METHOD: &str = "/grpc.health.v1.Health/Check";
@@ -64,7 +63,7 @@ impl Session {
         {
             call = call.header(METHOD_HEADER, *method);
         }
-        let call = call.body(body.boxed_unsync())?;
+        let call = call.body(to_body(body))?;
         // The daemon answers at once: it is the client of the connection within, and speaks first.
         let answer = daemon.connection().call(call).await;
         let answer = answer.map_err(|err| Status::from_error(err.into()))?;
@@ -73,14 +72,16 @@ impl Session {
             Some(refused) if refused.code() != Code::Ok => return Err(refused.into()),
             _ => {}
         }
-        let from_daemon = Reader::new(from_incoming(from_daemon));
+        let from_daemon = Reader::new(to_body(from_daemon));
 
         let (_, health) = tonic_health::server::health_reporter();
         let content = ContentServer::new(Content::of_blobs(blobs.clone()));
         let services = Routes::new(health).add_service(content);
-        let calls = service_fn(move |call| services.clone().call(call));
-        let stream = TokioIo::new(join(from_daemon, to_daemon.clone()));
-        let served = http2::server().serve_connection(stream, calls);
+        let stream = join(from_daemon, to_daemon.clone());
+        let served = http2::serve(stream, CancellationToken::new(), move |call| {
+            let mut services = services.clone();
+            async move { Ok::<_, Infallible>(services.call(call).await?.map(to_body)) }
+        });
         let closed = CancellationToken::new();
         let closes_when_dropped = closed.clone().drop_guard();
         tokio::spawn(async move {

@@ -5,9 +5,8 @@
 //! it pings for each 100 KiB, with a write and two switches each time, and takes the little that
 //! arrived meanwhile for all that the connection can hold, which keeps its windows small.
 //!
-//! It reads of HTTP/2 where a frame begins, which is a ping, and which belongs to a block of headers:
-//! nothing may come between the frames of such a block (RFC 9113, section 6.10). All else passes as it
-//! comes.
+//! Nothing is put between the frames of a block of headers (RFC 9113, section 6.10). All but pings
+//! passes as it comes.
 
 use std::io;
 use std::pin::Pin;
@@ -17,22 +16,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+use super::frames::{Beginning, PING, Place};
+
 /// How long a ping is held: about as long as a local socket takes for as much as a window holds.
 /// Who waits for the answer waits for seconds.
 const HELD: Duration = Duration::from_millis(5);
-
-/// What a client's connection begins with, before any frame (bytes; RFC 9113, section 3.4).
-const PREFACE: usize = 24;
-/// The head of a frame (bytes; section 4.1).
-const HEAD: usize = 9;
-/// A whole ping (bytes; section 6.7).
-const PING: usize = HEAD + 8;
-
-/// Types of frames (section 6), and the flag of the last frame of a block of headers.
-const HEADERS: u8 = 1;
-const PUSH_PROMISE: u8 = 5;
-const CONTINUATION: u8 = 9;
-const END_HEADERS: u8 = 4;
 
 /// A connection from which pings are read later than they come, one at a time: another one, or one
 /// that comes in pieces, is read at once.
@@ -40,23 +28,11 @@ const END_HEADERS: u8 = 4;
 pub struct HeldPings<S> {
     inner: S,
     place: Place,
-    ping: Option<Ping>,
-}
-
-/// How far into a frame it is read.
-#[derive(Debug, Default)]
-struct Place {
-    head: [u8; HEAD],
-    /// How much of the head is read; none while there is a payload.
-    of_head: usize,
-    /// How much of the payload is not read yet.
-    payload: usize,
-    /// Whether the next frame goes on with a block of headers.
-    in_headers: bool,
+    ping: Option<Late>,
 }
 
 #[derive(Debug)]
-enum Ping {
+enum Late {
     Held {
         frame: [u8; PING],
         until: Pin<Box<Sleep>>,
@@ -72,26 +48,22 @@ impl<S> HeldPings<S> {
     pub fn connected(inner: S) -> Self {
         Self {
             inner,
-            place: Place::default(),
+            place: Place::of_server(),
             ping: None,
         }
     }
 
     /// A connection that was accepted: it begins with the client's preface.
     pub fn accepted(inner: S) -> Self {
-        let place = Place {
-            payload: PREFACE,
-            ..Place::default()
-        };
         Self {
-            place,
+            place: Place::of_client(),
             ..Self::connected(inner)
         }
     }
 
     /// Reads of a ping that is due, where a frame may begin; `false` where none is.
     fn read_due(&mut self, into: &mut ReadBuf<'_>) -> bool {
-        let Some(Ping::Due { frame, read }) = &mut self.ping else {
+        let Some(Late::Due { frame, read }) = &mut self.ping else {
             return false;
         };
         if self.place.to_gap() > 0 {
@@ -108,7 +80,7 @@ impl<S> HeldPings<S> {
 
     /// Takes a ping out of what was read from `from` on, if there is one and none is held.
     fn hold(&mut self, context: &mut Context<'_>, into: &mut ReadBuf<'_>, mut from: usize) {
-        while let Some(at) = self.place.next_ping(&into.filled()[from..]) {
+        while let Some(at) = next_ping(&mut self.place, &into.filled()[from..]) {
             let (at, end) = (from + at, into.filled().len());
             from = at + PING;
             if self.ping.is_some() {
@@ -119,7 +91,7 @@ impl<S> HeldPings<S> {
             let mut until = Box::pin(sleep(HELD));
             // It has just begun; this has it wake the task.
             let _ = until.as_mut().poll(context);
-            self.ping = Some(Ping::Held { frame, until });
+            self.ping = Some(Late::Held { frame, until });
             into.filled_mut().copy_within(from..end, at);
             into.set_filled(end - PING);
             from = at;
@@ -134,22 +106,22 @@ impl<S: AsyncRead + Unpin> AsyncRead for HeldPings<S> {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if let Some(Ping::Held { frame, until }) = &mut this.ping
+        if let Some(Late::Held { frame, until }) = &mut this.ping
             && until.as_mut().poll(context).is_ready()
         {
             let (frame, read) = (*frame, 0);
-            this.ping = Some(Ping::Due { frame, read });
+            this.ping = Some(Late::Due { frame, read });
         }
         if this.read_due(into) {
             return Poll::Ready(Ok(()));
         }
-        if matches!(this.ping, Some(Ping::Due { .. })) {
+        if matches!(this.ping, Some(Late::Due { .. })) {
             // No further than where it can be read.
             let room = into.remaining().min(this.place.to_gap());
             let mut piece = ReadBuf::new(into.initialize_unfilled_to(room));
             ready!(Pin::new(&mut this.inner).poll_read(context, &mut piece))?;
             let length = piece.filled().len();
-            this.place.pass(piece.filled());
+            this.place.pass(piece.filled(), |_| {});
             into.advance(length);
             return Poll::Ready(Ok(()));
         }
@@ -196,75 +168,25 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HeldPings<S> {
     }
 }
 
-// === impl Place ===
-
-impl Place {
-    /// The least that is to be read before a frame may begin (bytes).
-    fn to_frame(&self) -> usize {
-        match self.of_head {
-            0 => self.payload,
-            read => HEAD - read,
+/// Passes `bytes` to the end of the next whole ping in them, and tells where it begins; or, without
+/// one, to their end.
+fn next_ping(place: &mut Place, bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    while at < bytes.len() {
+        let rest = &bytes[at..];
+        if place.to_gap() == 0 && is_ping(rest) {
+            return Some(at);
         }
+        let step = place.step(rest);
+        place.pass(&rest[..step], |_| {});
+        at += step;
     }
-
-    /// The least that is to be read before a frame may come that is not the next one (bytes).
-    fn to_gap(&self) -> usize {
-        match self.to_frame() {
-            0 if self.in_headers => HEAD,
-            length => length,
-        }
-    }
-
-    /// Reads on.
-    fn pass(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let length = if self.payload > 0 {
-                let length = bytes.len().min(self.payload);
-                self.payload -= length;
-                length
-            } else {
-                let length = bytes.len().min(HEAD - self.of_head);
-                self.head[self.of_head..][..length].copy_from_slice(&bytes[..length]);
-                self.of_head += length;
-                if self.of_head == HEAD {
-                    let [high, middle, low, kind, flags, ..] = self.head;
-                    self.payload = u32::from_be_bytes([0, high, middle, low]) as usize;
-                    self.of_head = 0;
-                    self.in_headers = matches!(kind, HEADERS | PUSH_PROMISE | CONTINUATION)
-                        && flags & END_HEADERS == 0;
-                }
-                length
-            };
-            bytes = &bytes[length..];
-        }
-    }
-
-    /// Reads on to the end of the next whole ping in `bytes`, and tells where it begins; or, without
-    /// one, to their end.
-    fn next_ping(&mut self, bytes: &[u8]) -> Option<usize> {
-        let mut at = 0;
-        while at < bytes.len() {
-            let rest = &bytes[at..];
-            if self.to_gap() == 0 && is_ping(rest) {
-                return Some(at);
-            }
-            let length = match self.to_frame() {
-                0 => HEAD,
-                length => length,
-            };
-            let length = length.min(rest.len());
-            self.pass(&rest[..length]);
-            at += length;
-        }
-        None
-    }
+    None
 }
 
-/// Whether a frame is a whole ping, and no answer to one.
-fn is_ping(frame: &[u8]) -> bool {
-    const TYPE: u8 = 6;
-    const ACK: u8 = 1;
-    frame.len() >= PING && frame[..4] == [0, 0, 8, TYPE] && frame[4] & ACK == 0
+/// Whether bytes where a frame begins are a whole ping, and no answer to one.
+fn is_ping(bytes: &[u8]) -> bool {
+    matches!(Beginning::of(bytes), Beginning::Ping(ping) if !ping.ack)
 }
 
 #[cfg(test)]
@@ -274,8 +196,10 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
     use tokio::time::{Instant, advance, timeout};
 
+    use super::super::frames::{CONTINUATION, END_HEADERS, HEAD, HEADERS};
     use super::*;
 
+    const PUSH_PROMISE: u8 = 5;
     const ROOM: usize = 1 << 20;
     /// A SETTINGS frame without any.
     const SETTINGS: [u8; HEAD] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
@@ -322,7 +246,12 @@ mod tests {
 
     fn connection() -> (HeldPings<DuplexStream>, DuplexStream) {
         let (near, far) = duplex(ROOM);
-        (HeldPings::connected(near), far)
+        let near = HeldPings {
+            // The first frame has come.
+            place: Place::default(),
+            ..HeldPings::connected(near)
+        };
+        (near, far)
     }
 
     /// What can be read at this moment.
@@ -413,10 +342,13 @@ mod tests {
         let (near, mut far) = duplex(ROOM);
         let mut near = HeldPings::accepted(near);
         let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-        far.write_all(&[preface.clone(), ping(1), SETTINGS.into()].concat())
-            .await
-            .expect("room");
-        assert_eq!(here(&mut near).await, [preface, SETTINGS.into()].concat());
+        let settings = SETTINGS.to_vec();
+        let sent = [preface.clone(), settings.clone(), ping(1), settings.clone()];
+        far.write_all(&sent.concat()).await.expect("room");
+        assert_eq!(
+            here(&mut near).await,
+            [preface, settings.clone(), settings].concat()
+        );
     }
 
     /// The frames of a stream that is whole.

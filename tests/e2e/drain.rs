@@ -3,17 +3,15 @@
 use std::io::{self, Write as _};
 use std::net::{Shutdown, TcpListener};
 use std::os::unix::net::UnixStream;
-use std::pin::pin;
 use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use inlay::transport::http2;
 use tokio::net::UnixListener;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{
     Buildctl, Buildkitd, Inlay, Project, Registry, SOON, inline_records, wait_for,
@@ -106,18 +104,18 @@ async fn leave_soon(listener: UnixListener) {
     loop {
         let (stream, _) = listener.accept().await.unwrap();
         tokio::spawn(async move {
-            let service = service_fn(|request: http::Request<_>| async move {
+            let leave = CancellationToken::new();
+            let served = http2::serve(stream, leave.clone(), |request| async move {
                 let slow = request.uri().path().ends_with("/Slow");
                 sleep(Duration::from_millis(if slow { 200 } else { 1 })).await;
                 let body = http2::from_parts(Bytes::from_static(b"\0\0\0\0\0"), None);
                 Ok::<_, http::Error>(Response::new(body))
             });
-            let mut served = pin!(http2::server().serve_connection(TokioIo::new(stream), service));
-            tokio::select! {
-                _ = served.as_mut() => return,
-                () = sleep(Duration::from_millis(50)) => served.as_mut().graceful_shutdown(),
-            }
-            let _ = served.await;
+            let told = async {
+                sleep(Duration::from_millis(50)).await;
+                leave.cancel();
+            };
+            let _ = tokio::join!(served, told);
         });
     }
 }

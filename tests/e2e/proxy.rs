@@ -2,13 +2,10 @@
 //! details, the other subcommands of buildctl.
 
 use std::path::PathBuf;
-use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response};
-use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use inlay::protocol::proto::control::control_client::ControlClient;
 use inlay::protocol::proto::control::{BytesMessage, SolveRequest};
@@ -17,8 +14,8 @@ use inlay::transport::http2;
 use prost::Message as _;
 use serde_json::Value;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Notify;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
@@ -335,10 +332,10 @@ async fn answer_and_leave(listener: UnixListener) {
     loop {
         let (stream, _) = listener.accept().await.unwrap();
         tokio::spawn(async move {
-            let answered = Arc::new(Notify::new());
-            let notify = Arc::clone(&answered);
-            let service = service_fn(move |_| {
-                notify.notify_one();
+            let leave = CancellationToken::new();
+            let answered = leave.clone();
+            let served = http2::serve(stream, leave, move |_| {
+                answered.cancel();
                 async {
                     let message = Health { status: 1 }.encode_to_vec();
                     let mut data = vec![0, 0, 0, 0, message.len() as u8];
@@ -350,11 +347,6 @@ async fn answer_and_leave(listener: UnixListener) {
                         .body(http2::from_parts(data.into(), Some(trailers)))
                 }
             });
-            let mut served = pin!(http2::server().serve_connection(TokioIo::new(stream), service));
-            tokio::select! {
-                _ = served.as_mut() => return,
-                () = answered.notified() => served.as_mut().graceful_shutdown(),
-            }
             let _ = served.await;
         });
     }

@@ -298,3 +298,19 @@ fn a_daemon_killed_in_the_middle_of_a_context_is_told_as_its_end() {
     project.write("large", "small now\n");
     stand.build(&project).run_ok();
 }
+
+/// A build that fails before its session is of use. What BuildKit's client reads after its own end of
+/// the session is garbage to its HTTP/2, which says so on the terminal; an end in order is not read.
+#[test]
+fn a_session_that_ends_at_once_says_nothing_of_http2() {
+    let stand = Stand::start();
+    let project = Project::new()
+        .dockerfile("FROM scratch\nCOPY file /\n")
+        .file("file", "x");
+    let build = stand.build(&project).plain().output("type=nosuch");
+    for _ in 0..5 {
+        let said = build.run_err().to_string();
+        assert!(said.contains("could not be found"), "{said}");
+        assert!(!said.contains("http2"), "{said}");
+    }
+}
