@@ -202,7 +202,7 @@ fn a_registry_that_lies_gets_an_error() {
                     r#"{"errors":[{"code":"UNKNOWN","message":"oh"}]}"#,
                 )
             },
-            "UNKNOWN: oh",
+            "500 Internal Server Error (UNKNOWN)",
         ),
         (|| answer("404 Not Found", "", "<html>"), "does not exist"),
         (|| "nonsense\r\n\r\n".to_owned(), "127.0.0.1"),

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::cache::image::JsonError;
+use crate::cache::JsonError;
 use crate::cache::record::Digest;
 
 /// The media type of the config of a cache that is exported by itself, of BuildKit's `type=registry`

@@ -12,5 +12,8 @@
 pub mod embed;
 pub mod export;
 pub mod image;
+mod json;
 pub mod llb;
 pub mod record;
+
+pub use json::JsonError;

@@ -8,13 +8,13 @@
 //! refs (`frontend/dockerui/config.go` of BuildKit).
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
+use bytes::Bytes;
 use prost::Message as _;
 use serde_json::{Map, Value};
 
 use super::proto::{control, gateway};
-use super::solve::text;
 use super::wire::{self, Edit, WireError};
 
 /// The frontend's options with imports.
@@ -334,6 +334,11 @@ fn imports(option: &[u8]) -> Vec<Option<Value>> {
 
 fn refs(option: &str) -> impl Iterator<Item = &str> {
     option.split(',').filter(|reference| !reference.is_empty())
+}
+
+/// An option of the frontend that is text.
+pub(super) fn text<'a>(options: &'a HashMap<String, Bytes>, name: &str) -> Option<&'a str> {
+    std::str::from_utf8(options.get(name)?).ok()
 }
 
 #[cfg(test)]

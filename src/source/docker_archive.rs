@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 use super::files::{CHUNK, Extent, Files};
 use super::location::{Pick, reference};
 use super::{ByteStream, MAX_JSON, Source, SourceError, hashed, sha256, within};
-use crate::cache::image::JsonError;
+use crate::cache::JsonError;
 
 /// The folder of files that are named by their digest.
 const BLOBS: &str = "blobs/sha256/";

@@ -10,7 +10,7 @@ use oci_spec::image::{Descriptor, ImageIndex};
 use super::files::{Extent, Files, blocking};
 use super::location::Pick;
 use super::{ByteStream, MAX_JSON, Source, SourceError, verify, within};
-use crate::cache::image::JsonError;
+use crate::cache::JsonError;
 
 /// The name of an image in a layout. Some tools write a tag, others a full name.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";

@@ -118,7 +118,11 @@ mod tests {
                 "pub use crate::cache::record::Limits;",
                 "cache::record",
             ),
-            ("transport/http2.rs", "use crate::daemon::Daemon;", "daemon"),
+            (
+                "transport/http2/mod.rs",
+                "use crate::daemon::Daemon;",
+                "daemon",
+            ),
             (
                 "proxy/unary.rs",
                 "use crate::build::Policy;",
@@ -228,7 +232,7 @@ mod tests {
             "{found:#?}"
         );
         assert!(
-            found[0].contains("-> src/transport/http2.rs:"),
+            found[0].contains("-> src/transport/http2/mod.rs:"),
             "{found:#?}"
         );
 

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use tonic::Status;
 use tracing::debug;
 
-use crate::cache::image::JsonError;
+use crate::cache::JsonError;
 use crate::cache::record::{Digest, ImageLayer};
 use crate::daemon::Daemon;
 

@@ -9,9 +9,10 @@ use oci_spec::image::{Descriptor, ImageManifest, MediaType};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::cache::JsonError;
 use crate::cache::export::{CACHE_CONFIG, DIFF_ID};
 use crate::cache::image::config::{self, ConfigError};
-use crate::cache::image::{JsonError, spelling};
+use crate::cache::image::spelling;
 use crate::cache::record::{
     Contradiction, Digest, DigestError, Limits, ParseError, RecordSet, base64, to_config,
 };

@@ -8,8 +8,9 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// How many imports are read at a time. Each has at most [`MAX_DOCUMENTS`](super::MAX_DOCUMENTS) bytes
-/// of documents.
+/// What the documents of one import have together (bytes).
+pub const MAX_DOCUMENTS: u64 = 32 << 20;
+/// How many imports are read at a time. Each has at most [`MAX_DOCUMENTS`] bytes of documents.
 const READS: usize = 16;
 /// What the caches that stay with their builds have together (bytes, as they were read). In memory they
 /// take some three times as much.

@@ -51,8 +51,6 @@ const STORE_PREFIX: &str = "local:";
 
 /// The most imports of a build that are read. Further ones are dropped.
 const MAX_IMPORTS: usize = 64;
-/// What the documents of one import have together (bytes).
-const MAX_DOCUMENTS: u64 = 32 << 20;
 /// The timeout for fetching an image's documents, which are small. A build waits for it.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// The timeout where the daemon can read the image without inlay.

@@ -15,7 +15,7 @@ use std::ops::Range;
 use serde::de::IgnoredAny;
 use thiserror::Error;
 
-use super::JsonError;
+use crate::cache::JsonError;
 use crate::cache::record::{Base64Error, base64};
 
 /// The member that holds an inline cache.

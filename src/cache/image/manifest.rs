@@ -11,9 +11,9 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use super::json::JsonError;
 use super::platform::{Platform, normalized};
 use super::spelling;
+use crate::cache::JsonError;
 use crate::cache::export::CACHE_CONFIG;
 
 /// What an entry of an index says where it does not say its platform.

@@ -6,13 +6,9 @@
 pub mod config;
 pub mod default;
 #[cfg(feature = "server")]
-mod json;
-#[cfg(feature = "server")]
 pub mod manifest;
 mod platform;
 #[cfg(feature = "server")]
 pub mod spelling;
 
-#[cfg(feature = "server")]
-pub use json::JsonError;
 pub use platform::{Platform, normalized};

@@ -11,7 +11,7 @@ use serde::Deserialize as _;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::config::CACHE_KEY;
-use super::json::JsonError;
+use crate::cache::JsonError;
 use crate::cache::record::is_same_to_go;
 
 /// The most elements that a list may have. No image has as many layers, or lines of history.

@@ -26,7 +26,7 @@ use super::{
     json::{self, RawLayer, RawLink, RawRecord, ReadError},
     order,
 };
-use crate::cache::image::JsonError;
+use crate::cache::JsonError;
 
 /// A link from an input of one record to a record that is a source of it. Ordered by selector,
 /// then by number.

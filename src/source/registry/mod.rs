@@ -28,7 +28,7 @@ use self::rests::Rests;
 use super::{
     ByteStream, Credentials, Source, SourceError, exactly, has_size, sha256, verify, within,
 };
-use crate::cache::image::JsonError;
+use crate::cache::JsonError;
 use crate::cache::image::manifest::{is_index, is_manifest};
 
 pub use self::client::Client;
