@@ -135,7 +135,8 @@ fn finals(set: &RecordSet) -> Vec<usize> {
     finals
 }
 
-/// Gives records without a result the expected one, unless some expected one is not what was found.
+/// Gives records the expected result, unless some expected one is not what was found. Where several
+/// layers of the image hold the same, the expected one names those that are meant.
 fn fill(
     results: &mut [Option<InlineResult>],
     expected: &HashMap<usize, InlineResult>,
@@ -146,11 +147,13 @@ fn fill(
         let (Some(found), Some(result)) = (results.get(number), image.canonical(result)) else {
             return;
         };
-        match found {
-            Some(found) if *found != result => return,
-            Some(_) => {}
-            None => fitting.push((number, result)),
+        if found
+            .as_ref()
+            .is_some_and(|found| !image.is_same(found, &result))
+        {
+            return;
         }
+        fitting.push((number, result));
     }
     for (number, result) in fitting {
         results[number] = Some(result);
@@ -182,6 +185,8 @@ struct ImageLayers {
     layers: Vec<Content>,
     /// The lowest place of each content.
     places: HashMap<Content, usize>,
+    /// The place of each layer of the set that the final record names.
+    own: HashMap<usize, usize>,
     /// The content of each layer of the set.
     contents: Vec<Content>,
     /// Where the layers of lists are, by where the list is in memory. Results that lie on one
@@ -209,9 +214,12 @@ impl ImageLayers {
         for (place, &content) in layers.iter().enumerate() {
             places.entry(content).or_insert(place);
         }
+        let own = first.iter().zip(0..);
+        let own = own.map(|(layer, place)| (*layer, place)).collect();
         let mut image = Self {
             layers,
             places,
+            own,
             contents,
             lists: HashMap::new(),
         };
@@ -226,30 +234,52 @@ impl ImageLayers {
     fn place(&mut self, result: &LayerChain) -> Option<InlineResult> {
         let list = result.list();
         if !self.lists.contains_key(&list.as_ptr()) {
-            let places = self.places(list.iter().map(|&layer| self.contents[layer]));
+            let places = self.places(list);
             self.lists.insert(list.as_ptr(), places);
         }
         self.lists.get(&list.as_ptr())?.first(result.len())
     }
 
-    fn places(&self, list: impl Iterator<Item = Content> + Clone) -> Places {
-        let pairs = list.clone().zip(&self.layers);
+    fn places(&self, list: &[usize]) -> Places {
+        let pairs = list.iter().zip(&self.layers);
+        let place = |layer: &usize| {
+            let own = self.own.get(layer).copied();
+            own.or_else(|| self.places.get(&self.contents[*layer]).copied())
+        };
         Places {
-            same: pairs.take_while(|(one, other)| one == *other).count(),
-            places: list.map_while(|c| self.places.get(&c).copied()).collect(),
+            same: pairs
+                .take_while(|(one, other)| self.contents[**one] == **other)
+                .count(),
+            places: list.iter().map_while(place).collect(),
         }
     }
 
-    /// The result in the form that [`place`](Self::place) gives it, if the image has its layers.
+    /// A result by its places in the form that [`place`](Self::place) gives it, if the image has its
+    /// layers.
     fn canonical(&self, result: &InlineResult) -> Option<InlineResult> {
-        let chain: Vec<_> = match result {
-            InlineResult::Layer(top) => self.layers.get(..=*top)?.to_vec(),
+        let contents = self.contents_of(result)?;
+        let first = contents.iter().zip(&self.layers);
+        let is_first = first.filter(|(one, other)| one == other).count() == contents.len();
+        match (is_first, contents.len().checked_sub(1)) {
+            (_, None) => None,
+            (true, Some(top)) => Some(InlineResult::Layer(top)),
+            (false, Some(_)) => Some(result.clone()),
+        }
+    }
+
+    /// Whether two results hold the same.
+    fn is_same(&self, one: &InlineResult, other: &InlineResult) -> bool {
+        self.contents_of(one) == self.contents_of(other)
+    }
+
+    fn contents_of(&self, result: &InlineResult) -> Option<Vec<Content>> {
+        match result {
+            InlineResult::Layer(top) => Some(self.layers.get(..=*top)?.to_vec()),
             InlineResult::Chain(places) => {
                 let content = |place: &usize| self.layers.get(*place).copied();
-                places.iter().map(content).collect::<Option<_>>()?
+                places.iter().map(content).collect()
             }
-        };
-        self.places(chain.iter().copied()).first(chain.len())
+        }
     }
 }
 

@@ -177,7 +177,7 @@ fn the_same_layer_twice_in_an_image_is_no_trouble() {
         results,
         [
             Some(InlineResult::Layer(1)),
-            Some(InlineResult::Chain([1, 0].into())),
+            Some(InlineResult::Chain([1, 2].into())),
             Some(InlineResult::Layer(2)),
         ]
     );
