@@ -66,7 +66,7 @@ pub fn derive(
         .filter(|(_, record)| exported[**record])
         .map(|(edge, _)| edge.vertex)
         .collect();
-    let of_others = evidence.of_vertices(|vertex| told.contains(&vertex));
+    let of_others = evidence.of_vertices(graph, |vertex| told.contains(&vertex));
     if of_others == *evidence {
         return Some(derived);
     }

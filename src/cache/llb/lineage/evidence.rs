@@ -83,11 +83,12 @@ impl Evidence {
         }
     }
 
-    /// What it holds of the content that these vertices read, and of sources.
-    pub fn of_vertices(&self, keep: impl Fn(usize) -> bool) -> Self {
+    /// What it holds of directories of the client, of sources, and of the content that these vertices
+    /// read.
+    pub fn of_vertices(&self, graph: &Graph, keep: impl Fn(usize) -> bool) -> Self {
         Self {
             source: self.source.clone(),
-            ..self.filtered(|(vertex, _)| keep(vertex))
+            ..self.filtered(|at| reads_local(graph, at) || keep(at.0))
         }
     }
 
