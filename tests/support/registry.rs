@@ -283,15 +283,6 @@ impl Registry {
         log.expect("the registry logs requests")
     }
 
-    /// How many requests inlay has made so far.
-    pub fn requests_of_inlay(&self) -> usize {
-        let requests = self.requests();
-        let of_inlay = requests
-            .iter()
-            .filter(|of| of.user_agent.starts_with("inlay/"));
-        of_inlay.count()
-    }
-
     /// The digest of every blob that others have read so far, in order.
     pub fn blob_gets(&self) -> Vec<String> {
         self.requests()

@@ -268,6 +268,8 @@ impl Imports {
             Found::Images(images) if images.is_empty() => return Err(Refusal::NoCache),
             Found::Images(_) => "inline cache",
         };
+        stat_layers(found.images(), &*source).await?;
+
         let kept = memory.keep(bytes);
         let (records, layers) = (found.records(), found.layers().len());
         let takes_over = self.shared.policy.registry_imports == RegistryImports::Inlay;
@@ -287,7 +289,6 @@ impl Imports {
             }
             _ if kept.is_none() => return Err(Refusal::Full),
             _ => {
-                stat_layers(found.images(), &*source).await?;
                 let layers = found.layers().into_iter().cloned();
                 let layers = layers.map(|layer| (layer, Arc::clone(&source)));
                 let (entry, served) = self.serve(found.documents()?, layers).await?;
@@ -340,18 +341,6 @@ impl Imports {
             outcomes[number].drop_import();
         }
         for group in groups {
-            let mut combined = Vec::with_capacity(group.len());
-            for number in group {
-                match outcomes[number].stat_layers().await {
-                    Ok(()) => combined.push(number),
-                    Err(err) => outcomes[number].refuse(&err.into()),
-                }
-            }
-            let group = combined;
-            let images = group.iter().map(|number| outcomes[*number].images.len());
-            if images.sum::<usize>() < 2 {
-                continue;
-            }
             let images = group
                 .iter()
                 .map(|number| Arc::clone(&outcomes[*number].images));
@@ -455,14 +444,6 @@ impl Outcome {
         self.drop_import();
         let text = format!("no cache is imported from {}: {refusal}", self.reference);
         self.note = Note::Warning(text);
-    }
-
-    /// Checks the layers that the daemon was to read by itself.
-    async fn stat_layers(&self) -> Result<(), ReadingError> {
-        match &self.source {
-            Some(source) if self.served.is_none() => stat_layers(&self.images, &**source).await,
-            _ => Ok(()),
-        }
     }
 }
 

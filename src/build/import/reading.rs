@@ -31,7 +31,7 @@ const MAX_ENTRIES: usize = 64;
 /// How many indexes may lie in one another.
 const MAX_DEPTH: usize = 4;
 /// How many layers are asked for at a time.
-const STATS_AT_A_TIME: usize = 8;
+const STATS_AT_A_TIME: usize = 32;
 /// The timeout for asking for all of them. A build waits for it.
 const STATS_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -414,8 +414,8 @@ impl Found {
     }
 }
 
-/// Checks that the layers of images exist, before inlay serves them: else a build fails when the daemon
-/// needs one that does not. Layers that cannot be asked for, or not in time, are taken to exist.
+/// Checks that the layers of images exist: else a build fails when the daemon needs one that does not.
+/// Layers that cannot be asked for, or not in time, are taken to exist.
 ///
 /// # Errors
 /// Where a layer does not exist, or is not what its manifest says.
