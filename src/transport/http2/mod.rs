@@ -6,6 +6,7 @@
 
 mod body;
 mod client;
+mod incoming;
 mod pipe;
 mod server;
 
@@ -13,10 +14,9 @@ use tokio::io::{AsyncRead, BufReader};
 
 use super::{Batched, HeldPings, Hop, OfHop};
 
-pub use body::{
-    Body, BodyError, Incoming, canceled, followed_by, from_later_parts, from_parts, to_body,
-};
+pub use body::{Body, BodyError, canceled, followed_by, from_later_parts, from_parts, to_body};
 pub use client::{CallError, Connection, Requests, connect};
+pub use incoming::Incoming;
 pub use server::serve;
 
 /// What HTTP/2 holds back of one call until it is taken (bytes). It bounds the memory that a slow reader

@@ -14,7 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::body::{Body, Incoming, reason, to_body};
+use super::body::{Body, reason, to_body};
+use super::incoming::Incoming;
 use super::pipe::{self, GivenUp};
 use super::{CONNECTION_WINDOW, MAX_FRAME, MAX_HEADER_LIST, STREAM_WINDOW};
 
