@@ -33,9 +33,10 @@ use serde_json::{json, value::RawValue};
 type Check = fn(&[u8]);
 
 /// The fuzz targets, as `fuzz/corpus-seed` names them.
-const TARGETS: [(&str, Check); 7] = [
+const TARGETS: [(&str, Check); 8] = [
     ("cache_config", targets::cache_config::check),
     ("framing", targets::framing::check),
+    ("hop", targets::hop::check),
     ("image_cache", |seed| {
         assert!(targets::image_cache::check(seed), "it has an export");
     }),

@@ -4,6 +4,7 @@
 pub mod byte_stream;
 pub mod cache_config;
 pub mod framing;
+pub mod hop;
 pub mod image_cache;
 pub mod image_config;
 pub mod inline_cache;

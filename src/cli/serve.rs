@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::build::{Policy, RegistryImports, Router, Shared};
 use crate::daemon::address::{DaemonAddress, ListenAddress};
@@ -150,6 +151,7 @@ impl Serve {
             .enable_all()
             .build()?
             .block_on(async {
+                raise_descriptor_limit();
                 let (stop, now) = stop_on_signals()?;
                 info!(buildkitd = %daemon, "proxying to");
                 let server = Server::bind(&self.addr).await?;
@@ -174,6 +176,18 @@ fn is_same(listen: &ListenAddress, daemon: &DaemonAddress) -> bool {
         }
         (ListenAddress::Tcp(ours), DaemonAddress::Tcp(theirs)) => ours == theirs,
         _ => false,
+    }
+}
+
+/// Lets the process have as many descriptors as the system allows, as Go's programs do: each client has
+/// two. The usual limit is low for programs that use `select`, and inlay starts no others.
+fn raise_descriptor_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        if let Err(err) = setrlimit(Resource::Nofile, limit) {
+            warn!("the limit of descriptors cannot be raised: {err}");
+        }
     }
 }
 

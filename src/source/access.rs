@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::Certificate;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use tokio::sync::OnceCell;
 
 use super::archive::Archive;
@@ -44,7 +45,7 @@ pub struct Access {
     #[cfg(feature = "containerd")]
     containerd: Stores,
     plain_http_registries: Vec<String>,
-    authorities: Vec<Certificate>,
+    authorities: Vec<CertificateDer<'static>>,
     timeout: Duration,
     /// Made when first needed: each reads the system's certificates.
     registries: OnceCell<Client>,
@@ -156,14 +157,14 @@ impl Access {
     }
 }
 
-fn certificates(path: &Path) -> Result<Vec<Certificate>, SourceError> {
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, SourceError> {
     let what = path.display().to_string();
     let pem = fs::read(path).map_err(|error| SourceError::Io {
         what: what.clone(),
         error,
     })?;
-    let found = Certificate::from_pem_bundle(&pem).map_err(|err| err.to_string());
-    match found {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    match found.map_err(|err| err.to_string()) {
         Ok(found) if !found.is_empty() => Ok(found),
         other => Err(SourceError::Malformed {
             what,

@@ -374,3 +374,29 @@ fn a_build_longer_than_the_grace_does_not_keep_it() {
     let idle = wait_for(SOON, || buildkitd.processes().is_empty().then_some(()));
     assert!(idle.is_some(), "{:?}", buildkitd.processes());
 }
+
+/// The soft limit of descriptors is for programs that use `select`.
+#[test]
+fn descriptors_are_limited_by_the_hard_limit_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("inlay.sock");
+    let mut command = Command::new("sh");
+    command
+        .args([
+            "-c",
+            "ulimit -Hn 4000 && ulimit -Sn 64 && exec \"$@\"",
+            "sh",
+        ])
+        .arg(Inlay::command().get_program())
+        .arg("serve")
+        .arg(format!("--addr=unix://{}", socket.display()))
+        .arg("--buildkitd=unix:///nowhere/buildkitd.sock");
+    let mut inlay = Daemon::spawn("inlay", command, &dir.path().join("log"));
+    inlay.wait_until(SOON, |_| UnixStream::connect(&socket).ok());
+    let limits = fs::read_to_string(format!("/proc/{}/limits", inlay.pid())).unwrap();
+    let files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let numbers: Vec<_> = files.unwrap().split_whitespace().skip(3).take(2).collect();
+    assert_eq!(numbers, ["4000", "4000"]);
+}

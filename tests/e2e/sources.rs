@@ -331,6 +331,20 @@ fn tls_is_checked_against_the_certificates_that_the_operator_names() {
     });
     let source = reader.open(&elsewhere(door.host())).unwrap();
     reader.check(&*source, &|digest| registry.stored(digest));
+    // One that says of itself that it is an authority's.
+    let names = vec!["127.0.0.1".to_owned(), "0.0.0.0".to_owned()];
+    let mut params = rcgen::CertificateParams::new(names).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let signing_key = rcgen::KeyPair::generate().unwrap();
+    let pem = params.self_signed(&signing_key).unwrap().pem();
+    let door_of_ca = registry.with_tls(&pem, &signing_key.serialize_pem());
+    std::fs::write(&file, &pem).unwrap();
+    let reader = Reader::new(Settings {
+        registry_authorities: vec![file.clone()],
+        ..Settings::default()
+    });
+    let source = reader.open(&elsewhere(door_of_ca.host())).unwrap();
+    reader.check(&*source, &|digest| registry.stored(digest));
 
     let other = rcgen::generate_simple_self_signed(vec!["other".to_owned()]).unwrap();
     std::fs::write(&file, other.cert.pem()).unwrap();

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use reqwest::Url;
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, Url};
+use rustls::pki_types::CertificateDer;
 
 use super::answer::causes;
+use super::certificates::trusting;
 use crate::source::SourceError;
 
 /// The timeout for a connection. Builds wait for it.
@@ -33,12 +35,14 @@ impl Client {
     /// # Errors
     /// Where no certificate can be loaded.
     pub fn new(
-        authorities: &[Certificate],
+        authorities: &[CertificateDer<'static>],
         timeout: Duration,
         local: bool,
     ) -> Result<Self, SourceError> {
-        // An error says that the process has a provider already: that one will do.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        let tls = trusting(authorities).map_err(|err| SourceError::Unavailable {
+            what: "registries".to_owned(),
+            reason: err.to_string(),
+        })?;
         let build = |redirects: Policy| {
             let client = reqwest::Client::builder()
                 .user_agent(concat!("inlay/", env!("CARGO_PKG_VERSION")))
@@ -47,7 +51,7 @@ impl Client {
                 .pool_idle_timeout(IDLE_TIMEOUT)
                 .redirect(redirects)
                 .referer(false)
-                .tls_certs_merge(authorities.iter().cloned());
+                .tls_backend_preconfigured(tls.clone());
             let client = if local { client.no_proxy() } else { client };
             client.build().map_err(|err| SourceError::Unavailable {
                 what: "registries".to_owned(),

@@ -4,6 +4,7 @@
 //! asks for it, and knows identity tokens. inlay needs two kinds of GET of the protocol, and a HEAD.
 
 mod answer;
+mod certificates;
 mod client;
 mod host;
 mod login;

@@ -29,12 +29,6 @@ pub enum BodyError {
 /// A body on its way, in either direction.
 pub type Body = UnsyncBoxBody<Bytes, BodyError>;
 
-/// Whether the connection broke, and with it all calls: who called is to see their own connection
-/// break, as they would without inlay, and no call fail for a reason of its own before that.
-pub(super) fn is_of_connection(err: &h2::Error) -> bool {
-    err.is_io() || (err.is_go_away() && !err.is_remote())
-}
-
 /// The code that resets a call which failed for an error.
 pub(super) fn reason(err: &(dyn Error + 'static)) -> Reason {
     let mut source = Some(err);

@@ -11,8 +11,8 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-use super::body::{Body, is_of_connection, to_body};
-use super::incoming::Incoming;
+use super::body::{Body, to_body};
+use super::incoming::{Incoming, is_of_connection};
 use super::pipe::{GivenUp, Sending};
 use super::{CONNECTION_WINDOW, MAX_FRAME, MAX_HEADER_LIST, STREAM_WINDOW};
 

@@ -1,4 +1,4 @@
-//! Bodies as they come from a peer.
+//! Bodies as they come.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -8,7 +8,7 @@ use h2::RecvStream;
 use hyper::body::{Body as HttpBody, Frame};
 use tokio_util::sync::CancellationToken;
 
-use super::body::{BodyError, is_of_connection};
+use super::body::BodyError;
 use super::pipe::Sending;
 
 /// A body as it comes.
@@ -118,4 +118,10 @@ impl Drop for Incoming {
             self.finish();
         }
     }
+}
+
+/// Whether the connection broke, and with it all calls: who called is to see their own connection
+/// break, as they would without inlay, and no call fail for a reason of its own before that.
+pub(super) fn is_of_connection(err: &h2::Error) -> bool {
+    err.is_io() || (err.is_go_away() && !err.is_remote())
 }
