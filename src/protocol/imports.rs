@@ -8,13 +8,13 @@
 //! refs (`frontend/dockerui/config.go` of BuildKit).
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
+use bytes::Bytes;
 use prost::Message as _;
 use serde_json::{Map, Value};
 
 use super::proto::{control, gateway};
-use super::solve::text;
 use super::wire::{self, Edit, WireError};
 
 /// The frontend's options with imports.
@@ -101,6 +101,11 @@ pub fn of_solve(request: &control::SolveRequest) -> Named {
         entries,
         unreadable,
     }
+}
+
+/// An option of the frontend that is text.
+pub(super) fn text<'a>(options: &'a HashMap<String, Bytes>, name: &str) -> Option<&'a str> {
+    std::str::from_utf8(options.get(name)?).ok()
 }
 
 /// Whether an encoded gateway solve request names one of these imports, or one that cannot be read.
@@ -338,8 +343,6 @@ fn refs(option: &str) -> impl Iterator<Item = &str> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use super::*;
 
     const JSON: &str = r#"[{"Type":"inline","Attrs":{"ref":"a"}},{"Type":"gha","More":1}]"#;

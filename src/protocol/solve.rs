@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 use thiserror::Error;
 
-use super::imports::{self, Entry, Named};
+use super::imports::{self, Entry, Named, text};
 use super::proto::control::{CacheOptions, CacheOptionsEntry, Exporter, SolveRequest};
 use super::wire::{self, Edit, WireError};
 
@@ -146,11 +146,6 @@ impl Plan {
             },
         })
     }
-}
-
-/// An option of the frontend that is text.
-pub(super) fn text<'a>(options: &'a HashMap<String, Bytes>, name: &str) -> Option<&'a str> {
-    std::str::from_utf8(options.get(name)?).ok()
 }
 
 /// What a request asks for of inline cache, if it exports an image.

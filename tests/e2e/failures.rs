@@ -392,7 +392,8 @@ fn an_argument_that_is_no_utf_8_costs_no_cache() {
     let setup = Setup::start();
     let mut argument = OsString::from("build-arg:UNUSED=");
     argument.push(OsStr::from_bytes(b"\xff"));
-    let build = setup.build(&project());
+    let project = project();
+    let build = setup.build(&project);
     let built = build.args([OsString::from("--opt"), argument]).run_ok();
     assert_eq!(built.warnings, [""; 0], "{built}");
     let log = setup.inlay.log();
@@ -408,7 +409,8 @@ fn an_import_that_cannot_be_read_is_told() {
         r#"cache-imports=[{{"Type":"registry","Attrs":{{"ref":"{}","more":"\ud800"}}}}]"#,
         setup.registry.image("demo:none")
     );
-    let built = setup.build(&project()).opt(&imports).run_ok();
+    let project = project();
+    let built = setup.build(&project).opt(&imports).run_ok();
     let told = built
         .warnings
         .iter()

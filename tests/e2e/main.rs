@@ -15,6 +15,7 @@ mod generations;
 mod history;
 mod import;
 mod importable;
+mod memory;
 mod mutations;
 mod neighbours;
 mod opt_in;

@@ -46,8 +46,6 @@ const STORE_PREFIX: &str = "local:";
 const MAX_IMPORTS: usize = 64;
 /// How many of them are read at a time.
 const AT_A_TIME: usize = 4;
-/// What the documents of one import have together (bytes).
-const MAX_DOCUMENTS: u64 = 32 << 20;
 /// The timeout for fetching an image's documents, which are small. A build waits for it.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// The timeout where the daemon can read the image without inlay.

@@ -14,9 +14,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::MAX_DOCUMENTS;
 use super::image::{self, CachedImage, ImageError, MAX_DOCUMENT};
-use super::memory::ImportMemory;
+use super::memory::{ImportMemory, MAX_DOCUMENTS};
 use crate::cache::image::Platform;
 use crate::cache::image::config;
 use crate::cache::image::manifest::{Document, Index, ManifestError};
