@@ -103,6 +103,11 @@ pub fn of_solve(request: &control::SolveRequest) -> Named {
     }
 }
 
+/// An option of the frontend that is text.
+pub(super) fn text<'a>(options: &'a HashMap<String, Bytes>, name: &str) -> Option<&'a str> {
+    std::str::from_utf8(options.get(name)?).ok()
+}
+
 /// Whether an encoded gateway solve request names one of these imports, or one that cannot be read.
 ///
 /// # Errors
@@ -343,8 +348,6 @@ pub(super) fn text<'a>(options: &'a HashMap<String, Bytes>, name: &str) -> Optio
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use super::*;
 
     const JSON: &str = r#"[{"Type":"inline","Attrs":{"ref":"a"}},{"Type":"gha","More":1}]"#;

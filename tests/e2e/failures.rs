@@ -409,7 +409,8 @@ fn an_import_that_cannot_be_read_is_told() {
         r#"cache-imports=[{{"Type":"registry","Attrs":{{"ref":"{}","more":"\ud800"}}}}]"#,
         setup.registry.image("demo:none")
     );
-    let built = setup.build(&project()).opt(&imports).run_ok();
+    let project = project();
+    let built = setup.build(&project).opt(&imports).run_ok();
     let told = built
         .warnings
         .iter()

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha512};
 
 use crate::support::{
     BuildOutput, Buildx, Containerd, Direct, DockerEngine, ImageStore, Inlay, Project, Pushed,
-    Stand, assert_one, other_platform, own_platform,
+    SOON, Stand, assert_one, other_platform, own_platform, wait_for,
 };
 
 /// Steps that write other bytes each time they run: an image that is built again tells.
@@ -673,6 +673,47 @@ fn from_a_registry_that_wants_a_password() {
         panic!("warns once: {built}")
     };
     assert!(warning.ends_with("the user has none for it"), "{warning}");
+}
+
+/// The login of one build is of no use to another, neither while that one runs nor afterwards.
+#[test]
+fn a_login_is_for_its_own_build() {
+    let mut stand = Stand::start();
+    let door = stand.registry.with_password();
+    let project = project();
+    stand.push(&stand.build(&project), "demo:1", "");
+    stand.buildkitd.wipe();
+    stand.inlay = Inlay::start(&stand.buildkitd, &["--registry-imports=inlay"]);
+    let login = Project::new().file("config.json", door.docker_config());
+    let nobody = Project::new();
+    let import = format!("type=registry,ref={}", door.image("demo:1"));
+    let build = |user: &Project| {
+        let build = stand.build(&project).import_cache(&import);
+        build.env("DOCKER_CONFIG", user.path().to_str().unwrap())
+    };
+
+    let dockerfile = std::fs::read_to_string(project.path().join("Dockerfile")).unwrap();
+    project.write("Dockerfile", format!("{dockerfile}RUN sleep 300\n"));
+    let mut first = build(&login).spawn();
+    let sleeps = wait_for(6 * SOON, || {
+        let processes = stand.buildkitd.processes();
+        let sleeps = processes.iter().any(|line| line.contains("sleep 300"));
+        (sleeps || !first.is_running()).then_some(sleeps)
+    });
+    assert_eq!(sleeps, Some(true));
+    assert!(stand.inlay.log().contains("importing inline cache"));
+    project.write("Dockerfile", &*dockerfile);
+
+    let refused = || {
+        let built = build(&nobody).run_ok();
+        let [warning] = &built.warnings[..] else {
+            panic!("warns once: {built}")
+        };
+        assert!(warning.ends_with("the user has none for it"), "{warning}");
+    };
+    refused();
+    first.kill();
+    refused();
 }
 
 /// A client that solves by itself, and has no gateway: inlay is its gateway then.

@@ -16,6 +16,7 @@ mod history;
 mod import;
 mod importable;
 mod indexes;
+mod memory;
 mod mutations;
 mod neighbours;
 mod opt_in;

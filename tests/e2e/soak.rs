@@ -32,6 +32,8 @@ RUN tr a-z A-Z </own >/out
 
 /// After how many builds inlay is measured for the first time.
 const FIRST: usize = 100;
+/// The timeout for them.
+const FIRST_TIMEOUT: Duration = Duration::from_secs(300);
 /// How many different contents builds share.
 const SHARED: usize = 8;
 /// How many of a hundred clients are killed in their build.
@@ -279,13 +281,13 @@ fn clients_inlay_and_the_daemon_are_killed_and_no_image_is_lost() {
         until: Instant::now() + seconds * hundredths / 100,
         builds,
     };
+    let first_builds = Phase {
+        kills: Kills::Nothing,
+        until: Instant::now() + FIRST_TIMEOUT,
+        builds: FIRST,
+    };
 
-    soak.run(
-        clients,
-        phase(Kills::Nothing, 25, FIRST),
-        &mut inlay,
-        &mut buildkitd,
-    );
+    soak.run(clients, first_builds, &mut inlay, &mut buildkitd);
     inlay.idle_sockets();
     // The threads of work that blocks end when there is none.
     sleep(Duration::from_secs(12));
@@ -294,7 +296,7 @@ fn clients_inlay_and_the_daemon_are_killed_and_no_image_is_lost() {
 
     soak.run(
         clients,
-        phase(Kills::Daemon, 30, usize::MAX),
+        phase(Kills::Daemon, 40, usize::MAX),
         &mut inlay,
         &mut buildkitd,
     );
@@ -302,7 +304,7 @@ fn clients_inlay_and_the_daemon_are_killed_and_no_image_is_lost() {
 
     soak.run(
         clients,
-        phase(Kills::DaemonAndInlay, 30, usize::MAX),
+        phase(Kills::DaemonAndInlay, 40, usize::MAX),
         &mut inlay,
         &mut buildkitd,
     );
@@ -310,7 +312,7 @@ fn clients_inlay_and_the_daemon_are_killed_and_no_image_is_lost() {
 
     soak.run(
         clients,
-        phase(Kills::Nothing, 15, FIRST),
+        phase(Kills::Nothing, 20, FIRST),
         &mut inlay,
         &mut buildkitd,
     );

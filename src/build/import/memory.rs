@@ -8,13 +8,13 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// What the documents of one import have together (bytes).
+/// What the documents of one import may have together (bytes).
 pub const MAX_DOCUMENTS: u64 = 32 << 20;
-/// How many imports are read at a time. Each has at most [`MAX_DOCUMENTS`] bytes of documents.
-const READS: usize = 16;
+/// How many imports are read at a time.
+const READS: usize = 8;
 /// What the caches that stay with their builds have together (bytes, as they were read). In memory they
 /// take some three times as much.
-const MAX_KEPT: usize = 64 << 20;
+const MAX_KEPT: usize = 32 << 20;
 /// The timeout for an import to be read at all.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
