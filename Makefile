@@ -62,16 +62,19 @@ differential: peers ## N (10000) generated caches, read and written by us and by
 mutations: peers ## MUTATIONS (1000) damaged caches, each imported by a build
 	INLAY_MUTATIONS=$(MUTATIONS) $(CARGO) test --locked --test e2e -- mutations:: --nocapture
 
-# Where memory can be had as files, the states of its daemons are there: that is twice as fast.
-shapes: peers ## builds of many shapes against plain BuildKit: SECONDS (600) FROM (1), or CASE, or TEXT
-	INLAY_SHAPES_SECONDS=$(or $(SECONDS),600) INLAY_SHAPES_SEED=$(SEED) INLAY_SHAPES_FROM=$(FROM) \
-		INLAY_SHAPES_CASE=$(CASE) INLAY_SHAPES_TEXT=$(TEXT) TMPDIR=$(or $(TMPDIR),$(wildcard /dev/shm),/tmp) \
-		$(CARGO) test --locked --test e2e -- shapes::$(if $(TEXT),known_cases,generated_builds) --nocapture --include-ignored
+# Where memory can be had as files, the states of daemons are there: that is twice as fast.
+SHAPES = shapes::$(if $(TEXT),known_cases,generated_builds)
+shapes soak: export TMPDIR ?= $(or $(wildcard /dev/shm),/tmp)
 
-# As above: the daemon's state where memory can be had as files.
+shapes: peers ## builds of many shapes against plain BuildKit: SECONDS (600) FROM (1) STATE (a file), or CASE, or TEXT
+	$(TELL_SEED)
+	INLAY_SHAPES_SECONDS=$(or $(SECONDS),600) INLAY_SHAPES_FROM=$(FROM) INLAY_SHAPES_STATE=$(STATE) \
+		INLAY_SHAPES_CASE=$(CASE) INLAY_SHAPES_TEXT=$(TEXT) \
+		$(CARGO) test --locked --test e2e -- $(SHAPES) --nocapture
+
 soak: peers ## CLIENTS (200) build for SECONDS (1800) while they, inlay and buildkitd are killed
 	INLAY_SOAK_SECONDS=$(or $(SECONDS),1800) INLAY_SOAK_CLIENTS=$(or $(CLIENTS),200) INLAY_SEED=$(SEED) \
-		TMPDIR=$(or $(TMPDIR),$(wildcard /dev/shm),/tmp) $(CARGO) test --locked --test e2e -- soak:: --nocapture
+		$(CARGO) test --locked --test e2e -- soak:: --nocapture
 
 suite: build peers ## BuildKit's own suites through inlay: SUITES (all) FILTER (part of a test's name)
 	FILTER=$(FILTER) dev/suite.sh $(SUITES)
