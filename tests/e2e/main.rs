@@ -35,3 +35,4 @@ mod soak;
 mod sources;
 #[path = "../support/mod.rs"]
 mod support;
+mod week;
