@@ -16,7 +16,7 @@ export INLAY_SEED = $(SEED)
 export PROPTEST_RNG_SEED = $(SEED)
 TELL_SEED     = @echo 'random tests begin at $(SEED); `make $@ SEED=$(SEED)` repeats them'
 
-.PHONY: help build protoc peers demo quick test e2e differential mutations shapes soak suite lint msrv semver bench fuzz clean
+.PHONY: help build protoc peers demo quick test e2e differential mutations shapes week soak suite lint msrv semver bench fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -28,7 +28,7 @@ protoc: ## get the compiler of proto/, where it is missing
 	@dev/protoc.sh
 
 # All that compiles inlay.
-build quick test e2e differential mutations shapes soak lint msrv semver bench fuzz: protoc
+build quick test e2e differential mutations shapes week soak lint msrv semver bench fuzz: protoc
 
 peers: ## get the real daemons and clients, pinned, outside this tree
 	dev/peers.sh
@@ -62,16 +62,22 @@ differential: peers ## N (10000) generated caches, read and written by us and by
 mutations: peers ## MUTATIONS (1000) damaged caches, each imported by a build
 	INLAY_MUTATIONS=$(MUTATIONS) $(CARGO) test --locked --test e2e -- mutations:: --nocapture
 
-# Where memory can be had as files, the states of its daemons are there: that is twice as fast.
-shapes: peers ## builds of many shapes against plain BuildKit: SECONDS (600) FROM (1), or CASE, or TEXT
-	INLAY_SHAPES_SECONDS=$(or $(SECONDS),600) INLAY_SHAPES_SEED=$(SEED) INLAY_SHAPES_FROM=$(FROM) \
-		INLAY_SHAPES_CASE=$(CASE) INLAY_SHAPES_TEXT=$(TEXT) TMPDIR=$(or $(TMPDIR),$(wildcard /dev/shm),/tmp) \
-		$(CARGO) test --locked --test e2e -- shapes::$(if $(TEXT),known_cases,generated_builds) --nocapture --include-ignored
+# Where memory can be had as files, the states of daemons are there: that is twice as fast.
+SHAPES = shapes::$(if $(TEXT),known_cases,generated_builds)
+shapes week soak: export TMPDIR ?= $(or $(wildcard /dev/shm),/tmp)
 
-# As above: the daemon's state where memory can be had as files.
+shapes: peers ## builds of many shapes against plain BuildKit: SECONDS (600) FROM (1) STATE (a file), or CASE, or TEXT
+	$(TELL_SEED)
+	INLAY_SHAPES_SECONDS=$(or $(SECONDS),600) INLAY_SHAPES_FROM=$(FROM) INLAY_SHAPES_STATE=$(STATE) \
+		INLAY_SHAPES_CASE=$(CASE) INLAY_SHAPES_TEXT=$(TEXT) \
+		$(CARGO) test --locked --test e2e -- $(SHAPES) --nocapture
+
+week: peers ## a week of CI of four PROJECTS, against BuildKit's inline cache and mode=max: a quarter of an hour
+	INLAY_WEEK_PROJECTS='$(PROJECTS)' $(CARGO) test --locked --test e2e -- week::whole --nocapture --ignored
+
 soak: peers ## CLIENTS (200) build for SECONDS (1800) while they, inlay and buildkitd are killed
 	INLAY_SOAK_SECONDS=$(or $(SECONDS),1800) INLAY_SOAK_CLIENTS=$(or $(CLIENTS),200) INLAY_SEED=$(SEED) \
-		TMPDIR=$(or $(TMPDIR),$(wildcard /dev/shm),/tmp) $(CARGO) test --locked --test e2e -- soak:: --nocapture
+		$(CARGO) test --locked --test e2e -- soak:: --nocapture
 
 suite: build peers ## BuildKit's own suites through inlay: SUITES (all) FILTER (part of a test's name)
 	FILTER=$(FILTER) dev/suite.sh $(SUITES)

@@ -341,11 +341,6 @@ fn refs(option: &str) -> impl Iterator<Item = &str> {
     option.split(',').filter(|reference| !reference.is_empty())
 }
 
-/// An option of the frontend that is text.
-pub(super) fn text<'a>(options: &'a HashMap<String, Bytes>, name: &str) -> Option<&'a str> {
-    std::str::from_utf8(options.get(name)?).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,6 +9,7 @@ mod cases;
 mod differential;
 mod direct;
 mod drain;
+mod earlier_versions;
 mod examples;
 mod failures;
 mod generations;
@@ -35,3 +36,4 @@ mod soak;
 mod sources;
 #[path = "../support/mod.rs"]
 mod support;
+mod week;

@@ -53,6 +53,20 @@ impl GitServer {
         git(&repository, &["rev-parse", "HEAD"]).trim().to_owned()
     }
 
+    /// Commits all files of a directory to `main`; returns the name of the commit.
+    pub fn commit_all(&self, directory: &Path) -> String {
+        let repository = self.repository();
+        let copied = Command::new("cp")
+            .args(["-a", "--"])
+            .arg(directory.join("."))
+            .arg(&repository)
+            .status();
+        assert!(copied.expect("cp runs").success());
+        git(&repository, &["add", "."]);
+        git(&repository, &["commit", "--quiet", "--message=all"]);
+        git(&repository, &["rev-parse", "HEAD"]).trim().to_owned()
+    }
+
     /// Has `main` point to this commit.
     pub fn reset(&self, commit: &str) {
         git(&self.repository(), &["reset", "--quiet", "--hard", commit]);

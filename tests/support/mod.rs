@@ -61,7 +61,7 @@ pub use http_server::HttpServer;
 pub use inlay::{Inlay, Usage};
 pub use layout::Layout;
 pub use llb::{Llb, State};
-pub use output::BuildOutput;
+pub use output::{BuildOutput, instruction};
 pub use peers::Peers;
 pub use platform::{other_platform, own_platform};
 pub use project::{Project, STAGES, failing};

@@ -199,6 +199,15 @@ impl fmt::Display for BuildOutput {
     }
 }
 
+/// The instruction in the name of a vertex of a Dockerfile: `RUN make` in `[build 2/3] RUN make`. `None` of
+/// what makes no files: sources, the frontend's own, what is told of imports and exports.
+pub fn instruction(name: &str) -> Option<&str> {
+    let (_, instruction) = name.strip_prefix('[')?.split_once("] ")?;
+    let known = ["ADD ", "COPY ", "LINK ", "RUN ", "WORKDIR "];
+    let is_known = known.iter().any(|known| instruction.starts_with(known));
+    is_known.then_some(instruction)
+}
+
 fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }

@@ -28,6 +28,8 @@ pub struct Case {
 /// Lines of a Dockerfile by stage.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Dockerfile {
+    /// The arguments before the first stage, as `NAME=VALUE`.
+    pub arguments: Vec<String>,
     pub stages: Vec<Stage>,
 }
 
@@ -117,7 +119,7 @@ pub enum Export {
     Inline,
     /// By two equal entries.
     Twice,
-    /// By the build argument alone.
+    /// Once, and by the build argument, as buildx does for that.
     Argument,
     /// Not at all.
     Nothing,
@@ -179,6 +181,9 @@ impl FromStr for Case {
 
 impl fmt::Display for Dockerfile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for argument in &self.arguments {
+            writeln!(f, "ARG {argument}")?;
+        }
         for stage in &self.stages {
             write!(f, "FROM {}", stage.base)?;
             if let Some(name) = &stage.name {
@@ -198,6 +203,7 @@ impl FromStr for Dockerfile {
     type Err = BadCase;
 
     fn from_str(text: &str) -> Result<Self, BadCase> {
+        let mut arguments = Vec::new();
         let mut stages: Vec<Stage> = Vec::new();
         let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         while let Some(line) = lines.next() {
@@ -213,6 +219,12 @@ impl FromStr for Dockerfile {
                 });
                 continue;
             }
+            if stages.is_empty()
+                && let Some(argument) = line.strip_prefix("ARG ")
+            {
+                arguments.push(argument.to_owned());
+                continue;
+            }
             let mut step = line.to_owned();
             if line.contains("<<EOF") {
                 for line in lines.by_ref() {
@@ -226,7 +238,7 @@ impl FromStr for Dockerfile {
             let stage = stage.ok_or_else(|| BadCase(format!("{line:?} is before any FROM")))?;
             stage.steps.push(step);
         }
-        Ok(Self { stages })
+        Ok(Self { arguments, stages })
     }
 }
 

@@ -7,7 +7,7 @@ use super::case::Export;
 use super::files::{Files, Layers};
 use super::rules::{self, Tally};
 use super::sources::Scene;
-use super::story::{Image, Pair, Told};
+use super::story::{Image, Pair, Told, more};
 
 /// What is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,7 +16,7 @@ pub enum Check {
     Stripped,
     /// 2. One build has one digest if its layers are equal.
     OneDigest,
-    /// 3. No step runs through inlay that plain BuildKit had from the cache.
+    /// 3. No step runs through inlay that does not run on plain BuildKit.
     Hits,
     /// 4. An empty plain BuildKit imports the image, and runs no step of it that it does not run
     ///    when it imports plain BuildKit's.
@@ -36,20 +36,27 @@ pub struct Finding {
     /// The number of the build.
     pub build: usize,
     pub what: String,
+    /// Of caches that are not one: this one has fewer records.
+    pub fewer: bool,
 }
+
+/// What is found of one build, its number left open.
+#[derive(Debug, Default)]
+struct Findings(Vec<Finding>);
 
 /// Checks the builds of one story.
 #[derive(Debug, Default)]
 pub struct Judge {
     pub findings: Vec<Finding>,
     pub layers: Layers,
-    /// The digests of images through inlay, and the builds that had them first.
-    digests: BTreeMap<Built, (String, usize)>,
+    /// The images through inlay, and the builds that had them: of each kind the first one, and others
+    /// that a rule excuses.
+    images: BTreeMap<Built, Vec<(Image, usize)>>,
     /// Configs without cache, however they were built, and what had them first.
     stripped: BTreeMap<Built, (String, String)>,
 }
 
-/// What has one digest.
+/// What has one digest, see [`Pair::built_as`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Built {
     /// The definition and the contents of its sources.
@@ -58,12 +65,24 @@ struct Built {
     layers: Vec<String>,
 }
 
+// === impl Pair ===
+
+impl Pair {
+    fn built_as(&self, platform: &str, image: &Image) -> Built {
+        Built {
+            identity: self.identity.clone(),
+            platform: platform.to_owned(),
+            layers: image.layers.clone(),
+        }
+    }
+}
+
 // === impl Judge ===
 
 impl Judge {
     /// Checks a build, and counts what a rule excuses.
     pub fn see(&mut self, scene: &Scene<'_>, pair: &Pair, tally: &mut Tally) {
-        let mut found = Vec::new();
+        let mut found = Findings::default();
         self.quiet(pair, &mut found);
         if pair.built.iter().all(|told| told.succeeded) {
             self.digests(pair, &mut found);
@@ -71,62 +90,66 @@ impl Judge {
             self.files(scene, pair, &mut found);
             self.importable(scene, pair, &mut found);
         }
-        for (check, what) in found {
-            let finding = Finding {
-                check,
-                build: pair.number,
-                what,
-            };
+        for mut finding in found.0 {
+            finding.build = pair.number;
             match rules::excuse(&finding, pair) {
-                Some(rule) => tally.count(rule),
+                Some(rule) => {
+                    tally.count(rule);
+                    if finding.check == Check::OneDigest {
+                        self.allow(pair);
+                    }
+                }
                 None => self.findings.push(finding),
             }
         }
     }
 
-    fn quiet(&self, pair: &Pair, found: &mut Vec<(Check, String)>) {
-        let [plain, inlay] = &pair.built;
-        if plain.succeeded && !inlay.succeeded {
-            found.push((Check::Quiet, format!("fails: {}", inlay.message)));
-        }
-        let more = more(&inlay.warnings, &plain.warnings);
-        found.extend(
-            more.into_iter()
-                .map(|warning| (Check::Quiet, format!("warns: {warning}"))),
-        );
-        if plain.bad_imports.is_empty() && !inlay.bad_imports.is_empty() {
-            found.push((
-                Check::Quiet,
-                format!("bad imports: {:?}", inlay.bad_imports),
-            ));
-        }
-        if inlay.containers > inlay.containers_told {
-            let what = format!(
-                "{} containers ran, and {} RUN steps",
-                inlay.containers, inlay.containers_told
-            );
-            found.push((Check::OwnSolves, what));
+    /// Takes the images of a build for as good as the first ones of their kind.
+    fn allow(&mut self, pair: &Pair) {
+        for (platform, image) in &pair.built[1].images {
+            let images = self
+                .images
+                .entry(pair.built_as(platform, image))
+                .or_default();
+            images.push((image.clone(), pair.number));
         }
     }
 
-    fn digests(&mut self, pair: &Pair, found: &mut Vec<(Check, String)>) {
-        let built = |platform: &String, image: &Image| Built {
-            identity: pair.identity.clone(),
-            platform: platform.clone(),
-            layers: image.layers.clone(),
-        };
+    fn quiet(&self, pair: &Pair, found: &mut Findings) {
+        let [plain, inlay] = &pair.built;
+        if plain.succeeded && !inlay.succeeded {
+            found.push(Check::Quiet, format!("fails: {}", inlay.message));
+        }
+        let warnings = more(&inlay.warnings, &plain.warnings);
+        for warning in warnings {
+            found.push(Check::Quiet, format!("warns: {warning}"));
+        }
+        if plain.bad_imports.is_empty() && !inlay.bad_imports.is_empty() {
+            let bad = format!("bad imports: {:?}", inlay.bad_imports);
+            found.push(Check::Quiet, bad);
+        }
+        let untold = more(&inlay.untold, &plain.untold);
+        if !untold.is_empty() {
+            found.push(Check::OwnSolves, format!("{untold:?}"));
+        }
+    }
+
+    fn digests(&mut self, pair: &Pair, found: &mut Findings) {
         for (column, told) in ["plain", "inlay"].into_iter().zip(&pair.built) {
             for (platform, image) in &told.images {
                 let here = format!("{column} build {}", pair.number);
                 let first = (image.stripped.clone(), here);
-                let first = self.stripped.entry(built(platform, image)).or_insert(first);
+                let first = self
+                    .stripped
+                    .entry(pair.built_as(platform, image))
+                    .or_insert(first);
                 let (stripped, of) = first;
                 if *stripped != image.stripped {
                     let what = format!(
                         "{column}: without cache, {platform} differs from {of}:\n{stripped}\n{}",
                         image.stripped
                     );
-                    found.push((Check::Stripped, what));
+                    found.push(Check::Stripped, what);
                 }
             }
         }
@@ -134,20 +157,34 @@ impl Judge {
             return;
         }
         for (platform, image) in &pair.built[1].images {
-            let first = (image.digest.clone(), pair.number);
-            let first = self.digests.entry(built(platform, image)).or_insert(first);
-            let (digest, build) = first;
-            if *digest != image.digest {
-                let what = format!(
-                    "{platform} has {} records and another digest than build {build}",
-                    image.records
-                );
-                found.push((Check::OneDigest, what));
+            let images = self
+                .images
+                .entry(pair.built_as(platform, image))
+                .or_default();
+            let Some((first, build)) = images.first() else {
+                images.push((image.clone(), pair.number));
+                continue;
+            };
+            if images.iter().any(|(known, _)| known.digest == image.digest) {
+                continue;
             }
+            let (ours, theirs) = (&image.records, &first.records);
+            let what = format!(
+                "{platform} has {} records and another digest than build {build}; here alone {:#?}, \
+                 there alone {:#?}",
+                ours.len(),
+                more(ours, theirs),
+                more(theirs, ours),
+            );
+            let fewer = ours.len() < theirs.len();
+            found.0.push(Finding {
+                fewer,
+                ..Finding::new(Check::OneDigest, what)
+            });
         }
     }
 
-    fn files(&mut self, scene: &Scene<'_>, pair: &Pair, found: &mut Vec<(Check, String)>) {
+    fn files(&mut self, scene: &Scene<'_>, pair: &Pair, found: &mut Findings) {
         let [plain, inlay] = &pair.built;
         for (platform, image) in &inlay.images {
             let other = &plain.images[platform];
@@ -155,11 +192,11 @@ impl Judge {
         }
     }
 
-    fn importable(&mut self, scene: &Scene<'_>, pair: &Pair, found: &mut Vec<(Check, String)>) {
+    fn importable(&mut self, scene: &Scene<'_>, pair: &Pair, found: &mut Findings) {
         let Some([plain, inlay]) = &pair.imported else {
             return;
         };
-        let mut bad = |what: String| found.push((Check::Importable, what));
+        let mut bad = |what: String| found.push(Check::Importable, what);
         if plain.bad_imports.is_empty() && !inlay.bad_imports.is_empty() {
             bad(format!("{:?}", inlay.bad_imports));
         }
@@ -183,7 +220,7 @@ impl Judge {
         of: &str,
         image: &Image,
         other: &Image,
-        found: &mut Vec<(Check, String)>,
+        found: &mut Findings,
     ) {
         if image.layers == other.layers {
             return;
@@ -192,33 +229,18 @@ impl Judge {
         let (ours, theirs) = (files(image), files(other));
         let different = different(&ours, &theirs);
         if !different.is_empty() {
-            found.push((Check::Files, format!("not as in {of}: {different:#?}")));
+            found.push(Check::Files, format!("not as in {of}: {different:#?}"));
         }
     }
 }
 
-/// Steps that ran through inlay and came from the cache on plain BuildKit.
-fn hits(pair: &Pair, found: &mut Vec<(Check, String)>) {
+/// Steps that ran through inlay and not on plain BuildKit.
+fn hits(pair: &Pair, found: &mut Findings) {
     let [plain, inlay]: &[Told; 2] = &pair.built;
-    let mut ran = more(&inlay.ran, &plain.ran);
-    ran.retain(|step| plain.cached.contains(step));
+    let ran = more(&inlay.ran_at_once, &plain.ran_at_once);
     if !ran.is_empty() {
-        found.push((Check::Hits, format!("{ran:?}")));
+        found.push(Check::Hits, format!("{ran:?}"));
     }
-}
-
-/// What is in `these` more often than in `those`; both are sorted.
-fn more(these: &[String], those: &[String]) -> Vec<String> {
-    let mut those = those.to_vec();
-    let mut left = these.to_vec();
-    left.retain(|it| match those.iter().position(|other| other == it) {
-        Some(place) => {
-            those.remove(place);
-            false
-        }
-        None => true,
-    });
-    left
 }
 
 /// Paths that differ. Those whose name begins with `x` are of random content.
@@ -238,9 +260,26 @@ fn different(these: &Files, those: &Files) -> Vec<String> {
     different.collect()
 }
 
+// === impl Findings ===
+
+impl Findings {
+    fn push(&mut self, check: Check, what: String) {
+        self.0.push(Finding::new(check, what));
+    }
+}
+
 // === impl Finding ===
 
 impl Finding {
+    fn new(check: Check, what: String) -> Self {
+        Self {
+            check,
+            build: 0,
+            what,
+            fewer: false,
+        }
+    }
+
     /// What it has in common with others that may have the same cause.
     pub fn kind(&self) -> String {
         match self.check {

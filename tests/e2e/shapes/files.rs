@@ -59,6 +59,12 @@ fn read(blob: &[u8]) -> Files {
         flate2::read::MultiGzDecoder::new(blob)
             .read_to_end(&mut tar)
             .unwrap();
+    } else if blob.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        let mut frames = blob;
+        while !frames.is_empty() {
+            let mut frame = ruzstd::decoding::StreamingDecoder::new(&mut frames).unwrap();
+            frame.read_to_end(&mut tar).unwrap();
+        }
     } else {
         tar.extend_from_slice(blob);
     }

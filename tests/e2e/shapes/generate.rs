@@ -17,6 +17,7 @@ pub fn case(chance: &mut Chance) -> Case {
         stages: Vec::new(),
         unused: Vec::new(),
         bases: Vec::new(),
+        copied: None,
         names: 0,
     };
     let dockerfile = writer.dockerfile();
@@ -47,6 +48,8 @@ struct Writer<'a> {
     unused: Vec<String>,
     /// What the stages are based on.
     bases: Vec<(String, Known)>,
+    /// The last copy from a stage under the same name: the stage that has it now, and the file.
+    copied: Option<(String, String)>,
     /// How many files have a name of their own.
     names: usize,
 }
@@ -82,7 +85,13 @@ impl Writer<'_> {
         let mut stages: Vec<Stage> = stages.collect();
         // The last one is reached by its place alone.
         stages[last].name = None;
-        Dockerfile { stages }
+        let mut arguments = Vec::new();
+        if self.chance.percent(15) {
+            arguments.push("BASE={base}".to_owned());
+            let on_base = stages.iter_mut().filter(|stage| stage.base == "{base}");
+            on_base.for_each(|stage| stage.base = "${BASE}".to_owned());
+        }
+        Dockerfile { arguments, stages }
     }
 
     fn stage(&mut self, number: usize, is_last: bool) -> Stage {
@@ -92,7 +101,12 @@ impl Writer<'_> {
         known.name.clone_from(&name);
         let mut steps = Vec::new();
         let least = usize::from(base == "scratch" || is_last);
-        let count = self.chance.below(STEPS + 1).max(least);
+        let mut count = self.chance.below(STEPS + 1).max(least);
+        if self.copied.is_some() && self.chance.percent(40) {
+            // Often it is all that the stage has, and its base is that of the stage before.
+            steps.extend(self.hop(&mut known));
+            count = self.chance.below(2);
+        }
         for place in 0..count {
             // The last stage brings together what the others made.
             let gathers = is_last && place == 0 && !self.unused.is_empty();
@@ -207,7 +221,7 @@ impl Writer<'_> {
                 stage.shell = Shell::Alone;
                 format!("COPY {link}sh /sh")
             }
-            "setting" => return vec![self.setting(stage)],
+            "setting" => return self.setting(stage),
             "nothing" => command(stage, "", ["true", ":", "cd /"][self.chance.below(3)]),
             _ => {
                 stage.add("/h");
@@ -231,7 +245,24 @@ impl Writer<'_> {
             false => self.name("c"),
         };
         stage.add(&to);
+        if to == file {
+            self.copied = Some((stage.name.clone(), file.clone()));
+        }
         vec![format!("COPY {link}--from={} {file} {to}", from.name)]
+    }
+
+    /// A copy of what the last one of its kind copied, from where that put it.
+    fn hop(&mut self, stage: &mut Known) -> Option<String> {
+        let (from, file) = self.copied.take()?;
+        let link = if self.chance.percent(15) {
+            "--link "
+        } else {
+            ""
+        };
+        stage.add(&file);
+        self.unused.retain(|name| *name != from);
+        self.copied = Some((stage.name.clone(), file.clone()));
+        Some(format!("COPY {link}--from={from} {file} {file}"))
     }
 
     fn copy_context(&mut self, stage: &mut Known) -> String {
@@ -286,11 +317,18 @@ impl Writer<'_> {
         let kind = self.chance.weighed(&[
             (5 * usize::from(!self.stages.is_empty()), "stage"),
             (4, "context"),
+            (1, "image"),
             (1, "cache"),
             (1, "tmpfs"),
             (1, "secret"),
         ]);
         match kind {
+            "image" => {
+                let to = self.name("r");
+                stage.add(&to);
+                let mount = "--mount=type=bind,from={tool},target=/mnt ";
+                command(stage, mount, &format!("read x </mnt/tool; echo $x >{to}"))
+            }
             "stage" => {
                 let from = self.earlier_stage();
                 let Some(file) = self.file_of(&from) else {
@@ -298,7 +336,8 @@ impl Writer<'_> {
                 };
                 let to = self.name(if is_random(&file) { "x" } else { "r" });
                 stage.add(&to);
-                let mount = format!("--mount=type=bind,from={},target=/mnt ", from.name);
+                let how = self.chance.weighed(&[(4, ""), (1, ",rw")]);
+                let mount = format!("--mount=type=bind,from={},target=/mnt{how} ", from.name);
                 command(stage, &mount, &format!("read x </mnt{file}; echo $x >{to}"))
             }
             "context" => {
@@ -313,25 +352,33 @@ impl Writer<'_> {
         }
     }
 
-    fn setting(&mut self, stage: &mut Known) -> String {
+    fn setting(&mut self, stage: &mut Known) -> Vec<String> {
         let kind = self.chance.weighed(&[
             (3, "WORKDIR"),
             (2, "ENV"),
-            (2, "ARG"),
+            (3, "ARG"),
             (1, "USER"),
             (2, "LABEL"),
             (1, "SHELL"),
         ]);
-        match kind {
+        let setting = match kind {
             "WORKDIR" => format!("WORKDIR /w{}", self.chance.below(2)),
             "ENV" => format!("ENV E={}", self.chance.below(2)),
-            "ARG" => "ARG V=0".to_owned(),
+            "ARG" => {
+                let argument = "ARG V=0".to_owned();
+                if stage.shell == Shell::None || self.chance.percent(50) {
+                    return vec![argument];
+                }
+                stage.add("/v");
+                return vec![argument, command(stage, "", "echo $V >/v")];
+            }
             "USER" => "USER 0".to_owned(),
             "SHELL" if stage.shell == Shell::Busybox => {
                 r#"SHELL ["/bin/busybox","sh","-c"]"#.to_owned()
             }
             _ => format!("LABEL l={}", self.chance.below(2)),
-        }
+        };
+        vec![setting]
     }
 
     /// A stage before this one; there has to be one.
@@ -406,8 +453,11 @@ impl Teller<'_> {
         self.usual.git = !self.text.contains("ar.tar") && self.chance.percent(4);
         self.usual.keep_times = self.chance.percent(10);
         if self.chance.percent(8) {
-            self.usual.compression =
-                Some(self.chance.pick(&["uncompressed", "forced"]).to_string());
+            self.usual.compression = Some(
+                self.chance
+                    .pick(&["uncompressed", "forced", "zstd"])
+                    .to_string(),
+            );
         }
         if self.text.contains("{base}") && self.chance.percent(20) {
             self.story.push(Action::Pull);
@@ -465,7 +515,12 @@ impl Teller<'_> {
                     .push(Action::Change(source, CONTENTS[0].to_owned()));
             }
             "change, import" => {
-                let Some(source) = self.source() else { return };
+                let Some(mut source) = self.source() else {
+                    return;
+                };
+                if self.text.contains("{base}") && self.chance.percent(40) {
+                    source = Source::Base;
+                }
                 self.change(source);
                 if self.chance.percent(70) {
                     self.empty();
@@ -502,7 +557,7 @@ impl Teller<'_> {
             "compression" => {
                 next.compression = match &next.compression {
                     Some(_) => None,
-                    None => Some("uncompressed".to_owned()),
+                    None => Some(self.chance.pick(&["uncompressed", "zstd"]).to_string()),
                 };
             }
             "two imports" => {

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::case::Import;
+use serde::{Deserialize, Serialize};
+
 use super::check::{Check, Finding};
 use super::story::Pair;
 
@@ -13,25 +14,71 @@ pub struct Rule {
     pub name: &'static str,
     /// Where it is in BuildKit v0.34.2.
     pub place: &'static str,
+    /// What takes the rule out, or where it is told to users.
+    pub until: &'static str,
     pub excuses: fn(&Finding, &Pair) -> bool,
 }
 
 /// All of them.
-pub const RULES: &[Rule] = &[Rule {
-    // Issue 17, case 4: of two sources that share steps, which one answers is a race, and the
-    // results of the other are not found again further up.
-    name: "two-imports",
-    place: "solver/combinedcache.go:48",
-    excuses: |finding, pair| {
-        let images = pair.options.imports.iter();
-        let images = images.filter(|import| matches!(import, Import::Build(_)));
-        matches!(finding.check, Check::Hits) && images.count() > 1
+pub const RULES: &[Rule] = &[
+    // Of two sources that share steps, the first to answer wins, and the results of the other are not
+    // found again further up. The sources of one build are one through inlay; those of builds at once
+    // that share steps are not.
+    Rule {
+        name: "imports-at-once",
+        place: "solver/combinedcache.go:48",
+        until: "stays: builds have sources of their own",
+        excuses: |finding, pair| {
+            finding.check == Check::Hits
+                && pair.at_once > 1
+                && pair.imports > 1
+                && !pair.identity.contains(RANDOM)
+        },
     },
-}];
+    // The two have different results of one step. BuildKit takes the newer one, and those of inlay
+    // have no dates.
+    Rule {
+        name: "two-results",
+        place: "solver/exporter.go:334",
+        until: "until issue 19",
+        excuses: |finding, pair| {
+            finding.check == Check::Hits && pair.imports > 1 && pair.identity.contains(RANDOM)
+        },
+    },
+    // BuildKit exports what earlier builds of a daemon left, too, and a build finds its steps in an image of
+    // another one. Through inlay an image has what its own build determines.
+    Rule {
+        name: "earlier-builds",
+        place: "solver/exporter.go:260",
+        until: "stays: it is what inlay is for",
+        excuses: |finding, pair| finding.check == Check::Hits && pair.earlier_builds,
+    },
+    // A daemon keeps what it imported for builds with that import, and drops it in one without. So where
+    // plain BuildKit ran a step that the import through inlay spared, it has the result a build longer.
+    Rule {
+        name: "spared",
+        place: "worker/base/worker.go:345",
+        until: "stays: the step ran on plain BuildKit before",
+        excuses: |finding, pair| finding.check == Check::Hits && pair.spared,
+    },
+    // A daemon that found a step in an import, by its definition, does not read the content that the
+    // step reads, and does not know it when the import is gone. inlay remembers it until it ends.
+    Rule {
+        name: "restarted-inlay",
+        place: "solver/edge.go:862",
+        until: "stays: README, Limits",
+        excuses: |finding, pair| {
+            finding.check == Check::OneDigest && finding.fewer && pair.restarted
+        },
+    },
+];
+
+/// What steps read that give another result each time.
+const RANDOM: &str = "/random/uuid";
 
 /// How often each rule was used.
-#[derive(Clone, Debug, Default)]
-pub struct Tally(BTreeMap<&'static str, u64>);
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Tally(BTreeMap<String, u64>);
 
 /// The rule that excuses a finding.
 pub fn excuse(finding: &Finding, pair: &Pair) -> Option<&'static str> {
@@ -43,8 +90,8 @@ pub fn excuse(finding: &Finding, pair: &Pair) -> Option<&'static str> {
 
 impl Tally {
     /// Counts one use.
-    pub fn count(&mut self, rule: &'static str) {
-        *self.0.entry(rule).or_default() += 1;
+    pub fn count(&mut self, rule: &str) {
+        *self.0.entry(rule.to_owned()).or_default() += 1;
     }
 }
 
@@ -53,7 +100,10 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         RULES.iter().try_for_each(|rule| {
             let uses = self.0.get(rule.name).copied().unwrap_or_default();
-            writeln!(f, "{uses:>9} {} ({})", rule.name, rule.place)
+            let Rule {
+                name, place, until, ..
+            } = rule;
+            writeln!(f, "{uses:>9} {name} ({place}; {until})")
         })
     }
 }

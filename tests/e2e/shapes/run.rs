@@ -18,7 +18,6 @@ pub struct Run {
     /// The daemons of the next case start while this one is told.
     next: Option<JoinHandle<[Column; 2]>>,
     start: fn() -> [Column; 2],
-    tally: Tally,
     builds: usize,
     /// Print each build.
     prints: bool,
@@ -40,15 +39,9 @@ impl Run {
             importers: [Importer::start(), Importer::start()],
             next,
             start,
-            tally: Tally::default(),
             builds: 0,
             prints,
         }
-    }
-
-    /// How often each rule was used.
-    pub fn tally(&self) -> &Tally {
-        &self.tally
     }
 
     /// How many builds of stories there were, those of both columns counted once.
@@ -56,12 +49,35 @@ impl Run {
         self.builds
     }
 
-    /// Tells a case, until it has shown `wanted`; gives what is wrong.
-    pub fn tell(&mut self, case: &Case, wanted: Option<Check>) -> Vec<Finding> {
+    /// Tells a case; gives what is wrong, and counts what a rule excuses.
+    pub fn tell(&mut self, case: &Case, tally: &mut Tally) -> Vec<Finding> {
+        self.tell_until(case, None, tally)
+    }
+
+    /// How often this check fails again in so many more tellings of a case.
+    pub fn again(&mut self, case: &Case, check: Check, times: usize) -> usize {
+        (0..times)
+            .filter(|_| self.shows(case, check).is_some())
+            .count()
+    }
+
+    /// The last thing that is wrong by this check.
+    fn shows(&mut self, case: &Case, check: Check) -> Option<Finding> {
+        let found = self.tell_until(case, Some(check), &mut Tally::default());
+        found.into_iter().rfind(|found| found.check == check)
+    }
+
+    /// Tells a case until it has shown `wanted`.
+    fn tell_until(
+        &mut self,
+        case: &Case,
+        wanted: Option<Check>,
+        tally: &mut Tally,
+    ) -> Vec<Finding> {
         let next = self.next.replace(thread::spawn(self.start));
         let mut columns = next.unwrap().join().unwrap();
         let mut judge = Judge::default();
-        let (builds, tally, prints) = (&mut self.builds, &mut self.tally, self.prints);
+        let (builds, prints) = (&mut self.builds, self.prints);
         let with_imports = matches!(wanted, None | Some(Check::Importable | Check::Files));
         let importers = with_imports.then_some(&self.importers);
         let (sources, columns) = (&self.sources, &mut columns);
@@ -89,8 +105,7 @@ impl Run {
         let mut last = None;
         let until = case.until(finding.build);
         let smallest = shrink(&until, limit, |case| {
-            let mut found = self.tell(case, Some(finding.check)).into_iter();
-            let found = found.rfind(|found| found.check == finding.check);
+            let found = self.shows(case, finding.check);
             let shows = found.is_some();
             last = found.or(last.take());
             shows

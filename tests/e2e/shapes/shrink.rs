@@ -27,6 +27,15 @@ pub fn shrink(case: &Case, limit: Duration, mut shows: impl FnMut(&Case) -> bool
 fn smaller(case: &Case) -> Vec<Case> {
     let mut cases = Vec::new();
     cases.extend(without_unused_stages(case));
+    if !case.dockerfile.arguments.is_empty() {
+        // A stage that is based on one is based on the image itself.
+        let mut less = case.clone();
+        less.dockerfile.arguments.clear();
+        for stage in &mut less.dockerfile.stages {
+            stage.base = stage.base.replace("${BASE}", "{base}");
+        }
+        cases.push(less);
+    }
     let length = case.story.len();
     let mut chunk = length / 2;
     while chunk > 0 {

@@ -7,6 +7,7 @@ use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use inlay::cache::record::Digest;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -14,14 +15,11 @@ use super::case::{Action, Case, Export, Import, Options};
 use super::sources::{Scene, Sources};
 use crate::support::{
     BuildOutput, Buildctl, Buildkitd, Buildx, INLINE_CACHE_KEY, Inlay, Project, Registry,
-    inline_records,
+    inline_records, instruction,
 };
 
 /// The date of all images.
 const EPOCH: u64 = 1_700_000_000;
-
-/// What the names of steps begin with, beside those of sources and of the frontend's own.
-const INSTRUCTIONS: [&str; 5] = ["ADD ", "COPY ", "LINK ", "RUN ", "WORKDIR "];
 
 /// Where a story is told: a daemon that builds, by plain BuildKit or through inlay.
 #[derive(Debug)]
@@ -32,6 +30,8 @@ pub struct Column {
     buildx: Option<Buildx>,
     /// How many containers the daemon has run.
     containers: usize,
+    /// The ids of the results that it has had.
+    results: BTreeSet<String>,
 }
 
 /// A plain BuildKit that imports what others built, and is empty before that.
@@ -46,6 +46,18 @@ pub struct Pair {
     pub options: Options,
     /// What is built: the definition and the contents of its sources.
     pub identity: String,
+    /// How many builds there are at once.
+    pub at_once: usize,
+    /// How many different images inlay's column imports, for all builds at once.
+    pub imports: usize,
+    /// Plain BuildKit imports an image of another build that has keys which that through inlay has not.
+    pub earlier_builds: bool,
+    /// A step runs through inlay that an earlier build had from an import there and ran on plain
+    /// BuildKit, so that only plain BuildKit's daemon has made its result.
+    pub spared: bool,
+    /// inlay restarted when its daemon had results of an import, and that has them still. Or this build
+    /// imports, or its daemon has imported, what was built so.
+    pub restarted: bool,
     pub built: [Told; 2],
     /// The same build on an empty plain BuildKit that imports that image, if it has a cache, and
     /// the one through inlay is new.
@@ -58,6 +70,8 @@ pub struct Told {
     pub succeeded: bool,
     /// The instructions that ran, sorted.
     pub ran: Vec<String>,
+    /// Those that ran for any of the builds at once, sorted: which of them is told is chance.
+    pub ran_at_once: Vec<String>,
     /// Those that came from a cache, sorted.
     pub cached: Vec<String>,
     pub warnings: Vec<String>,
@@ -67,10 +81,8 @@ pub struct Told {
     pub message: String,
     /// By platform; "" is the only one.
     pub images: BTreeMap<String, Image>,
-    /// How many containers the daemon ran for all that was built at once.
-    pub containers: usize,
-    /// How many of these the clients were told of.
-    pub containers_told: usize,
+    /// What the daemon ran for all that was built at once, and told no client of.
+    pub untold: Vec<String>,
 }
 
 /// An image in the registry.
@@ -81,7 +93,30 @@ pub struct Image {
     pub layers: Vec<String>,
     /// Its config without the inline cache.
     pub stripped: String,
-    pub records: usize,
+    /// What its cache says, a line a record.
+    pub records: Vec<String>,
+}
+
+/// What a story has told so far.
+#[derive(Default)]
+struct Past {
+    /// The builds by number.
+    builds: BTreeMap<usize, Before>,
+    /// The images that were imported on an empty daemon, by what they are of.
+    imported: BTreeSet<(String, Vec<String>)>,
+    /// inlay's daemon has results of an import.
+    has_imported: bool,
+    /// The steps that only plain BuildKit has run, since its daemon was empty.
+    spared: Vec<String>,
+    /// As in [`Pair`].
+    restarted: bool,
+}
+
+/// A build of the past.
+struct Before {
+    identity: String,
+    built: [Told; 2],
+    restarted: bool,
 }
 
 // === telling ===
@@ -98,8 +133,8 @@ pub fn tell(
     static TOLD: AtomicUsize = AtomicUsize::new(1);
     let id = format!("t{}", TOLD.fetch_add(1, Ordering::Relaxed));
     let mut scene = sources.scene(id, case);
+    let mut past = Past::default();
     let mut number = 0;
-    let mut imported = BTreeSet::new();
     for action in &case.story {
         let builds = match action {
             Action::Build(builds) | Action::Bake(builds) => &builds[..],
@@ -109,6 +144,7 @@ pub fn tell(
             }
             _ => &[],
         };
+        past.act(action);
         let first = number + 1;
         number += builds.len();
         let [plain, inlay] = in_both(columns.each_mut(), |column| {
@@ -117,35 +153,108 @@ pub fn tell(
         for (place, built) in plain.into_iter().zip(inlay).enumerate() {
             let options = &builds[place];
             let number = first + place;
-            let built = [built.0, built.1];
-            let identity = format!(
-                "{}{}{}",
-                case.dockerfile,
-                scene.state(),
-                options.of_the_image()
-            );
-            let is_new = options.export != Export::Nothing
-                && built.iter().all(|told| told.succeeded)
-                && imported.insert((identity.clone(), built[1].digests()));
-            let pair = Pair {
-                number,
-                identity,
-                imported: importers.filter(|_| is_new).map(|importers| {
-                    let images = columns
-                        .each_ref()
-                        .map(|column| scene.image(column.name, number));
-                    in_both([0, 1], |place| {
-                        importers[place].import(&scene, options, &images[place])
-                    })
-                }),
-                options: options.clone(),
-                built,
-            };
+            let definition = (&case.dockerfile, options.of_the_image());
+            let identity = format!("{}{}{}", definition.0, scene.state(), definition.1);
+            let (mut pair, is_new) = past.build(number, place, builds, identity, built.into());
+            pair.imported = importers.filter(|_| is_new).map(|importers| {
+                let columns = columns.each_ref();
+                let images = columns.map(|column| scene.image(column.name, number));
+                in_both([0, 1], |place| {
+                    importers[place].import(&scene, options, &images[place])
+                })
+            });
             if seen(&scene, pair).is_break() {
                 return;
             }
         }
     }
+}
+
+// === impl Past ===
+
+impl Past {
+    fn act(&mut self, action: &Action) {
+        match action {
+            Action::Wipe | Action::Prune | Action::Restart => {
+                (self.has_imported, self.restarted) = (false, false);
+                self.spared.clear();
+            }
+            Action::RestartInlay => self.restarted |= self.has_imported,
+            _ => {}
+        }
+    }
+
+    /// Adds one of some builds at once, and tells whether its image through inlay is new.
+    fn build(
+        &mut self,
+        number: usize,
+        place: usize,
+        at_once: &[Options],
+        identity: String,
+        built: [Told; 2],
+    ) -> (Pair, bool) {
+        let options = &at_once[place];
+        let is_new = options.export != Export::Nothing
+            && built.iter().all(|told| told.succeeded)
+            && self.imported.insert((identity.clone(), built[1].digests()));
+        // Builds at once have their imports in common, as far as they have steps in common.
+        let imports = at_once.iter().flat_map(|options| &options.imports);
+        let imports = imports.filter_map(|import| match import {
+            Import::Build(number) => self.builds.get(number),
+            Import::Gone => None,
+        });
+        let imports: Vec<_> = imports
+            .filter(|it| !it.built[1].images.is_empty())
+            .collect();
+        let images = imports.iter().map(|it| it.built[1].digests());
+        let images = images.collect::<BTreeSet<_>>().len();
+        let of_others = imports.iter().filter(|it| it.identity != identity);
+        let earlier_builds = of_others
+            .map(|it| &it.built)
+            .any(|[plain, inlay]| !plain.keys().is_subset(&inlay.keys()));
+        self.restarted |= imports.iter().any(|it| it.restarted);
+        self.has_imported |= images > 0;
+        let restarted = self.restarted;
+        let ran = built.each_ref().map(|told| &told.ran_at_once[..]);
+        let more_ran = more(ran[1], ran[0]);
+        let spared = more_ran.iter().any(|step| self.spared.contains(step));
+        if images > 0 {
+            self.spared.extend(more(ran[0], ran[1]));
+        }
+        let this = Before {
+            identity: identity.clone(),
+            built: built.clone(),
+            restarted,
+        };
+        self.builds.insert(number, this);
+        let pair = Pair {
+            number,
+            options: options.clone(),
+            identity,
+            at_once: at_once.len(),
+            imports: images,
+            earlier_builds,
+            spared,
+            restarted,
+            built,
+            imported: None,
+        };
+        (pair, is_new)
+    }
+}
+
+/// What is in `these` more often than in `those`.
+pub fn more(these: &[String], those: &[String]) -> Vec<String> {
+    let mut those = those.to_vec();
+    let mut left = these.to_vec();
+    left.retain(|it| match those.iter().position(|other| other == it) {
+        Some(place) => {
+            those.swap_remove(place);
+            false
+        }
+        None => true,
+    });
+    left
 }
 
 /// Does something in both columns at once.
@@ -179,6 +288,7 @@ impl Column {
             buildkitd,
             buildx: None,
             containers: 0,
+            results: BTreeSet::new(),
         }
     }
 
@@ -210,7 +320,7 @@ impl Column {
                 Buildctl::new(self.buildkitd.addr())
                     .project(&project)
                     .run_ok();
-                self.containers += 1;
+                self.untold(&[]);
             }
             Action::Change(..) => unreachable!("sources change for both columns"),
         }
@@ -293,25 +403,51 @@ impl Column {
 
     /// What was built at once, and the first of it had this number.
     fn told(&mut self, scene: &Scene<'_>, outputs: &[&BuildOutput], first: usize) -> Vec<Told> {
-        let containers = self.buildkitd.executed().len();
-        let ran = containers - self.containers;
-        self.containers = containers;
         let mut told: Vec<_> = outputs.iter().map(|output| Told::of(output)).collect();
-        let is_run = |step: &&String| step.starts_with("RUN ");
-        let runs = told
-            .iter()
-            .flat_map(|told| &told.ran)
-            .filter(is_run)
-            .count();
+        let untold = self.untold(&told);
+        let mut at_once: Vec<String> = Vec::new();
+        for told in &told {
+            at_once.extend(more(&told.ran, &at_once));
+            at_once.sort();
+        }
         for (place, told) in told.iter_mut().enumerate() {
-            told.containers = ran;
-            told.containers_told = runs;
+            told.untold.clone_from(&untold);
+            told.ran_at_once.clone_from(&at_once);
             if told.succeeded {
                 let image = scene.image(self.name, first + place);
                 told.images = images(scene.registry(), &image);
             }
         }
         told
+    }
+
+    /// What the daemon ran since the last time and what none of these builds was told of: containers
+    /// by its log, and steps of all kinds by the results that they left.
+    fn untold(&mut self, told: &[Told]) -> Vec<String> {
+        let mut untold = Vec::new();
+        let ran: Vec<_> = told.iter().flat_map(|told| &told.ran).collect();
+        let containers = self.buildkitd.executed().len();
+        let new = containers - self.containers;
+        self.containers = containers;
+        let runs = ran.iter().filter(|step| step.starts_with("RUN ")).count();
+        if new > runs {
+            untold.push(format!("{new} containers, and {runs} RUN steps"));
+        }
+        let mut ran = ran;
+        for result in self.buildkitd.usage() {
+            let id = result["id"].as_str().unwrap().to_owned();
+            let description = result["description"].as_str().unwrap_or_default();
+            let is_new = self.results.insert(id);
+            // Containers have other descriptions, and what was pulled or imported has none of a stage.
+            let Some(step) = instruction(description).filter(|_| is_new) else {
+                continue;
+            };
+            match ran.iter().position(|told| *told == step) {
+                Some(place) => drop(ran.swap_remove(place)),
+                None => untold.push(step.to_owned()),
+            }
+        }
+        untold
     }
 }
 
@@ -385,9 +521,9 @@ fn buildctl(
         build = build.opt("platform=linux/amd64,linux/arm64");
     }
     let exports = match options.export {
-        Export::Inline => 1,
+        Export::Inline | Export::Argument => 1,
         Export::Twice => 2,
-        Export::Argument | Export::Nothing => 0,
+        Export::Nothing => 0,
     };
     for _ in 0..exports {
         build = build.export_cache("type=inline");
@@ -447,12 +583,48 @@ fn images(registry: &Registry, name: &str) -> BTreeMap<String, Image> {
             let image = Image {
                 digest,
                 layers: layers.into_iter().flatten().map(digest_of).collect(),
-                records: inline_records(&config).len(),
+                records: told_records(&inline_records(&config)),
                 stripped: stripped(&String::from_utf8(config).unwrap()),
             };
             (platform, image)
         });
     images.collect()
+}
+
+/// Records as text: a name that stands for the record and all that it is made of, its digest, the names
+/// and selectors of its inputs, and its results.
+fn told_records(records: &[Value]) -> Vec<String> {
+    fn list(value: &Value) -> &[Value] {
+        value.as_array().map_or(&[], Vec::as_slice)
+    }
+    fn name(records: &[Value], number: usize) -> String {
+        let text = inputs(records, number) + records[number]["digest"].as_str().unwrap();
+        Digest::of(text.as_bytes()).as_str()[7..13].to_owned()
+    }
+    fn inputs(records: &[Value], number: usize) -> String {
+        let inputs = list(&records[number]["inputs"]).iter().map(|links| {
+            let links = list(links).iter().map(|link| {
+                let of = link["link"].as_u64().unwrap_or_default();
+                let selector = link["selector"].as_str().unwrap_or_default();
+                name(records, usize::try_from(of).unwrap()) + selector
+            });
+            let mut links: Vec<_> = links.collect();
+            links.sort();
+            format!("{links:?}")
+        });
+        inputs.collect::<Vec<_>>().join(" ")
+    }
+    let told = records.iter().enumerate().map(|(number, record)| {
+        let digest = &record["digest"].as_str().unwrap()[7..15];
+        let results = [&record["layers"], &record["chains"]]
+            .map(Value::to_string)
+            .join(" ");
+        let (name, inputs) = (name(records, number), inputs(records, number));
+        format!("{name}: {digest} of {inputs}, results {results}")
+    });
+    let mut told: Vec<_> = told.collect();
+    told.sort();
+    told
 }
 
 /// A config without its inline cache, all other bytes as they are.
@@ -478,7 +650,7 @@ impl fmt::Display for Pair {
         of.iter().zip(told).try_for_each(|(of, told)| {
             writeln!(f, "  {of}: {told}")?;
             told.images.iter().try_for_each(|(platform, image)| {
-                let (digest, records) = (&image.digest[..19], image.records);
+                let (digest, records) = (&image.digest[..19], image.records.len());
                 let layers: Vec<_> = image.layers.iter().map(|it| &it[7..15]).collect();
                 writeln!(f, "    {platform} {digest} {records} records {layers:?}")
             })
@@ -510,13 +682,18 @@ impl Told {
             .collect()
     }
 
+    /// The names of the records in its images.
+    fn keys(&self) -> BTreeSet<&str> {
+        let records = self.images.values().flat_map(|image| &image.records);
+        records
+            .filter_map(|record| record.split(':').next())
+            .collect()
+    }
+
     fn of(output: &BuildOutput) -> Self {
         let steps = |names: Vec<&str>| {
-            // Which of several stages with this step it is told for is chance.
-            let steps = names
-                .into_iter()
-                .filter_map(|name| Some(name.split_once("] ")?.1));
-            let steps = steps.filter(|step| INSTRUCTIONS.iter().any(|it| step.starts_with(it)));
+            // Which of several stages with an instruction it is told for is chance.
+            let steps = names.into_iter().filter_map(instruction);
             let mut steps: Vec<_> = steps.map(str::to_owned).collect();
             steps.sort();
             steps

@@ -1,0 +1,283 @@
+//! Cases that failed once, by what they are about.
+
+/// As [`Case`](super::case::Case) reads them.
+pub const CASES: [(&str, &str); 22] = [
+    (
+        "the last copy is the record of the first one",
+        r#"FROM scratch AS a
+COPY sh /sh
+RUN ["/sh","-c","echo 1 >/made"]
+FROM scratch
+COPY --from=a /sh /sh
+---
+build
+build
+"#,
+    ),
+    (
+        "the last copy is the record of a linked one on a lazy base",
+        r"FROM {base} AS a
+COPY --link sh /sh
+FROM scratch
+COPY --from=a /sh /sh
+---
+build
+build
+",
+    ),
+    (
+        "the last copy is the record of the first one, and git is on top",
+        r"FROM scratch AS s0
+COPY a.txt /m.txt
+FROM scratch
+COPY --from=s0 /m.txt /m.txt
+ADD {git} /g
+---
+build
+build & target=s0
+",
+    ),
+    (
+        "equal hops",
+        r"FROM {base} AS deps
+RUN echo x >/m
+FROM {base} AS prod
+COPY --from=deps /m /m
+FROM {base}
+COPY --from=prod /m /m
+---
+build
+wipe
+build import=1
+",
+    ),
+    (
+        "a linked copy on a lazy base",
+        r"FROM {base}
+COPY --link sh /sh
+---
+build
+build
+build argument=1
+",
+    ),
+    (
+        "no step has an input",
+        r"FROM scratch
+WORKDIR /x
+---
+build
+",
+    ),
+    (
+        "asked for twice",
+        r"FROM {base}
+RUN echo 1 >/m
+---
+build export=twice
+build export=argument
+",
+    ),
+    (
+        "a file by http changes and changes back",
+        r"FROM {base}
+ADD {web} /h
+RUN wc -c </h >/n; rm /h
+FROM {base}
+COPY --from=0 /n /n
+---
+build
+web two
+build
+web one
+build
+",
+    ),
+    (
+        "an image that is copied from moves and moves back",
+        r"FROM {tool} AS t
+FROM {base}
+COPY --from=t /etc/passwd /n
+---
+build
+tool two
+build
+tool one
+build
+",
+    ),
+    (
+        "an image that is copied from moves, and the copy is forgotten",
+        r"FROM {base} AS s1
+FROM scratch
+COPY --from=s1 /etc/passwd /c1
+---
+build
+base three
+build
+forget COPY
+build
+",
+    ),
+    (
+        "an import and then none",
+        r"FROM {base} AS a
+RUN echo 1 >/m
+FROM {base}
+COPY --from=a /m /m
+---
+build
+wipe
+build import=1
+build
+",
+    ),
+    (
+        "an import and then none, with a linked file by http",
+        r"FROM {base}
+RUN read x </base; echo read >/f1
+ADD --link {web} /w
+RUN read x </proc/sys/kernel/random/uuid; echo $x >/x2
+---
+build
+wipe
+build import=1
+build
+",
+    ),
+    (
+        "an import and then none, with equal names",
+        r"FROM {base} AS s3
+FROM {base}
+COPY --from=s3 /etc/passwd /etc/passwd
+---
+build
+wipe
+build import=1
+build
+",
+    ),
+    (
+        "linked copies on a base that moved, with the import",
+        r"FROM {base} AS mod
+RUN echo v >/v
+FROM mod AS build
+RUN echo s >/s
+FROM {base}
+COPY --link --from=build /s /s
+COPY --from=mod /v /l
+---
+build
+wipe
+base two
+build import=1
+wipe
+build
+",
+    ),
+    (
+        "two platforms of a git context, with an import",
+        r"FROM scratch AS s2
+COPY sh /sh
+FROM {base}
+RUN cd /
+COPY --link --from=s2 /sh /sh
+---
+build two-platforms git
+build import=1 two-platforms git
+",
+    ),
+    (
+        "an import beside one that is gone, and a change",
+        r"FROM {tool}
+COPY --link --from={pinned} /etc/passwd /i2
+COPY dir /dir
+RUN cd /
+COPY --link b.txt /b.txt
+---
+build
+build export=argument
+wipe
+build import=gone import=2
+write dir/c.txt three
+build
+",
+    ),
+    (
+        "a named context's image, an import and then none",
+        r"FROM image
+RUN echo 1 >/k1
+---
+build
+wipe
+build import=1
+build
+",
+    ),
+    (
+        "a linked copy of an equal one, an import and then none, of a git context",
+        r"FROM scratch AS s0
+COPY sh /sh
+FROM {base}
+COPY --link --from=s0 /sh /sh
+---
+build
+wipe
+build import=1 git
+build git
+",
+    ),
+    (
+        "a merge below the last copy: only a warm daemon tells the content of an image",
+        r"FROM {base} AS s0
+RUN echo 1 >/x1
+FROM scratch AS s1
+COPY --from={pinned} /base /i2
+COPY --link --from=s0 /x1 /x1
+FROM scratch
+COPY --from=s1 /x1 /x1
+---
+build
+build
+",
+    ),
+    (
+        "two copies of one content below the last one, one of them linked",
+        r"FROM {base} AS s0
+FROM scratch AS s2
+COPY --from=s0 /etc/passwd /etc/passwd
+COPY --link --from={pinned} /etc/passwd /i3
+FROM scratch
+COPY --from=s2 /etc/passwd /etc/passwd
+---
+build
+build
+",
+    ),
+    (
+        "an import in another compression",
+        r"FROM scratch AS s0
+COPY sh /sh
+FROM scratch
+COPY --from=s0 /sh /sh
+---
+build
+build compression=zstd
+wipe
+build import=2
+",
+    ),
+    (
+        "two equal layers in one image",
+        r"FROM {base} AS s0
+FROM {base}
+COPY --link --from=s0 /base /base
+ADD --link {git} /g
+---
+build
+prune
+build import=1
+build
+",
+    ),
+];
