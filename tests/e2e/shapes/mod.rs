@@ -44,7 +44,7 @@ use story::Column;
 use crate::support::seed;
 
 /// How long generated cases are told, where the environment does not say it.
-const SECONDS: u64 = 75;
+const SECONDS: u64 = 30;
 
 /// How often a case that fails is told again, and how often it has to fail again to be a finding. What
 /// does not is a race, of which the run tells how often it came.
