@@ -5,7 +5,6 @@
 
 pub mod config;
 pub mod default;
-#[cfg(feature = "server")]
 mod json;
 #[cfg(feature = "server")]
 pub mod manifest;
@@ -13,6 +12,5 @@ mod platform;
 #[cfg(feature = "server")]
 pub mod spelling;
 
-#[cfg(feature = "server")]
 pub use json::JsonError;
 pub use platform::{Platform, normalized};
