@@ -41,7 +41,7 @@ const KILLED_CLIENTS: usize = 15;
 /// How many of a hundred builds import the cache of the image before.
 const IMPORTS: usize = 40;
 /// What a build ends with that the daemon begins later than 3 s after its client asks for it
-/// (`lookupForwarder` in `control/gateway/gateway.go` of BuildKit), as happens on a machine under load.
+/// (`Get` in `util/registrar/registrar.go` of BuildKit), as happens on a machine under load.
 const TOO_LATE: &str = "no such job";
 /// Of how many builds one may end like that.
 const LATE_ONE_OF: usize = 20;
