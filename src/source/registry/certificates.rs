@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn a_named_certificate_is_trusted_for_its_names_and_its_time() {
         for is_ca in [IsCa::Ca(BasicConstraints::Unconstrained), IsCa::NoCa] {
-            let named = certificate(is_ca.clone());
+            let named = certificate(is_ca);
             let provider = Arc::new(rustls::crypto::ring::default_provider());
             let trusting = Trusting::new(std::slice::from_ref(&named), provider).unwrap();
             let verify = |shown: &CertificateDer<'_>, host: &'static str, year: u64| {
@@ -141,7 +141,7 @@ mod tests {
             for (shown, host, year) in [
                 (&named, "other.example", 2026),
                 (&named, "registry.example", 2035),
-                (&certificate(is_ca.clone()), "registry.example", 2026),
+                (&certificate(is_ca), "registry.example", 2026),
             ] {
                 let refused = verify(shown, host, year);
                 let Err(Error::InvalidCertificate(_)) = refused else {
