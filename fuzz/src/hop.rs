@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// The most steps of an input: each may move some 100 KiB.
-const MAX_STEPS: usize = 24;
+const MAX_STEPS: usize = 16;
 /// How long a step may take, on a clock that runs while nothing else does.
 const LIMIT: Duration = Duration::from_secs(60);
 /// The largest header list of both peers (bytes).
@@ -54,7 +54,10 @@ pub fn check(input: &[u8]) {
             let served = timeout(LIMIT, served)
                 .await
                 .expect("it ends with its client");
-            served.expect("no panic").expect("an end in order");
+            // What is written to a client that has left goes nowhere.
+            if let Err(err) = served.expect("no panic") {
+                assert!(err.is_io(), "{err}");
+            }
         });
 }
 

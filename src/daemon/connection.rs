@@ -237,3 +237,46 @@ impl tower::Service<Request<tonic::body::Body>> for Connection {
         Box::pin(async move { Self::call(&connection, request).await })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+    use http_body_util::BodyExt as _;
+    use http_body_util::Empty;
+    use tokio::net::UnixListener;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// The clock runs while nothing else does.
+    #[tokio::test(start_paused = true)]
+    async fn all_calls_wait_for_one_attempt_to_connect() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("docker.sock");
+        // It takes connections, and answers nothing.
+        let listener = UnixListener::bind(&socket).unwrap();
+        let address = format!("docker://{}", socket.display()).parse().unwrap();
+        let connection = Connection::new(Arc::new(address));
+        let call = || {
+            let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
+            connection.call(Request::post("http://localhost/any").body(body).unwrap())
+        };
+        // The first one gives up, which is no reason for others to.
+        let given_up = tokio::time::timeout(Duration::from_secs(1), call()).await;
+        assert!(given_up.is_err());
+        let began = Instant::now();
+        let calls = join_all([call(), call(), call()]);
+        for answer in calls.await {
+            let said = answer.unwrap_err().to_string();
+            let expected = format!("docker://{}: no answer for 20 s", socket.display());
+            assert!(said.ends_with(&expected), "{said}");
+        }
+        assert_eq!(began.elapsed().as_secs(), 20);
+        let mut attempts = 0;
+        while let Ok(Ok(_)) = tokio::time::timeout(Duration::from_secs(1), listener.accept()).await
+        {
+            attempts += 1;
+        }
+        assert_eq!(attempts, 2);
+    }
+}

@@ -369,3 +369,41 @@ fn what_a_daemon_answers_last_reaches_the_client() {
         }
     });
 }
+
+/// A daemon that is stopped, as `SIGSTOP` and a host without memory do: a client that asks whether it
+/// is alive gets no answer, and gets it as soon as the daemon goes on.
+#[test]
+fn a_daemon_that_is_stopped_answers_no_ping() {
+    let mut buildkitd = Buildkitd::start();
+    let inlay = Inlay::start(&buildkitd, &[]);
+    for addr in [buildkitd.addr(), inlay.addr()] {
+        block_on(async {
+            let path = addr.strip_prefix("unix://").unwrap();
+            let stream = UnixStream::connect(path).await.unwrap();
+            let (requests, mut connection) = h2::client::handshake(stream).await.unwrap();
+            let mut pings = connection.ping_pong().unwrap();
+            tokio::spawn(connection);
+            // A call that stays open, with an answer that has begun.
+            let request = http::Request::post("http://localhost/moby.buildkit.v1.Control/Session")
+                .header("content-type", "application/grpc")
+                .header("te", "trailers")
+                .header("x-docker-expose-session-uuid", "stopped");
+            let mut requests = requests.ready().await.unwrap();
+            let request = request.body(()).unwrap();
+            let (answer, _stream) = requests.send_request(request, false).unwrap();
+            timeout(SOON, answer).await.unwrap().unwrap();
+            // Pings right behind data measure the connection.
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            let ping = pings.ping(h2::Ping::opaque());
+            timeout(SOON, ping).await.expect("it is alive").unwrap();
+
+            buildkitd.stop(true);
+            let ping = pings.ping(h2::Ping::opaque());
+            let answered = timeout(Duration::from_secs(2), ping).await;
+            buildkitd.stop(false);
+            assert!(answered.is_err(), "{addr}");
+            let pong = std::future::poll_fn(|context| pings.poll_pong(context));
+            timeout(SOON, pong).await.expect("it goes on").unwrap();
+        });
+    }
+}

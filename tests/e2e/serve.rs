@@ -384,7 +384,7 @@ fn descriptors_are_limited_by_the_hard_limit_alone() {
     command
         .args([
             "-c",
-            "ulimit -Hn 4000 && ulimit -Sn 64 && exec \"$@\"",
+            "ulimit -Sn 64 && ulimit -Hn 4000 && exec \"$@\"",
             "sh",
         ])
         .arg(Inlay::command().get_program())

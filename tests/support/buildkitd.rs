@@ -78,6 +78,12 @@ root = "{path}/root"
         self.daemon = launch(&self.dir);
     }
 
+    /// Stops it as it is (SIGSTOP), or has it go on.
+    pub fn stop(&mut self, stops: bool) {
+        let signal = if stops { Signal::STOP } else { Signal::CONT };
+        self.daemon.signal(signal);
+    }
+
     /// Tells it to stop: it drains, and ends when its builds have.
     pub fn drain(&mut self) {
         self.daemon.signal(Signal::TERM);
