@@ -70,7 +70,7 @@ shapes: peers ## builds of many shapes against plain BuildKit: SECONDS (600) FRO
 	$(TELL_SEED)
 	INLAY_SHAPES_SECONDS=$(or $(SECONDS),600) INLAY_SHAPES_FROM=$(FROM) INLAY_SHAPES_STATE=$(STATE) \
 		INLAY_SHAPES_CASE=$(CASE) INLAY_SHAPES_TEXT=$(TEXT) \
-		$(CARGO) test --locked --test e2e -- $(SHAPES) --nocapture
+		$(CARGO) test --locked --test e2e -- $(SHAPES) --nocapture --include-ignored
 
 week: peers ## a week of CI of four PROJECTS, against BuildKit's inline cache and mode=max: a quarter of an hour
 	INLAY_WEEK_PROJECTS='$(PROJECTS)' $(CARGO) test --locked --test e2e -- week::whole --nocapture --ignored
