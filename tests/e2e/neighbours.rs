@@ -813,6 +813,20 @@ fn an_import_and_then_none(what: &str, dockerfile: &str) {
 }
 
 /// Found by its definition, a step reads nothing: there is no key by the content of a mounted stage.
+/// Secrets have the number of an output, and are none (`client/llb/exec.go:444`).
+#[test]
+fn an_import_and_then_none_of_secrets() {
+    an_import_and_then_none(
+        "secrets",
+        "\
+FROM BASE
+RUN --mount=type=secret,id=s echo x >/m
+RUN --mount=type=secret,id=s --mount=type=cache,target=/k echo y >/n
+COPY f /f
+",
+    );
+}
+
 #[test]
 fn an_import_and_then_none_of_mounts() {
     an_import_and_then_none(

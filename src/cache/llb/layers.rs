@@ -149,7 +149,12 @@ fn base(vertex: &Vertex, output: i64) -> Base {
 
 /// The mount that an output of an execution is: one that is written, and one layer of its own.
 fn written(exec: &pb::ExecOp, output: i64) -> Option<&pb::Mount> {
-    let outputs = || exec.mounts.iter().filter(|mount| mount.output != ABSENT);
+    // A secret and an SSH socket have the number of an output, and are none.
+    let is_of = |mount: &pb::Mount, kind: MountType| mount.mount_type == i32::from(kind);
+    let outputs = || {
+        let mounts = exec.mounts.iter().filter(|mount| mount.output != ABSENT);
+        mounts.filter(|mount| is_of(mount, MountType::Bind) || is_of(mount, MountType::Cache))
+    };
     // BuildKit counts them in this order, whatever numbers they have.
     if !outputs()
         .zip(0..)
@@ -158,8 +163,8 @@ fn written(exec: &pb::ExecOp, output: i64) -> Option<&pb::Mount> {
         return None;
     }
     let mount = outputs().find(|mount| mount.output == output)?;
-    let is_bind = mount.mount_type == i32::from(MountType::Bind);
-    (is_bind && (!mount.readonly || mount.dest == "/")).then_some(mount)
+    let is_layer = is_of(mount, MountType::Bind) && (!mount.readonly || mount.dest == "/");
+    is_layer.then_some(mount)
 }
 
 /// The input that an output of a file operation is put on, one layer in all.
@@ -240,6 +245,24 @@ mod tests {
             (merge, vec![(0, 0), (1, 0)]),
         ];
         assert_eq!(ranges(ops, 3), [0..2, 2..3, 0..3]);
+    }
+
+    #[test]
+    fn a_secret_is_no_output() {
+        let Op::Exec(mut exec) = exec("x") else {
+            panic!("an execution")
+        };
+        exec.mounts.push(pb::Mount {
+            input: ABSENT,
+            dest: "/run/secrets/s".into(),
+            mount_type: MountType::Secret.into(),
+            ..Default::default()
+        });
+        let ops = vec![
+            (source("docker-image://a"), vec![]),
+            (Op::Exec(exec), vec![(0, 0)]),
+        ];
+        assert_eq!(ranges(ops, 3), [0..2, 0..3]);
     }
 
     #[test]
