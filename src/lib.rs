@@ -13,8 +13,8 @@
 //!    is inline cache in an image, the request is forwarded without that wish, and the build is known
 //!    by its ref.
 //! 3. If it imports cache from images, [`build::import`] reads each through a [`source`], checks it,
-//!    and has the daemon import what was checked: from where it is, or from a content store that is
-//!    offered on the client's session.
+//!    and has the daemon import what was checked: from where it is, from a registry of inlay's on a
+//!    loopback address, or from a content store that is offered on the client's session.
 //! 4. `LLBBridge.Return` has the build's result. [`protocol::result`] finds the images in it, and
 //!    [`build::export`] gives them their cache: it has the daemon evaluate the result, and then solve
 //!    the same definition once more, on a [`session`] of inlay's own, with an export of the cache to

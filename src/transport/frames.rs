@@ -179,3 +179,20 @@ pub fn goaway(code: u32, debug: &[u8]) -> Vec<u8> {
     frame.extend(debug);
     frame
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::HEAD;
+
+    /// The frames of a stream that is whole.
+    pub(in super::super) fn frames_of(mut bytes: &[u8]) -> Vec<&[u8]> {
+        let mut frames = Vec::new();
+        while !bytes.is_empty() {
+            let length = u32::from_be_bytes([0, bytes[0], bytes[1], bytes[2]]) as usize;
+            let (frame, rest) = bytes.split_at(HEAD + length);
+            frames.push(frame);
+            bytes = rest;
+        }
+        frames
+    }
+}

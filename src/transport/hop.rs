@@ -452,6 +452,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
     use tokio::time::{advance, timeout};
 
+    use super::super::frames::tests::frames_of;
     use super::super::frames::{CONTINUATION, HEAD};
     use super::*;
 
@@ -605,18 +606,6 @@ mod tests {
         let mut stand = Stand::begun().await;
         let waited = timeout(10 * BEGIN_TIMEOUT, stand.client.read_u8()).await;
         assert!(waited.is_err(), "a client that has begun may be silent");
-    }
-
-    /// The frames of a stream that is whole.
-    fn frames_of(mut bytes: &[u8]) -> Vec<&[u8]> {
-        let mut frames = Vec::new();
-        while !bytes.is_empty() {
-            let length = u32::from_be_bytes([0, bytes[0], bytes[1], bytes[2]]) as usize;
-            let (frame, rest) = bytes.split_at(HEAD + length);
-            frames.push(frame);
-            bytes = rest;
-        }
-        frames
     }
 
     proptest! {

@@ -196,6 +196,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
     use tokio::time::{Instant, advance, timeout};
 
+    use super::super::frames::tests::frames_of;
     use super::super::frames::{CONTINUATION, END_HEADERS, HEAD, HEADERS};
     use super::*;
 
@@ -351,18 +352,6 @@ mod tests {
         );
     }
 
-    /// The frames of a stream that is whole.
-    fn frames(mut bytes: &[u8]) -> Vec<&[u8]> {
-        let mut frames = Vec::new();
-        while !bytes.is_empty() {
-            let length = u32::from_be_bytes([0, bytes[0], bytes[1], bytes[2]]) as usize;
-            let (frame, rest) = bytes.split_at(HEAD + length);
-            frames.push(frame);
-            bytes = rest;
-        }
-        frames
-    }
-
     proptest! {
         /// However it is cut: all frames are read whole, those that are no pings in their order, and
         /// no ping comes within a block of headers.
@@ -410,14 +399,14 @@ mod tests {
                 read
             });
             let (mut pings, mut others, mut in_headers) = (Vec::new(), Vec::new(), false);
-            for frame in frames(&read) {
+            for frame in frames_of(&read) {
                 prop_assert!(!in_headers || frame[3] == CONTINUATION);
                 let is_of_headers = matches!(frame[3], HEADERS | PUSH_PROMISE | CONTINUATION);
                 in_headers = is_of_headers && frame[4] & END_HEADERS == 0;
                 if is_ping(frame) { pings.push(frame) } else { others.push(frame) }
             }
             let (mut sent_pings, mut sent_others) = (Vec::new(), Vec::new());
-            for frame in frames(&bytes) {
+            for frame in frames_of(&bytes) {
                 if is_ping(frame) { sent_pings.push(frame) } else { sent_others.push(frame) }
             }
             pings.sort_unstable();

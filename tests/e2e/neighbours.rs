@@ -613,49 +613,47 @@ COPY --from=a /sh /sh
     });
 }
 
-/// Several sources of one operation, of which one changes
-/// (`dockerfile2llb/convert_copy.go:209`).
-#[test]
-fn earlier_contents_of_one_of_several_sources() {
+/// Tells contents of a file by HTTP, which the Dockerfile names by `URL`.
+fn earlier_contents_by_http(what: &str, dockerfile: &str) {
     let mut columns = Columns::start();
     let server = HttpServer::start();
-    let url = server.write("/h", "one");
-    let dockerfile = format!(
-        "\
-FROM BASE AS a
-ADD f {url} /src/
-RUN cat /src/* | wc -c >/n
-FROM BASE
-COPY --from=a /n /n
-"
-    );
+    let dockerfile = dockerfile.replace("URL", &server.write("/h", "one"));
     let project = project(&on_bases(&columns, &dockerfile));
     let build = columns.build(&project);
-    columns.tell_contents("one of several sources", &build, |_, content| {
+    columns.tell_contents(what, &build, |_, content| {
         server.write("/h", content);
     });
 }
 
-/// A file by HTTP whose copy is linked, and one that is pinned.
+/// Several sources of one operation, of which one changes
+/// (`dockerfile2llb/convert_copy.go:209`).
 #[test]
-fn earlier_contents_of_a_linked_file_by_http() {
-    let mut columns = Columns::start();
-    let server = HttpServer::start();
-    let url = server.write("/h", "one");
-    let dockerfile = format!(
+fn earlier_contents_of_one_of_several_sources() {
+    earlier_contents_by_http(
+        "one of several sources",
         "\
 FROM BASE AS a
-ADD --link {url} /h
+ADD f URL /src/
+RUN cat /src/* | wc -c >/n
+FROM BASE
+COPY --from=a /n /n
+",
+    );
+}
+
+/// A file by HTTP whose copy is linked.
+#[test]
+fn earlier_contents_of_a_linked_file_by_http() {
+    earlier_contents_by_http(
+        "a linked file",
+        "\
+FROM BASE AS a
+ADD --link URL /h
 RUN wc -c </h >/n
 FROM BASE
 COPY --link --from=a /n /n
-"
+",
     );
-    let project = project(&on_bases(&columns, &dockerfile));
-    let build = columns.build(&project);
-    columns.tell_contents("a linked file", &build, |_, content| {
-        server.write("/h", content);
-    });
 }
 
 /// An image whose tag moves, which a stage of the Dockerfile reads as `lines` say.
