@@ -1,7 +1,7 @@
 //! Cases that failed once, by what they are about.
 
 /// As [`Case`](super::case::Case) reads them.
-pub const CASES: [(&str, &str); 22] = [
+pub const CASES: [(&str, &str); 24] = [
     (
         "the last copy is the record of the first one",
         r#"FROM scratch AS a
@@ -276,6 +276,31 @@ ADD --link {git} /g
 ---
 build
 prune
+build import=1
+build
+",
+    ),
+    (
+        "a linked copy that a step of an earlier stage is equal to",
+        r"FROM scratch AS s0
+COPY a.txt /a.txt
+COPY sh /sh
+FROM scratch
+ADD {web} /w
+COPY --link --from=s0 /a.txt /a.txt
+---
+build
+build
+",
+    ),
+    (
+        "a step with a secret, an import and then none",
+        r"FROM {base}
+COPY a.txt /a.txt
+RUN --mount=type=secret,id=s cat /run/secrets/s >/k1
+---
+build
+wipe
 build import=1
 build
 ",

@@ -36,7 +36,7 @@ pub struct Finding {
     /// The number of the build.
     pub build: usize,
     pub what: String,
-    /// Of caches that are not one: this one has fewer records.
+    /// Of caches that are not one: this one has fewer records and links.
     pub fewer: bool,
 }
 
@@ -176,7 +176,7 @@ impl Judge {
                 more(ours, theirs),
                 more(theirs, ours),
             );
-            let fewer = ours.len() < theirs.len();
+            let fewer = ours.len() + image.links < theirs.len() + first.links;
             found.0.push(Finding {
                 fewer,
                 ..Finding::new(Check::OneDigest, what)

@@ -95,6 +95,8 @@ pub struct Image {
     pub stripped: String,
     /// What its cache says, a line a record.
     pub records: Vec<String>,
+    /// How many links between records there are.
+    pub links: usize,
 }
 
 /// What a story has told so far.
@@ -118,6 +120,11 @@ struct Before {
     built: [Told; 2],
     restarted: bool,
 }
+
+/// How often more the image through inlay is imported where its build has several platforms and a step
+/// runs. BuildKit finds a step that the platforms share in the image of one of them, by chance, and does
+/// not find there what the others built upon it (`solver/combinedcache.go:48`).
+const INDEX_IMPORTS: usize = 8;
 
 // === telling ===
 
@@ -159,9 +166,16 @@ pub fn tell(
             pair.imported = importers.filter(|_| is_new).map(|importers| {
                 let columns = columns.each_ref();
                 let images = columns.map(|column| scene.image(column.name, number));
-                in_both([0, 1], |place| {
-                    importers[place].import(&scene, options, &images[place])
-                })
+                let import =
+                    |place: usize| importers[place].import(&scene, options, &images[place]);
+                let mut told = in_both([0, 1], import);
+                for _ in 0..INDEX_IMPORTS {
+                    if !options.two_platforms || more(&told[1].ran, &told[0].ran).is_empty() {
+                        break;
+                    }
+                    told[1] = import(1);
+                }
+                told
             });
             if seen(&scene, pair).is_break() {
                 return;
@@ -175,10 +189,12 @@ pub fn tell(
 impl Past {
     fn act(&mut self, action: &Action) {
         match action {
-            Action::Wipe | Action::Prune | Action::Restart => {
+            Action::Wipe | Action::Prune => {
                 (self.has_imported, self.restarted) = (false, false);
                 self.spared.clear();
             }
+            // What a daemon has made is there again, and what it only imported is not.
+            Action::Restart => (self.has_imported, self.restarted) = (false, false),
             Action::RestartInlay => self.restarted |= self.has_imported,
             _ => {}
         }
@@ -580,10 +596,12 @@ fn images(registry: &Registry, name: &str) -> BTreeMap<String, Image> {
             let digest_of = |value: &Value| value["digest"].as_str().unwrap().to_owned();
             let config = registry.stored(&digest_of(&manifest["config"]));
             let layers = manifest["layers"].as_array();
+            let records = inline_records(&config);
             let image = Image {
                 digest,
                 layers: layers.into_iter().flatten().map(digest_of).collect(),
-                records: told_records(&inline_records(&config)),
+                records: told_records(&records),
+                links: links(&records),
                 stripped: stripped(&String::from_utf8(config).unwrap()),
             };
             (platform, image)
@@ -591,12 +609,20 @@ fn images(registry: &Registry, name: &str) -> BTreeMap<String, Image> {
     images.collect()
 }
 
+/// The items of an array; none of what is no array.
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// How many links between these records there are.
+fn links(records: &[Value]) -> usize {
+    let inputs = records.iter().flat_map(|record| list(&record["inputs"]));
+    inputs.map(|links| list(links).len()).sum()
+}
+
 /// Records as text: a name that stands for the record and all that it is made of, its digest, the names
 /// and selectors of its inputs, and its results.
 fn told_records(records: &[Value]) -> Vec<String> {
-    fn list(value: &Value) -> &[Value] {
-        value.as_array().map_or(&[], Vec::as_slice)
-    }
     fn name(records: &[Value], number: usize) -> String {
         let text = inputs(records, number) + records[number]["digest"].as_str().unwrap();
         Digest::of(text.as_bytes()).as_str()[7..13].to_owned()
