@@ -74,17 +74,23 @@ impl Lineage {
     }
 }
 
-/// The keys of images that the definition pins, where they are all the keys that the daemon has.
+/// The keys of images that the definition pins, where they are all the keys that the daemon has: so it
+/// is if the records have one of them for its image.
 fn pinned(graph: &Graph, lineage: &Lineage, assumptions: &Assumptions) -> Vec<(usize, Digest)> {
     if !assumptions.images_by_manifest {
         return Vec::new();
     }
-    let sources = lineage.sources.iter().filter_map(|(vertex, candidates)| {
-        let platform = assumptions.platform.as_ref();
+    let platform = assumptions.platform.as_ref();
+    let sources = lineage.sources.keys().filter_map(|vertex| {
         let root = manifest_root(&graph.vertices()[*vertex], platform)?;
-        candidates.contains(&root).then_some((*vertex, root))
+        Some((*vertex, root))
     });
-    sources.collect()
+    let sources: Vec<_> = sources.collect();
+    let mut told = sources.iter();
+    match told.any(|(vertex, root)| lineage.sources[vertex].contains(root)) {
+        true => sources,
+        false => Vec::new(),
+    }
 }
 
 fn search(

@@ -76,7 +76,7 @@ impl Lineage {
     }
 
     /// The inputs that are a directory of the client, and of whose content the records tell none or
-    /// several: vertex and input.
+    /// several, or that of another vertex, perhaps: vertex and input.
     pub fn unknown_content<'a>(
         &'a self,
         graph: &'a Graph,
@@ -90,9 +90,11 @@ impl Lineage {
             by_content.map(move |(input, (edge, _))| ((number, input), edge.vertex))
         });
         let local = inputs.filter(|(_, source)| graph.vertices()[*source].is_local());
-        local.map(|(at, _)| at).filter(|at| {
+        let several = self.roles.values().filter(|vertices| vertices.len() > 1);
+        let doubtful: BTreeSet<usize> = several.flatten().copied().collect();
+        local.map(|(at, _)| at).filter(move |at| {
             let told = self.candidates.get(at).map_or(0, BTreeSet::len);
-            told != 1 && !given.content.contains_key(at)
+            (told != 1 || doubtful.contains(&at.0)) && !given.content.contains_key(at)
         })
     }
 
@@ -103,7 +105,8 @@ impl Lineage {
         resolved.count()
     }
 
-    /// The sources that a daemon resolves, and of which records have several keys or none.
+    /// The sources that a daemon resolves, and of which records have several keys or none, or one that
+    /// is another's as well.
     pub fn unknown_sources<'a>(
         &'a self,
         graph: &'a Graph,
@@ -111,9 +114,14 @@ impl Lineage {
     ) -> impl Iterator<Item = usize> + 'a {
         let vertices = graph.vertices().iter().enumerate();
         let sources = vertices.filter(|(_, vertex)| vertex.is_resolved());
-        sources.map(|(number, _)| number).filter(|number| {
-            let told = self.sources.get(number).map_or(0, BTreeSet::len);
-            told != 1 && !given.source.contains_key(number)
+        let mut uses: HashMap<&Digest, usize> = HashMap::new();
+        for key in self.sources.values().flatten() {
+            *uses.entry(key).or_default() += 1;
+        }
+        sources.map(|(number, _)| number).filter(move |number| {
+            let told: Vec<_> = self.sources.get(number).into_iter().flatten().collect();
+            let is_told = matches!(told[..], [key] if uses[key] == 1);
+            !is_told && !given.source.contains_key(number)
         })
     }
 
