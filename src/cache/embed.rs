@@ -47,6 +47,11 @@ use crate::cache::record::{
 };
 use crate::protocol::proto::pb::{self, op::Op};
 
+mod memory;
+
+use memory::Names;
+pub use memory::Remembered;
+
 /// How many records may be looked at for the end of the build.
 const MAX_ENDS: usize = 64;
 
@@ -77,6 +82,8 @@ pub struct Embedded {
     pub cache: InlineCache,
     /// What could not be told of them.
     pub notes: Vec<Note>,
+    /// What is to be remembered, by its name: a daemon may not tell it again.
+    pub memory: Vec<(Digest, Remembered)>,
 }
 
 /// Why a cache may hold more than its own build determines. It is sound all the same.
@@ -115,7 +122,7 @@ pub fn embed(
         ..Default::default()
     };
     let cache = ImageCache::read(Some(exported), definition, assumptions)?;
-    cache.finish(None, |_, told| told)
+    cache.finish(None, |_| None)
 }
 
 /// The cache of an image in the making.
@@ -205,16 +212,14 @@ impl ImageCache {
 
     /// Makes the cache of an image, whose layers are those of its `image` if that is known.
     ///
-    /// `recall` is given a name of the build, which is made of its operations, the content and the
-    /// keys of its sources, and its layers, and what the export tells of the content of its stages. It
-    /// gives that with what is remembered of a build with this name.
+    /// `recall` gives what is remembered by a name, see [`Embedded::memory`].
     ///
     /// # Errors
     /// Where no record set can be made of the export.
     pub fn finish(
         self,
         image: Option<&[ImageLayer]>,
-        recall: impl FnOnce(Digest, Evidence) -> Evidence,
+        recall: impl Fn(&Digest) -> Option<Remembered>,
     ) -> Result<Embedded, ImageCacheError> {
         let (graph, lineage) = match (self.graph, self.lineage) {
             (Ok(graph), Ok(lineage)) => (graph, lineage),
@@ -223,7 +228,11 @@ impl ImageCache {
                 let notes = [lineage.err(), graph.err().map(Note::Definition)];
                 let cache = record::select(&self.set)?;
                 let notes = notes.into_iter().flatten().take(1).collect();
-                return Ok(Embedded { cache, notes });
+                return Ok(Embedded {
+                    cache,
+                    notes,
+                    memory: Vec::new(),
+                });
             }
         };
         let known = Known {
@@ -235,15 +244,19 @@ impl ImageCache {
             evidence: self.evidence,
         };
         let mut notes = known.notes();
-        let cache = match known.ends() {
+        let derived = match known.ends() {
             Ok(ends) => {
                 let derived = known.derived(&ends, image, recall);
                 let set = known.own(&ends, image)?;
                 match derived.filter(|derived| derived.has_all_of(&set)) {
-                    Some(derived) => derived.select()?,
+                    Some(derived) => derived,
                     None => {
                         notes.extend(known.unknown_operations());
-                        known.select(&set)?
+                        return Ok(Embedded {
+                            cache: known.select(&set)?,
+                            notes,
+                            memory: Vec::new(),
+                        });
                     }
                 }
             }
@@ -251,11 +264,15 @@ impl ImageCache {
             Err(ImageCacheError::NoEnd(_)) if !known.lineage.contradicted() => {
                 let derived = known.derived(&[], image, recall);
                 let none = ImageCacheError::NoEnd(known.set.records().len());
-                derived.ok_or(none)?.select()?
+                derived.ok_or(none)?
             }
             Err(err) => return Err(err),
         };
-        Ok(Embedded { cache, notes })
+        Ok(Embedded {
+            cache: derived.select()?,
+            notes,
+            memory: derived.memory,
+        })
     }
 }
 
@@ -356,7 +373,7 @@ impl Known {
         &self,
         ends: &[usize],
         image: Option<&[ImageLayer]>,
-        recall: impl FnOnce(Digest, Evidence) -> Evidence,
+        recall: impl Fn(&Digest) -> Option<Remembered>,
     ) -> Option<DerivedSet> {
         let (graph, platform, exported) = (&self.graph, self.platform(), self.set.records());
         let terminal = graph.terminal();
@@ -368,9 +385,8 @@ impl Known {
 
         let mut evidence = self.lineage.evidence(graph, platform, &self.evidence)?;
         self.complete_repeated(&mut evidence);
-        if let Some(name) = self.name(&evidence, &results, image) {
-            evidence.complete(&recall(name, evidence.of_stages(graph)));
-        }
+        let names = self.names(&evidence, &results, image).unwrap_or_default();
+        names.recall(&mut evidence, recall);
         let mut derived = derive(graph, platform, &evidence)?;
         let end = *derived.edges.get(&terminal)?;
         // Results that a daemon has of other steps depend on what else it built.
@@ -409,7 +425,11 @@ impl Known {
                 expected.entry(twins.first).or_insert(result);
             }
         }
-        Some(DerivedSet { set, expected })
+        Some(DerivedSet {
+            set,
+            expected,
+            memory: names.told(&evidence),
+        })
     }
 
     /// Adds the content of steps that repeat another one, which an imported cache does not tell.
@@ -454,30 +474,23 @@ impl Known {
         }
     }
 
-    /// A name of the build, of what is known without the content of its stages, and of its layers.
-    fn name(
+    /// The names of the build, by what is known without the content of its stages, and by its layers.
+    fn names(
         &self,
         evidence: &Evidence,
         results: &[LayerChain],
         image: Option<&[ImageLayer]>,
-    ) -> Option<Digest> {
-        let graph = &self.graph;
-        let derived = derive(
-            graph,
-            self.platform(),
-            &evidence.without_stages(graph, self.platform()),
-        )?;
+    ) -> Option<Names> {
+        let (graph, platform) = (&self.graph, self.platform());
+        let known = evidence.without_stages(graph, platform);
+        let derived = derive(graph, platform, &known)?;
         let end = *derived.edges.get(&graph.terminal())?;
-        let mut set = self.set.with_records(derived.records).ok()?;
-        let mut name = set.identity(end).to_string();
+        let mut set = self.set.with_records(derived.records.clone()).ok()?;
         match image {
             Some(image) => set.give_image(end, image),
             None => set.give_results(end, results),
         }
-        for layer in set.image()? {
-            name += layer.as_str();
-        }
-        Some(Digest::of(name.as_bytes()))
+        Some(Names::of(graph, &derived, &set, &set.image()?))
     }
 }
 
@@ -485,6 +498,7 @@ impl Known {
 struct DerivedSet {
     set: RecordSet,
     expected: HashMap<usize, InlineResult>,
+    memory: Vec<(Digest, Remembered)>,
 }
 
 impl DerivedSet {

@@ -162,11 +162,20 @@ impl Side<'_> {
         );
         let shared = Arc::clone(self.shared);
         let finish = move || {
-            let recall = |build, told| shared.recall.complete(build, told);
-            cache.finish(image.as_deref(), recall)
+            let embedded = cache.finish(image.as_deref(), |name| shared.recall.get(name));
+            embedded.map(
+                |Embedded {
+                     cache,
+                     notes,
+                     memory,
+                 }| {
+                    shared.recall.remember(memory);
+                    (cache, notes)
+                },
+            )
         };
         let finished = computed(finish).await?;
-        let Embedded { cache, notes } = finished.map_err(|err| match is_exported {
+        let (cache, notes) = finished.map_err(|err| match is_exported {
             true => err.into(),
             false => ExportError::NoRecords,
         })?;

@@ -11,10 +11,10 @@ use super::{Digest, LayerChain, RecordSet};
 pub(super) type Id = [u8; 32];
 
 impl RecordSet {
-    /// A name for a record that is made of what it is, and of no number: a digest of its own digest
+    /// A name for each record that is made of what it is, and of no number: a digest of its own digest
     /// and of all that it is made of.
-    pub fn identity(&self, record: usize) -> Digest {
-        Digest::from_sha256(ids(self)[record])
+    pub fn identities(&self) -> Vec<Digest> {
+        ids(self).into_iter().map(Digest::from_sha256).collect()
     }
 
     /// Its records by their identities, each with the blobs of its results.

@@ -1,7 +1,7 @@
 //! Cases that failed once, by what they are about.
 
 /// As [`Case`](super::case::Case) reads them.
-pub const CASES: [(&str, &str); 24] = [
+pub const CASES: [(&str, &str); 33] = [
     (
         "the last copy is the record of the first one",
         r#"FROM scratch AS a
@@ -300,6 +300,158 @@ COPY a.txt /a.txt
 RUN --mount=type=secret,id=s cat /run/secrets/s >/k1
 ---
 build
+wipe
+build import=1
+build
+",
+    ),
+    (
+        "a linked copy of a stage that the image has a layer of",
+        r"FROM {tool} AS s0
+COPY --link --from=extra e.txt /e
+RUN read x </etc/passwd; echo read >/f2
+FROM {tool}
+COPY --from=s0 /f2 /base
+COPY --link --from=extra e.txt /e
+---
+build compression=uncompressed
+wipe
+build import=1 compression=uncompressed
+build compression=uncompressed
+",
+    ),
+    (
+        "two linked copies of one content on two pinned images",
+        r"FROM scratch AS s0
+COPY --from={pinned} /etc/passwd /i2
+FROM scratch AS s1
+COPY sh /sh
+FROM {base} AS s2
+COPY --link --from=s0 /i2 /i2
+FROM {pinned}
+COPY --link --from=s2 /i2 /i2
+COPY --link --from=s1 /sh /sh
+---
+base relabelled
+build
+",
+    ),
+    (
+        "equal copies on two images, of which a cold daemon exports the last",
+        r"FROM {tool} AS s0
+COPY a.txt /a.txt
+FROM scratch AS s2
+COPY --from=s0 /a.txt /a.txt
+FROM {base}
+COPY --from=s2 /a.txt /a.txt
+RUN echo 1 >/k1
+---
+build
+build
+",
+    ),
+    (
+        "equal copies in a row, and a daemon that breaks the circle",
+        r"FROM {base} AS s0
+FROM {base} AS s1
+RUN echo 1 >/k1
+COPY --from=s0 /base /base
+FROM scratch AS s2
+COPY --from=s1 /base /base
+FROM {base}
+COPY --from=s2 /base /base
+---
+build
+build import=1
+",
+    ),
+    (
+        "an import, then another last step, and its import",
+        r"FROM {base} AS s0
+COPY --link dir/*.txt /d/
+FROM {base}
+COPY --from=s0 /etc/passwd /etc/passwd
+ARG V=0
+RUN echo $V >/v
+---
+build
+wipe
+build import=1
+build argument=1
+prune
+build import=3
+",
+    ),
+    (
+        "equal copies of a layer that the base has too",
+        r"FROM {base} AS s1
+FROM scratch AS s2
+COPY --from=s1 /base /base
+FROM scratch AS s3
+COPY --from=s2 /base /base
+COPY --from=s2 /base /base
+FROM {base}
+COPY --link --from=s3 /base /base
+---
+build
+build
+",
+    ),
+    (
+        "a file from two stages, copied again onto what has it",
+        r#"FROM scratch AS s0
+ADD {git} /g
+COPY sh /sh
+RUN ["/sh","-c","read x </g/a.txt; echo $x >/r1"]
+COPY --link --from=extra e.txt /e
+FROM scratch AS s1
+COPY --link --from=extra e.txt /e
+COPY a.txt /a.txt
+COPY --link sh /sh
+FROM {base} AS s2
+COPY --from=s1 /sh /sh
+COPY --from=s0 /sh /sh
+COPY --from=s0 /e /e
+RUN read x </etc/passwd; echo read >/f2
+FROM s2
+COPY --from=s0 /sh /sh
+---
+build
+build import=1
+"#,
+    ),
+    (
+        "equal copies in a row on three images, one of which moves",
+        r"FROM {pinned} AS s0
+FROM image AS s1
+COPY --from=extra e.txt /e
+COPY a.txt /a.txt
+COPY --from=s0 /etc/passwd /etc/passwd
+ADD ar.tar /ar/
+FROM image AS s2
+COPY --from=s1 /etc/passwd /etc/passwd
+FROM {tool}
+COPY --from=s2 /etc/passwd /etc/passwd
+---
+build
+base three
+build import=1
+",
+    ),
+    (
+        "a directory that changes below a stage that an import found by content",
+        r"FROM {base} AS s2
+FROM {base} AS s3
+COPY --link --from=s2 /base /base
+COPY --from=s2 /base /base
+COPY --link a.txt /a.txt
+FROM scratch AS s4
+COPY --from=s3 /base /base
+FROM image
+COPY --from=s4 /base /base
+---
+build
+write a.txt three
 wipe
 build import=1
 build

@@ -38,6 +38,8 @@ pub struct Finding {
     pub what: String,
     /// Of caches that are not one: this one has fewer records and links.
     pub fewer: bool,
+    /// Or as many.
+    pub as_many: bool,
 }
 
 /// What is found of one build, its number left open.
@@ -176,9 +178,10 @@ impl Judge {
                 more(ours, theirs),
                 more(theirs, ours),
             );
-            let fewer = ours.len() + image.links < theirs.len() + first.links;
+            let sizes = [ours.len() + image.links, theirs.len() + first.links];
             found.0.push(Finding {
-                fewer,
+                fewer: sizes[0] < sizes[1],
+                as_many: sizes[0] == sizes[1],
                 ..Finding::new(Check::OneDigest, what)
             });
         }
@@ -277,6 +280,7 @@ impl Finding {
             build: 0,
             what,
             fewer: false,
+            as_many: false,
         }
     }
 

@@ -61,6 +61,16 @@ pub const RULES: &[Rule] = &[
         until: "stays: the step ran on plain BuildKit before",
         excuses: |finding, pair| finding.check == Check::Hits && pair.spared,
     },
+    // A step gave other content, and what is in the image is equal. The cache tells what the step gave,
+    // by which BuildKit finds what reads it.
+    Rule {
+        name: "random-content",
+        place: "solver/edge.go:862",
+        until: "stays: the stages are not equal",
+        excuses: |finding, pair| {
+            finding.check == Check::OneDigest && finding.as_many && pair.identity.contains(RANDOM)
+        },
+    },
     // A daemon that found a step in an import, by its definition, does not read the content that the
     // step reads, and does not know it when the import is gone. inlay remembers it until it ends.
     Rule {

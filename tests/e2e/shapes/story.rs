@@ -193,8 +193,6 @@ impl Past {
                 (self.has_imported, self.restarted) = (false, false);
                 self.spared.clear();
             }
-            // What a daemon has made is there again, and what it only imported is not.
-            Action::Restart => (self.has_imported, self.restarted) = (false, false),
             Action::RestartInlay => self.restarted |= self.has_imported,
             _ => {}
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cache::llb::digest::manifest_root;
-use crate::cache::llb::graph::{Graph, Vertex};
+use crate::cache::llb::graph::Graph;
 use crate::cache::record::Digest;
 use crate::protocol::proto::pb;
 
@@ -57,19 +57,8 @@ impl Evidence {
         self.content.get(&(vertex, input))
     }
 
-    /// What a daemon may not tell again of the same build: the content of what is no directory of the
-    /// client, and the keys of images that the definition pins, of which older daemons have several.
-    pub fn of_stages(&self, graph: &Graph) -> Self {
-        let mut stages = self.filtered(|at| !reads_local(graph, at));
-        let pinned = self.source.iter().filter(|(vertex, _)| {
-            let vertex = graph.vertices().get(**vertex);
-            vertex.is_some_and(Vertex::is_pinned_image)
-        });
-        stages.source = pinned.map(|(at, keys)| (*at, keys.clone())).collect();
-        stages
-    }
-
-    /// What it holds but for that: of a pinned image the key of its manifest alone.
+    /// What a daemon tells of each build: of content that of directories of the client, and of a pinned
+    /// image the key of its manifest.
     pub fn without_stages(&self, graph: &Graph, platform: Option<&pb::Platform>) -> Self {
         let keys = self.source.iter().map(|(number, keys)| {
             let vertex = graph.vertices().get(*number);
@@ -90,28 +79,6 @@ impl Evidence {
             source: self.source.clone(),
             ..self.filtered(|at| reads_local(graph, at) || keep(at.0))
         }
-    }
-
-    /// Adds the content that `other` knows and this does not, and the keys of sources.
-    pub fn complete(&mut self, other: &Self) {
-        for (at, roots) in &other.content {
-            self.content.entry(*at).or_insert_with(|| roots.clone());
-        }
-        for (source, keys) in &other.source {
-            let known = self.source.entry(*source).or_default();
-            known.extend(keys.iter().cloned());
-        }
-    }
-
-    /// How many digests it holds.
-    pub fn len(&self) -> usize {
-        let sets = self.content.values().chain(self.source.values());
-        sets.map(BTreeSet::len).sum()
-    }
-
-    /// Whether it holds none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     fn filtered(&self, keep: impl Fn((usize, usize)) -> bool) -> Self {

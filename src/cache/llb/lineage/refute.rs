@@ -127,7 +127,7 @@ pub(super) struct Refutation<'a> {
     pub(super) kinds: Vec<Kind>,
     keys: Vec<Option<Vec<InputKey>>>,
     /// The digests of edges that count.
-    digests: HashMap<Edge, Digest>,
+    pub(super) digests: HashMap<Edge, Digest>,
     twins: Twins,
     /// Whether a record is refuted as a vertex.
     verdicts: HashMap<(usize, usize), bool>,
@@ -241,7 +241,30 @@ impl<'a> Refutation<'a> {
     /// that the input is made of as well.
     fn may_be_cut(&self, record: usize, vertex: usize, input: usize) -> bool {
         let mut twins = self.twins.of_vertex(vertex);
-        twins.any(|(of, twin)| of == input && !self.refuted(record, twin))
+        twins.any(|(of, twin)| {
+            of == input && !self.refuted(record, twin) && self.may_have_one_key(vertex, twin, input)
+        })
+    }
+
+    /// Whether two vertices of one digest may have one key for an input: by its content, or because
+    /// what they read may be one record.
+    fn may_have_one_key(&self, vertex: usize, twin: usize, input: usize) -> bool {
+        let by_content = |vertex: usize| {
+            let keys = self.keys[vertex].as_ref();
+            keys.and_then(|keys| keys.get(input))
+                .is_none_or(|key| key.content)
+        };
+        let source = |vertex: usize| {
+            let edge = self.graph.vertices()[vertex].inputs.get(input)?;
+            Some((edge, self.digests.get(edge)))
+        };
+        by_content(vertex)
+            || match (source(vertex), source(twin)) {
+                (Some((own, digest)), Some((other, other_digest))) => {
+                    own == other || digest == other_digest
+                }
+                _ => true,
+            }
     }
 
     /// The other vertices that a record may be that is `vertex`: those that it is made of, and that
@@ -310,6 +333,43 @@ impl<'a> Refutation<'a> {
                 !self.may_be(link.record, edge) || self.refuted(link.record, edge.vertex)
             }
         }
+    }
+
+    /// Whether a record that is not refuted as a vertex has it by its definition: each input has a key
+    /// that is known, of a source, or of an operation that has one of these records. A directory of the
+    /// client has none, and its content is known.
+    pub(super) fn is_by_definition(
+        &self,
+        record: usize,
+        vertex: usize,
+        records_of: &HashMap<usize, BTreeSet<usize>>,
+    ) -> bool {
+        let Some(keys) = self
+            .keys(record, vertex)
+            .filter(|_| !self.refuted(record, vertex))
+        else {
+            return false;
+        };
+        let edges = &self.graph.vertices()[vertex].inputs;
+        keys.iter()
+            .zip(edges)
+            .enumerate()
+            .all(|(input, (key, edge))| {
+                let links = &self.set.records()[record].inputs[input];
+                let kept = self.kept(record, vertex, input);
+                let mut kept = kept.into_iter().map(|number| &links[number]);
+                let is_known = |link: &Link| match self.kinds[edge.vertex] {
+                    Kind::Local => self.evidence.content.contains_key(&(vertex, input)),
+                    _ if self.is_content(link, key) => false,
+                    Kind::Source => self.evidence.source.contains_key(&edge.vertex),
+                    Kind::Exec | Kind::File | Kind::Merge | Kind::Diff => {
+                        let records = records_of.get(&edge.vertex);
+                        records.is_some_and(|records| records.contains(&link.record))
+                    }
+                    Kind::Opaque => false,
+                };
+                kept.any(is_known)
+            })
     }
 
     /// Whether a link is by content. An input with a selector has it on all its definition links,

@@ -1,17 +1,20 @@
 //! The way down from the final records, along the links that are not refuted.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::ends::by_key;
 use super::evidence::{Assumptions, ContentRoots, Evidence};
 use super::refute::{Kind, Refutation};
-use super::verdict::{Lineage, LineageError, Question};
+use super::verdict::{Certain, Lineage, LineageError, Question};
 use crate::cache::llb::digest::manifest_root;
 use crate::cache::llb::graph::Graph;
-use crate::cache::record::{Digest, RecordSet};
+use crate::cache::record::{Digest, Link, RecordSet};
 
 /// How often the search is done again with what it told.
 const MAX_SEARCHES: usize = 64;
+
+/// How many records of one digest may be looked at that no link leads to.
+const MAX_DETACHED: usize = 64;
 
 impl Lineage {
     /// Lays `graph` over the records of `set`.
@@ -81,13 +84,15 @@ fn pinned(graph: &Graph, lineage: &Lineage, assumptions: &Assumptions) -> Vec<(u
         return Vec::new();
     }
     let platform = assumptions.platform.as_ref();
-    let sources = lineage.sources.keys().filter_map(|vertex| {
-        let root = manifest_root(&graph.vertices()[*vertex], platform)?;
-        Some((*vertex, root))
-    });
+    let vertices = graph.vertices().iter().enumerate();
+    let sources =
+        vertices.filter_map(|(number, vertex)| Some((number, manifest_root(vertex, platform)?)));
     let sources: Vec<_> = sources.collect();
-    let mut told = sources.iter();
-    match told.any(|(vertex, root)| lineage.sources[vertex].contains(root)) {
+    let is_told = |(vertex, root): &(usize, Digest)| {
+        let keys = lineage.sources.get(vertex);
+        keys.is_some_and(|keys| keys.contains(root))
+    };
+    match sources.iter().any(is_told) {
         true => sources,
         false => Vec::new(),
     }
@@ -104,17 +109,105 @@ fn search(
     for &last in finals {
         refutation.refute(last, graph.terminal().vertex)?;
     }
-    let (mut lineage, contents) = descend(graph, set, finals, &refutation);
+    let (mut lineage, mut contents) = descend(graph, set, finals, &[], &refutation);
+    let detached = detached(graph, set, &lineage, &mut refutation)?;
+    if !detached.is_empty() {
+        (lineage, contents) = descend(graph, set, finals, &detached, &refutation);
+    }
     lineage.steps = refutation.steps;
     Ok((lineage, contents))
 }
 
-/// Follows what is not refuted from the final records. Also gives the content that records have
-/// beside a definition.
+/// What records tell of which no other can be the vertex: the one end, and what a single link leads to.
+///
+/// Such a record may be another vertex too. Then the two have one key, and it is the content that the
+/// record has alone. If it has content beside a link to an operation, that may be an earlier one, which
+/// gave the same: the daemon may have found the record by the content.
+fn certain(graph: &Graph, set: &RecordSet, ends: &[usize], refutation: &Refutation<'_>) -> Certain {
+    let mut certain = Certain::default();
+    let [end] = ends else {
+        return certain;
+    };
+    let digest = |link: &Link| set.records()[link.record].digest.clone();
+    let mut open = vec![(*end, graph.terminal())];
+    let mut seen: HashSet<_> = open.iter().copied().collect();
+    while let Some((record, edge)) = open.pop() {
+        let vertex = edge.vertex;
+        if !refutation.may_be(record, edge) {
+            continue;
+        }
+        let keys = refutation.keys(record, vertex).unwrap_or_default();
+        let inputs = &graph.vertices()[vertex].inputs;
+        for (input, (key, &edge)) in keys.iter().zip(inputs).enumerate() {
+            let links = &set.records()[record].inputs[input];
+            let kept = refutation.kept(record, vertex, input);
+            let (content, definition): (Vec<_>, Vec<_>) = (kept.iter())
+                .map(|&number| &links[number])
+                .partition(|link| refutation.is_content(link, key));
+            match (refutation.kinds[edge.vertex], &definition[..], &content[..]) {
+                (Kind::Source, [link], _) => {
+                    certain.sources.insert(edge.vertex, digest(link));
+                }
+                (_, [link], []) => {
+                    let next = (link.record, edge);
+                    open.extend(seen.insert(next).then_some(next));
+                }
+                (_, [], [link]) => {
+                    certain.contents.insert((vertex, input), digest(link));
+                }
+                _ => {}
+            }
+        }
+    }
+    certain
+}
+
+/// The records that no link of the final ones leads to and that are vertices by their definition
+/// alone: record and vertex.
+///
+/// A daemon that breaks a circle of records may drop the link that leads to them.
+fn detached(
+    graph: &Graph,
+    set: &RecordSet,
+    lineage: &Lineage,
+    refutation: &mut Refutation<'_>,
+) -> Result<Vec<(usize, usize)>, LineageError> {
+    let mut with_digest: HashMap<&Digest, Vec<usize>> = HashMap::new();
+    for (number, record) in set.records().iter().enumerate() {
+        with_digest.entry(&record.digest).or_default().push(number);
+    }
+    let mut records_of: HashMap<usize, BTreeSet<usize>> = HashMap::new();
+    for (record, vertices) in &lineage.roles {
+        for vertex in vertices {
+            records_of.entry(*vertex).or_default().insert(*record);
+        }
+    }
+    let mut found = Vec::new();
+    for edge in graph.edges() {
+        if records_of.contains_key(&edge.vertex) {
+            continue;
+        }
+        let digest = refutation.digests.get(&edge);
+        let records = digest.and_then(|digest| with_digest.get(digest));
+        let records = records.filter(|records| records.len() <= MAX_DETACHED);
+        for &record in records.into_iter().flatten() {
+            refutation.refute(record, edge.vertex)?;
+            if refutation.is_by_definition(record, edge.vertex, &records_of) {
+                records_of.entry(edge.vertex).or_default().insert(record);
+                found.push((record, edge.vertex));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Follows what is not refuted from the final records, and from others that are known to be vertices.
+/// Also gives the content that records have beside a definition.
 fn descend(
     graph: &Graph,
     set: &RecordSet,
     finals: &[usize],
+    others: &[(usize, usize)],
     refutation: &Refutation<'_>,
 ) -> (Lineage, ContentRoots) {
     let mut out = Lineage::default();
@@ -137,6 +230,7 @@ fn descend(
         }
     }
 
+    open.extend(others);
     let mut seen: HashSet<_> = open.iter().copied().collect();
     while let Some((record, vertex)) = open.pop() {
         let Some(keys) = refutation.keys(record, vertex) else {
@@ -202,6 +296,7 @@ fn descend(
         }
     }
     out.contents = contents.clone();
+    out.certain = certain(graph, set, &out.ends, refutation);
     out.candidates = candidates.clone();
     out.questions = (candidates.into_iter())
         .map(|((vertex, input), candidates)| {

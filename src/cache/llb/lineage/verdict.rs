@@ -38,6 +38,7 @@ pub struct Lineage {
     pub(super) ends: Vec<usize>,
     /// Content that records have for an input beside a key of its definition.
     pub(super) contents: ContentRoots,
+    pub(super) certain: Certain,
     /// All content that records have for an input.
     pub(super) candidates: ContentRoots,
     /// The keys that records have for each source that is no directory of the client.
@@ -47,6 +48,15 @@ pub struct Lineage {
     pub(super) contradicted: bool,
     /// How many links were looked at.
     pub(super) steps: usize,
+}
+
+/// What is told by records of which no other can be the vertex.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Certain {
+    /// The content of an input that has no other key, by vertex and input.
+    pub(super) contents: BTreeMap<(usize, usize), Digest>,
+    /// The only key of a source.
+    pub(super) sources: BTreeMap<usize, Digest>,
 }
 
 /// Why no lineage was traced.
@@ -75,8 +85,8 @@ impl Lineage {
         !dropped.is_some_and(|links| links.contains(link))
     }
 
-    /// The inputs that are a directory of the client, and of whose content the records tell none or
-    /// several, or that of another vertex, perhaps: vertex and input.
+    /// The inputs that are a directory of the client, and of whose content no record tells for certain:
+    /// vertex and input.
     pub fn unknown_content<'a>(
         &'a self,
         graph: &'a Graph,
@@ -90,12 +100,9 @@ impl Lineage {
             by_content.map(move |(input, (edge, _))| ((number, input), edge.vertex))
         });
         let local = inputs.filter(|(_, source)| graph.vertices()[*source].is_local());
-        let several = self.roles.values().filter(|vertices| vertices.len() > 1);
-        let doubtful: BTreeSet<usize> = several.flatten().copied().collect();
-        local.map(|(at, _)| at).filter(move |at| {
-            let told = self.candidates.get(at).map_or(0, BTreeSet::len);
-            (told != 1 || doubtful.contains(&at.0)) && !given.content.contains_key(at)
-        })
+        local
+            .map(|(at, _)| at)
+            .filter(|at| !self.certain.contents.contains_key(at) && !given.content.contains_key(at))
     }
 
     /// Of how many sources the records have several keys, and nothing tells which is this build's.
@@ -105,8 +112,7 @@ impl Lineage {
         resolved.count()
     }
 
-    /// The sources that a daemon resolves, and of which records have several keys or none, or one that
-    /// is another's as well.
+    /// The sources that a daemon resolves, and of whose key no record tells for certain.
     pub fn unknown_sources<'a>(
         &'a self,
         graph: &'a Graph,
@@ -114,14 +120,8 @@ impl Lineage {
     ) -> impl Iterator<Item = usize> + 'a {
         let vertices = graph.vertices().iter().enumerate();
         let sources = vertices.filter(|(_, vertex)| vertex.is_resolved());
-        let mut uses: HashMap<&Digest, usize> = HashMap::new();
-        for key in self.sources.values().flatten() {
-            *uses.entry(key).or_default() += 1;
-        }
-        sources.map(|(number, _)| number).filter(move |number| {
-            let told: Vec<_> = self.sources.get(number).into_iter().flatten().collect();
-            let is_told = matches!(told[..], [key] if uses[key] == 1);
-            !is_told && !given.source.contains_key(number)
+        sources.map(|(number, _)| number).filter(|number| {
+            !self.certain.sources.contains_key(number) && !given.source.contains_key(number)
         })
     }
 
@@ -149,18 +149,17 @@ impl Lineage {
                 }
                 let is_local = graph.vertices()[edge.vertex].is_local();
                 let beside = self.contents.get(&at).filter(|roots| !roots.is_empty());
-                let told = match beside {
-                    Some(beside) if !is_local => Some(beside),
+                let told: Vec<_> = match beside {
+                    Some(beside) if !is_local => beside.iter().collect(),
                     // What a record has alone may be of another step with the same digest.
-                    _ if is_local || is_only => self.candidates.get(&at),
-                    _ => None,
+                    _ if is_local || is_only => {
+                        self.candidates.get(&at).into_iter().flatten().collect()
+                    }
+                    _ => self.certain.contents.get(&at).into_iter().collect(),
                 };
-                match told
-                    .map(|roots| roots.iter().collect::<Vec<_>>())
-                    .as_deref()
-                {
-                    Some([root]) => evidence.content(number, input, [(*root).clone()]),
-                    Some([_, _, ..]) if is_local => return None,
+                match told[..] {
+                    [root] => evidence.content(number, input, [root.clone()]),
+                    [_, _, ..] if is_local => return None,
                     // An operation that gave other content when it ran again: none is sure.
                     _ => {}
                 }
