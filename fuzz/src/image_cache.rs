@@ -79,8 +79,11 @@ fn cache(
         }
     }
     let recall = Recall::default();
-    let finished = cache.finish(None, |build, told| recall.complete(build, told));
-    finished.ok().map(|embedded| embedded.cache)
+    let finished = cache.finish(None, |name| recall.get(name));
+    finished.ok().map(|embedded| {
+        recall.remember(embedded.memory);
+        embedded.cache
+    })
 }
 
 fn assumptions() -> Assumptions {
