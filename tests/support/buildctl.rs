@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use super::{BuildOutput, Peers, Project};
 
@@ -14,6 +15,7 @@ pub struct Buildctl {
     progress: &'static str,
     envs: Vec<(String, String)>,
     stdin: Vec<u8>,
+    limit: Option<Duration>,
 }
 
 /// A build that runs in the background.
@@ -38,7 +40,14 @@ impl Buildctl {
             progress: "rawjson",
             envs: Vec::new(),
             stdin: Vec::new(),
+            limit: None,
         }
+    }
+
+    /// Killed when it takes so long; [`BuildOutput::is_killed`] tells.
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = Some(limit);
+        self
     }
 
     /// On another daemon.
@@ -128,6 +137,10 @@ impl Buildctl {
         command
             .args(&self.args)
             .envs(self.envs.iter().map(|(name, value)| (name, value)));
+        let mut command = match self.limit {
+            Some(limit) => limited(&command, limit),
+            None => command,
+        };
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -153,6 +166,22 @@ impl Buildctl {
     pub fn run_err(&self) -> BuildOutput {
         self.run().failed(&self.args)
     }
+}
+
+/// A command that is killed when it takes so long.
+pub fn limited(command: &Command, limit: Duration) -> Command {
+    let mut limited = Command::new("timeout");
+    limited
+        .args(["--signal=KILL", &limit.as_secs().to_string()])
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    limited
 }
 
 impl Running {

@@ -47,7 +47,7 @@ mod registry;
 mod scripted;
 mod stand;
 
-pub use buildctl::{Buildctl, Running};
+pub use buildctl::{Buildctl, Running, limited};
 pub use buildkitd::Buildkitd;
 pub use buildx::Buildx;
 pub use chance::{seed, setting};

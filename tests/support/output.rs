@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, ExitStatus};
 
 use base64::Engine as _;
@@ -57,6 +58,12 @@ impl BuildOutput {
     /// Runs a client of the test's own making to its end.
     pub fn of(command: &mut Command) -> Self {
         Self::new(command.output().expect("a client starts"))
+    }
+
+    /// Whether the client was killed because it took [too long](super::limited).
+    pub fn is_killed(&self) -> bool {
+        // As a shell says it: 128 and SIGKILL. `timeout` kills itself as well.
+        self.status.code() == Some(137) || self.status.signal() == Some(9)
     }
 
     pub(super) fn new(output: std::process::Output) -> Self {

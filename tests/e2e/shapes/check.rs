@@ -119,6 +119,9 @@ impl Judge {
 
     fn quiet(&self, pair: &Pair, found: &mut Findings) {
         let [plain, inlay] = &pair.built;
+        if pair.plain_hangs() {
+            found.push(Check::Quiet, "plain BuildKit hangs".to_owned());
+        }
         if plain.succeeded && !inlay.succeeded {
             found.push(Check::Quiet, format!("fails: {}", inlay.message));
         }
@@ -209,6 +212,8 @@ impl Judge {
         }
         if plain.succeeded && !inlay.succeeded {
             bad(format!("imported, it fails: {}", inlay.message));
+        }
+        if !plain.succeeded || !inlay.succeeded {
             return;
         }
         for (platform, image) in &inlay.images {

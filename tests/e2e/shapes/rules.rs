@@ -21,6 +21,13 @@ pub struct Rule {
 
 /// All of them.
 pub const RULES: &[Rule] = &[
+    // The scheduler turns in a circle where two platforms share steps, and a build never ends.
+    Rule {
+        name: "plain-hangs",
+        place: "solver/scheduler.go:125",
+        until: "stays: a race in plain BuildKit",
+        excuses: |_, pair| pair.plain_hangs(),
+    },
     // Of two sources that share steps, the first to answer wins, and the results of the other are not
     // found again further up. The sources of one build are one through inlay; those of builds at once
     // that share steps are not.

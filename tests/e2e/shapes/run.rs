@@ -79,7 +79,7 @@ impl Run {
         let mut judge = Judge::default();
         let (builds, prints) = (&mut self.builds, self.prints);
         let with_imports = matches!(wanted, None | Some(Check::Importable | Check::Files));
-        let importers = with_imports.then_some(&self.importers);
+        let importers = with_imports.then_some(&mut self.importers);
         let (sources, columns) = (&self.sources, &mut columns);
         story::tell(sources, case, columns, importers, &mut |scene, pair| {
             *builds += 1;

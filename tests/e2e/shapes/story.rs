@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use inlay::cache::record::Digest;
 use serde_json::{Value, json};
@@ -15,7 +16,7 @@ use super::case::{Action, Case, Export, Import, Options};
 use super::sources::{Scene, Sources};
 use crate::support::{
     BuildOutput, Buildctl, Buildkitd, Buildx, INLINE_CACHE_KEY, Inlay, Project, Registry,
-    inline_records, instruction,
+    inline_records, instruction, limited,
 };
 
 /// The date of all images.
@@ -68,6 +69,8 @@ pub struct Pair {
 #[derive(Clone, Debug, Default)]
 pub struct Told {
     pub succeeded: bool,
+    /// It did not end in time.
+    pub hangs: bool,
     /// The instructions that ran, sorted.
     pub ran: Vec<String>,
     /// Those that ran for any of the builds at once, sorted: which of them is told is chance.
@@ -121,6 +124,9 @@ struct Before {
     restarted: bool,
 }
 
+/// How long a build may take. Then its client is killed, and the story ends.
+const LIMIT: Duration = Duration::from_secs(120);
+
 /// How often more the image through inlay is imported where its build has several platforms and a step
 /// runs. BuildKit finds a step that the platforms share in the image of one of them, by chance, and does
 /// not find there what the others built upon it (`solver/combinedcache.go:48`).
@@ -134,7 +140,7 @@ pub fn tell(
     sources: &Sources,
     case: &Case,
     columns: &mut [Column; 2],
-    importers: Option<&[Importer; 2]>,
+    mut importers: Option<&mut [Importer; 2]>,
     seen: &mut dyn FnMut(&Scene<'_>, Pair) -> ControlFlow<()>,
 ) {
     static TOLD: AtomicUsize = AtomicUsize::new(1);
@@ -163,21 +169,24 @@ pub fn tell(
             let definition = (&case.dockerfile, options.of_the_image());
             let identity = format!("{}{}{}", definition.0, scene.state(), definition.1);
             let (mut pair, is_new) = past.build(number, place, builds, identity, built.into());
-            pair.imported = importers.filter(|_| is_new).map(|importers| {
+            let importers = importers.as_deref_mut().filter(|_| is_new);
+            pair.imported = importers.map(|[plain, inlay]| {
                 let columns = columns.each_ref();
-                let images = columns.map(|column| scene.image(column.name, number));
-                let import =
-                    |place: usize| importers[place].import(&scene, options, &images[place]);
-                let mut told = in_both([0, 1], import);
+                let [of_plain, of_inlay] = columns.map(|column| scene.image(column.name, number));
+                let mut told = in_both(
+                    [(plain, &of_plain), (&mut *inlay, &of_inlay)],
+                    |(importer, image)| importer.import(&scene, options, image),
+                );
                 for _ in 0..INDEX_IMPORTS {
                     if !options.two_platforms || more(&told[1].ran, &told[0].ran).is_empty() {
                         break;
                     }
-                    told[1] = import(1);
+                    told[1] = inlay.import(&scene, options, &of_inlay);
                 }
                 told
             });
-            if seen(&scene, pair).is_break() {
+            let ends = pair.plain_hangs() || pair.built[1].hangs;
+            if seen(&scene, pair).is_break() || ends {
                 return;
             }
         }
@@ -400,7 +409,7 @@ impl Column {
             .args(["bake", "--builder=remote", "--progress=rawjson", "--file"])
             .arg(&file)
             .args(names);
-        let output = BuildOutput::of(&mut command);
+        let output = BuildOutput::of(&mut limited(&command, LIMIT));
         self.told(scene, &vec![&output; builds.len()], first)
     }
 
@@ -481,7 +490,7 @@ impl Importer {
     }
 
     /// Imports the image of a build, and builds the same.
-    fn import(&self, scene: &Scene<'_>, options: &Options, image: &str) -> Told {
+    fn import(&mut self, scene: &Scene<'_>, options: &Options, image: &str) -> Told {
         prune(&self.0);
         let import = format!("type=registry,ref={}", scene.registry().image(image));
         let without = Options {
@@ -495,6 +504,10 @@ impl Importer {
         if told.succeeded {
             told.images = images(scene.registry(), &image);
         }
+        if told.hangs {
+            self.0.kill();
+            self.0.restart();
+        }
         told
     }
 }
@@ -507,7 +520,7 @@ fn buildctl(
     imports: &[String],
     image: &str,
 ) -> Buildctl {
-    let mut build = Buildctl::new(addr).epoch(EPOCH);
+    let mut build = Buildctl::new(addr).epoch(EPOCH).limit(LIMIT);
     build = match options.git {
         true => build
             .args(["--frontend=dockerfile.v0"])
@@ -666,6 +679,14 @@ fn stripped(config: &str) -> String {
 
 // === impl Pair ===
 
+impl Pair {
+    /// Whether a build of plain BuildKit did not end.
+    pub fn plain_hangs(&self) -> bool {
+        let mut imported = self.imported.iter().flatten();
+        self.built[0].hangs || imported.any(|told| told.hangs)
+    }
+}
+
 impl fmt::Display for Pair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "build {}:{}", self.number, self.options)?;
@@ -733,6 +754,7 @@ impl Told {
         warnings.sort();
         Self {
             succeeded: output.status.success(),
+            hangs: output.is_killed(),
             ran: steps(output.steps_ran()),
             cached: steps(output.steps_cached()),
             warnings,
