@@ -36,7 +36,7 @@ pub struct Finding {
     /// The number of the build.
     pub build: usize,
     pub what: String,
-    /// Of caches that are not one: this one has fewer records and links.
+    /// Of caches that are not one: this one has fewer records, links and results.
     pub fewer: bool,
     /// Or as many.
     pub as_many: bool,
@@ -181,7 +181,7 @@ impl Judge {
                 more(ours, theirs),
                 more(theirs, ours),
             );
-            let sizes = [ours.len() + image.links, theirs.len() + first.links];
+            let sizes = [image.size, first.size];
             found.0.push(Finding {
                 fewer: sizes[0] < sizes[1],
                 as_many: sizes[0] == sizes[1],

@@ -98,8 +98,8 @@ pub struct Image {
     pub stripped: String,
     /// What its cache says, a line a record.
     pub records: Vec<String>,
-    /// How many links between records there are.
-    pub links: usize,
+    /// How many records, links and results there are.
+    pub size: usize,
 }
 
 /// What a story has told so far.
@@ -612,7 +612,7 @@ fn images(registry: &Registry, name: &str) -> BTreeMap<String, Image> {
                 digest,
                 layers: layers.into_iter().flatten().map(digest_of).collect(),
                 records: told_records(&records),
-                links: links(&records),
+                size: size(&records),
                 stripped: stripped(&String::from_utf8(config).unwrap()),
             };
             (platform, image)
@@ -625,10 +625,16 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// How many links between these records there are.
-fn links(records: &[Value]) -> usize {
-    let inputs = records.iter().flat_map(|record| list(&record["inputs"]));
-    inputs.map(|links| list(links).len()).sum()
+/// How many records, links and results there are.
+fn size(records: &[Value]) -> usize {
+    let parts = records.iter().map(|record| {
+        let links = list(&record["inputs"])
+            .iter()
+            .map(|links| list(links).len());
+        let results = ["layers", "chains"].map(|results| list(&record[results]).len());
+        1 + links.chain(results).sum::<usize>()
+    });
+    parts.sum()
 }
 
 /// Records as text: a name that stands for the record and all that it is made of, its digest, the names

@@ -36,6 +36,17 @@
 //! and known to be: the search is done again with that. If all such records have no content, or
 //! there is none, nothing is concluded.
 //!
+//! # What is certain
+//! A record is the key of `v` for certain if it is the one end, or what the only link of an input leads
+//! to that has no content beside it. Of such records the only content of an input is its content in this
+//! build, and the only key of a source is its key. Anything else is a question: below content, the links
+//! may be those of an earlier build that gave the same.
+//!
+//! # Records that no link leads to
+//! Where equal operations are made of one another, BuildKit's records can go in a circle, and the daemon
+//! drops a link of it. What is below is exported, and no link leads there. Such a record is `v` if it
+//! fits `v` input by input by keys of definitions that are known, not by content.
+//!
 //! # What is not concluded
 //! - The digest of an operation only counts if it occurs among the records, and so do those of
 //!   all operations of its kind, in one dialect and not in another: otherwise the daemon may

@@ -397,6 +397,103 @@ fn what_is_past_of_one_stage_is_past_of_all_that_are_made_of_it() {
     assert!(lineage.questions().is_empty(), "{:?}", lineage.questions());
 }
 
+const OTHER_IMAGE: &str = "docker-image://docker.io/library/b@\
+    sha256:fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210";
+
+/// One copy on two images, the second one of what is made of the first, and a daemon that exports the
+/// second one alone: it found what is between by its content.
+#[test]
+fn the_key_of_an_image_is_not_that_of_another_below_an_equal_step() {
+    let (equal, between) = (copy("f", "/f"), copy("/f", "/g"));
+    let graph = graph(vec![
+        (source("local://context"), vec![]),
+        (source(IMAGE), vec![]),
+        (source(OTHER_IMAGE), vec![]),
+        (equal.clone(), vec![(1, 0), (0, 0)]),
+        (between.clone(), vec![(2, 0), (3, 0)]),
+        (equal.clone(), vec![(2, 0), (4, 0)]),
+    ]);
+    let root = |image: &str| {
+        let vertex = find(&graph, &source(image));
+        let root = manifest_root(&graph.vertices()[vertex], None).unwrap();
+        (vertex, root)
+    };
+    let (image, other) = (root(IMAGE), root(OTHER_IMAGE));
+    let mut set = Set::default();
+    let base = set.add(&other.1, &[]);
+    let content = set.add(&content_root("f"), &[]);
+    let read = set.add(
+        &digest_of(&graph, &between),
+        &[&[("", base)], &[("", content)]],
+    );
+    let selector = selector(&graph, &equal, 1);
+    let links = &[("", content), (&*selector, read)];
+    set.add(&digest_of(&graph, &equal), &[&[("", base)], links]);
+    let given = Evidence::default();
+    let told = trace(&graph, &set, &given).evidence(&graph, None, &given);
+    let told = told.unwrap();
+    assert_eq!(told.keys_of_source(image.0), Some(&[image.1].into()));
+    assert_eq!(told.keys_of_source(other.0), Some(&[other.1].into()));
+}
+
+/// A copy from an image on a command, copied again, and once more onto the image: the daemon drops the
+/// link that would make a circle, and exports what is below.
+#[test]
+fn a_record_that_no_link_leads_to_is_told_by_its_definition() {
+    let (run, equal, between) = (exec("run"), copy("/f", "/f"), copy("/f", "/g"));
+    let graph = graph(vec![
+        (source(IMAGE), vec![]),
+        (run.clone(), vec![(0, 0)]),
+        (equal.clone(), vec![(1, 0), (0, 0)]),
+        (between.clone(), vec![(0, 0), (2, 0)]),
+        (equal.clone(), vec![(0, 0), (3, 0)]),
+    ]);
+    let root = manifest_root(&graph.vertices()[0], None).unwrap();
+    let digests = [&run, &equal, &between].map(|op| digest_of(&graph, op));
+    let whole = selector(&graph, &run, 0);
+    let out = selector(&graph, &equal, 1);
+    let mut set = Set::default();
+    let base = set.add(&root, &[]);
+    let content = set.add(&content_root("f"), &[]);
+    let read = set.add(&digests[2], &[&[("", base)], &[("", content)]]);
+    let links = &[("", content), (&*out, read)];
+    set.add(&digests[1], &[&[("", base)], links]);
+    let ran = set.add(&digests[0], &[&[(&*whole, base)]]);
+    let links = &[(&*out, base), ("", content)];
+    let below = set.add(&digests[1], &[&[("", ran)], links]);
+    // It is the end of no build, and no source of one.
+    let given = Evidence::default();
+    let ends = |set: &Set| trace(&graph, set, &given).ends().to_vec();
+    assert!(!ends(&set).contains(&below));
+    let content_of = |set: &Set| {
+        let told = trace(&graph, set, &given).evidence(&graph, None, &given);
+        told.unwrap().content_of(2, 1).cloned()
+    };
+    assert_eq!(content_of(&set), Some([content_root("f")].into()));
+    // On another command it is another's.
+    set.0[ran].0 = named("another command");
+    assert_eq!(content_of(&set), None);
+}
+
+#[test]
+fn what_is_below_content_may_be_earlier() {
+    let stage = stage();
+    let asked = |links: &[usize]| {
+        let all = stage.set.0[stage.last].1[1].clone();
+        let kept = links.iter().map(|link| all[*link].clone());
+        let mut set = stage.set.clone();
+        set.0[stage.last].1[1] = kept.collect();
+        let given = Evidence::default();
+        let lineage = trace(&stage.graph, &set, &given);
+        lineage.unknown_content(&stage.graph, &given).count()
+    };
+    // The first command, the second, another operation, and content.
+    assert_eq!(asked(&[0]), 0);
+    assert_eq!(asked(&[0, 3]), 1);
+    assert_eq!(asked(&[0, 1]), 1);
+    assert_eq!(asked(&[3]), 1);
+}
+
 #[test]
 fn too_much_work_is_refused() {
     let stage = stage();
