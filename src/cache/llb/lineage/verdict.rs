@@ -55,8 +55,8 @@ pub struct Lineage {
 pub(super) struct Certain {
     /// The content of an input that has no other key, by vertex and input.
     pub(super) contents: BTreeMap<(usize, usize), Digest>,
-    /// The only key of a source.
-    pub(super) sources: BTreeMap<usize, Digest>,
+    /// Sources that have a single key.
+    pub(super) sources: BTreeSet<usize>,
 }
 
 /// Why no lineage was traced.
@@ -121,7 +121,9 @@ impl Lineage {
         let vertices = graph.vertices().iter().enumerate();
         let sources = vertices.filter(|(_, vertex)| vertex.is_resolved());
         sources.map(|(number, _)| number).filter(|number| {
-            !self.certain.sources.contains_key(number) && !given.source.contains_key(number)
+            let told = self.sources.get(number).map_or(0, BTreeSet::len);
+            let is_told = told == 1 && self.certain.sources.contains(number);
+            !is_told && !given.source.contains_key(number)
         })
     }
 
