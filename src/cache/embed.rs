@@ -35,7 +35,7 @@ use std::ops::Range;
 use thiserror::Error;
 
 use crate::cache::export::Exported;
-use crate::cache::llb::derive::derive;
+use crate::cache::llb::derive::{Derived, derive};
 use crate::cache::llb::digest::{Dialect, edge_digest};
 use crate::cache::llb::probe::Probe;
 use crate::cache::llb::{
@@ -389,18 +389,14 @@ impl Known {
         names.recall(&mut evidence, recall);
         let mut derived = derive(graph, platform, &evidence)?;
         let end = *derived.edges.get(&terminal)?;
-        // Results that a daemon has of other steps depend on what else it built.
-        let below = layers::below_image(graph);
+        let own = own_results(graph, &derived);
         let mut of_vertex: HashMap<usize, Vec<usize>> = HashMap::new();
         for record in 0..exported.len() {
-            let vertices: Vec<_> = self.lineage.vertices(record).collect();
-            if vertices.iter().any(|vertex| below.contains(vertex)) {
-                for vertex in vertices {
-                    of_vertex.entry(vertex).or_default().push(record);
-                }
+            for vertex in self.lineage.vertices(record) {
+                of_vertex.entry(vertex).or_default().push(record);
             }
         }
-        for (edge, record) in &derived.edges {
+        for (edge, record) in derived.edges.iter().filter(|(_, it)| own.contains(it)) {
             let own = &mut derived.records[*record];
             let found = of_vertex.get(&edge.vertex).into_iter().flatten();
             let found = found.map(|record| &exported[*record]);
@@ -566,6 +562,21 @@ fn the_end(set: &RecordSet, may_be: &[usize]) -> Result<Vec<usize>, ImageCacheEr
         [one] => Ok(one.clone()),
         several => Err(ImageCacheError::SeveralEnds(several.len())),
     }
+}
+
+/// The records whose results are the image's: of what it is put on or merged of, and of steps that such
+/// a one repeats. Those that a daemon has of others depend on what else it built.
+fn own_results(graph: &Graph, derived: &Derived) -> HashSet<usize> {
+    let below = layers::below_image(graph);
+    let edges = derived.edges.iter();
+    let edges = edges.filter(|(edge, _)| below.contains(&edge.vertex));
+    let mut own: HashSet<usize> = edges.map(|(_, record)| *record).collect();
+    for twins in derived.twins.iter().rev() {
+        if own.contains(&twins.second) {
+            own.insert(twins.first);
+        }
+    }
+    own
 }
 
 /// The results that the definition tells: of each record that is one vertex, and that no other

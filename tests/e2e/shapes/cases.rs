@@ -1,7 +1,7 @@
 //! Cases that failed once, by what they are about.
 
 /// As [`Case`](super::case::Case) reads them.
-pub const CASES: [(&str, &str); 33] = [
+pub const CASES: [(&str, &str); 34] = [
     (
         "the last copy is the record of the first one",
         r#"FROM scratch AS a
@@ -456,5 +456,20 @@ wipe
 build import=1
 build
 ",
+    ),
+    (
+        "a stage repeats the first step of the image",
+        r#"FROM scratch AS s1
+COPY sh /sh
+RUN ["/sh","-c","read x </sh; echo read >/f1"]
+FROM scratch AS s2
+COPY --from=s1 /sh /sh
+COPY dir /n
+FROM s1
+COPY --from=s2 /n/c.txt /n/c.txt
+---
+build
+build
+"#,
     ),
 ];

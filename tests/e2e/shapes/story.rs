@@ -53,8 +53,8 @@ pub struct Pair {
     pub imports: usize,
     /// Plain BuildKit imports an image of another build that has keys which that through inlay has not.
     pub earlier_builds: bool,
-    /// A step runs through inlay that an earlier build had from an import there and ran on plain
-    /// BuildKit, so that only plain BuildKit's daemon has made its result.
+    /// An earlier build had a step from an import through inlay, and ran it on plain BuildKit, so that
+    /// only plain BuildKit's daemon has its result, and the results that the step read.
     pub spared: bool,
     /// inlay restarted when its daemon had results of an import, and that has them still. Or this build
     /// imports, or its daemon has imported, what was built so.
@@ -111,8 +111,8 @@ struct Past {
     imported: BTreeSet<(String, Vec<String>)>,
     /// inlay's daemon has results of an import.
     has_imported: bool,
-    /// The steps that only plain BuildKit has run, since its daemon was empty.
-    spared: Vec<String>,
+    /// As in [`Pair`], of builds since the daemons were empty.
+    spared: bool,
     /// As in [`Pair`].
     restarted: bool,
 }
@@ -200,7 +200,7 @@ impl Past {
         match action {
             Action::Wipe | Action::Prune => {
                 (self.has_imported, self.restarted) = (false, false);
-                self.spared.clear();
+                self.spared = false;
             }
             Action::RestartInlay => self.restarted |= self.has_imported,
             _ => {}
@@ -239,11 +239,8 @@ impl Past {
         self.has_imported |= images > 0;
         let restarted = self.restarted;
         let ran = built.each_ref().map(|told| &told.ran_at_once[..]);
-        let more_ran = more(ran[1], ran[0]);
-        let spared = more_ran.iter().any(|step| self.spared.contains(step));
-        if images > 0 {
-            self.spared.extend(more(ran[0], ran[1]));
-        }
+        let spared = self.spared;
+        self.spared |= images > 0 && !more(ran[0], ran[1]).is_empty();
         let this = Before {
             identity: identity.clone(),
             built: built.clone(),
