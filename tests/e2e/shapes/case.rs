@@ -100,6 +100,8 @@ pub struct Options {
     pub keep_times: bool,
     /// The build argument `V`.
     pub argument: Option<String>,
+    /// In a bake file: the named context `image` is what the first target builds.
+    pub linked: bool,
 }
 
 /// A cache to import.
@@ -331,6 +333,7 @@ impl fmt::Display for Options {
             (self.two_platforms, "two-platforms"),
             (self.git, "git"),
             (self.keep_times, "keep-times"),
+            (self.linked, "linked"),
         ] {
             if flag {
                 write!(f, " {word}")?;
@@ -363,6 +366,7 @@ impl FromStr for Options {
                 ("two-platforms", "") => options.two_platforms = true,
                 ("git", "") => options.git = true,
                 ("keep-times", "") => options.keep_times = true,
+                ("linked", "") => options.linked = true,
                 _ => return Err(bad()),
             }
         }

@@ -1,7 +1,7 @@
 //! Cases that failed once, by what they are about.
 
 /// As [`Case`](super::case::Case) reads them.
-pub const CASES: [(&str, &str); 34] = [
+pub const CASES: [(&str, &str); 35] = [
     (
         "the last copy is the record of the first one",
         r#"FROM scratch AS a
@@ -471,5 +471,23 @@ COPY --from=s2 /n/c.txt /n/c.txt
 build
 build
 "#,
+    ),
+    (
+        "linked targets with equal steps",
+        r"FROM {base} AS s0
+RUN echo 1 >/k1
+FROM image
+COPY a.txt /a.txt
+COPY --from=s0 /k1 /k2
+RUN echo 2 >/k3
+---
+bake & linked
+wipe
+bake import=1 & import=2 linked
+write a.txt two
+bake & linked
+prune
+bake import=5 & import=6 linked
+",
     ),
 ];

@@ -547,6 +547,8 @@ impl Teller<'_> {
                 builds[1].target = self.target();
                 self.builds += 2;
                 let bake = kind == "bake" && !builds[0].git;
+                builds[1].linked =
+                    bake && self.text.contains("FROM image") && self.chance.percent(50);
                 self.story.push(if bake {
                     Action::Bake(builds)
                 } else {

@@ -189,6 +189,8 @@ fn simpler_actions(action: &Action) -> Vec<Action> {
                 .map(|options| Action::Build(vec![options]))
                 .collect()
         }
+        // Only a bake file has linked targets.
+        Action::Bake(builds) if builds.iter().any(|options| options.linked) => Vec::new(),
         Action::Bake(builds) => vec![Action::Build(builds.clone())],
         Action::Prune | Action::Restart => vec![Action::Wipe],
         Action::Change(Source::File(path), content) if path != "a.txt" => {

@@ -167,9 +167,14 @@ pub fn tell(
             let options = &builds[place];
             let number = first + place;
             let definition = (&case.dockerfile, options.of_the_image());
-            let identity = format!("{}{}{}", definition.0, scene.state(), definition.1);
+            let mut identity = format!("{}{}{}", definition.0, scene.state(), definition.1);
+            if options.linked {
+                identity += &builds[0].of_the_image();
+            }
             let (mut pair, is_new) = past.build(number, place, builds, identity, built.into());
-            let importers = importers.as_deref_mut().filter(|_| is_new);
+            // The importers build one target.
+            let imported = is_new && !options.linked;
+            let importers = importers.as_deref_mut().filter(|_| imported);
             pair.imported = importers.map(|[plain, inlay]| {
                 let columns = columns.each_ref();
                 let [of_plain, of_inlay] = columns.map(|column| scene.image(column.name, number));
@@ -388,6 +393,9 @@ impl Column {
             }
             let contexts = scene.named_contexts();
             target["contexts"] = contexts.into_iter().collect();
+            if options.linked {
+                target["contexts"]["image"] = json!(format!("target:t{first}"));
+            }
             if scene.has_secret() {
                 target["secret"] = json!([format!("id=s,src={}", scene.secret().display())]);
             }

@@ -59,9 +59,9 @@ fn only_reading(
     }
 }
 
-/// Vertices with one digest of which one is made of the other. They have one record, if what they
-/// copy is the same: BuildKit finds the record of the first when it looks for the second by content.
-/// A daemon that exports it drops a link, as a record cannot be its own source.
+/// Vertices with one digest of which one is made of the other, and which may have one key. They have one
+/// record, if what they copy is the same: BuildKit finds the record of the first when it looks for the
+/// second by content. A daemon that exports it drops a link, as a record cannot be its own source.
 #[derive(Default)]
 struct Twins(HashMap<usize, Vec<(usize, usize)>>);
 
@@ -70,6 +70,7 @@ impl Twins {
     fn of(
         graph: &Graph,
         digests: &HashMap<Edge, Digest>,
+        keys: &[Option<Vec<InputKey>>],
         mut spend: impl FnMut(usize) -> Option<()>,
     ) -> Option<Self> {
         let mut groups: HashMap<&Digest, BTreeSet<usize>> = HashMap::new();
@@ -81,9 +82,11 @@ impl Twins {
             for &vertex in group {
                 let inputs = graph.vertices()[vertex].inputs.iter().enumerate();
                 for (input, edge) in inputs {
-                    let found = made_of(graph, edge.vertex, group, &mut spend)?;
-                    let found = found.into_iter().map(|twin| (input, twin));
-                    twins.0.entry(vertex).or_default().extend(found);
+                    for twin in made_of(graph, edge.vertex, group, &mut spend)? {
+                        if may_be_one(graph, digests, keys, [vertex, twin], &mut spend)? {
+                            twins.0.entry(vertex).or_default().push((input, twin));
+                        }
+                    }
                 }
             }
         }
@@ -118,6 +121,43 @@ fn made_of(
         open.extend(inputs.filter(|input| seen.insert(*input)));
     }
     Some(found)
+}
+
+/// Whether two vertices of one digest may have one key: each input of theirs by its content, or because
+/// what they read there may be one, too.
+fn may_be_one(
+    graph: &Graph,
+    digests: &HashMap<Edge, Digest>,
+    keys: &[Option<Vec<InputKey>>],
+    pair: [usize; 2],
+    spend: &mut impl FnMut(usize) -> Option<()>,
+) -> Option<bool> {
+    let mut open = vec![pair];
+    let mut seen = HashSet::from([pair]);
+    while let Some([one, other]) = open.pop() {
+        let [inputs, others] = [one, other].map(|vertex| &graph.vertices()[vertex].inputs);
+        spend(inputs.len())?;
+        if inputs.len() != others.len() {
+            return Some(false);
+        }
+        for (input, (edge, other)) in inputs.iter().zip(others).enumerate() {
+            let key = keys[one].as_ref().and_then(|keys| keys.get(input));
+            if edge == other || key.is_none_or(|key| key.content) {
+                continue;
+            }
+            let are_sources =
+                [edge, other].map(|edge| graph.vertices()[edge.vertex].source().is_some());
+            match are_sources {
+                [true, true] => {}
+                [false, false] if digests.get(edge) == digests.get(other) => {
+                    let next = [edge.vertex, other.vertex];
+                    open.extend(seen.insert(next).then_some(next));
+                }
+                _ => return Some(false),
+            }
+        }
+    }
+    Some(true)
 }
 
 pub(super) struct Refutation<'a> {
@@ -158,7 +198,8 @@ impl<'a> Refutation<'a> {
         }
         let mut steps = 0;
         let limit = assumptions.steps;
-        let twins = Twins::of(graph, &digests, |more| {
+        let keys: Vec<_> = graph.vertices().iter().map(input_keys).collect();
+        let twins = Twins::of(graph, &digests, &keys, |more| {
             steps += more;
             (steps <= limit).then_some(())
         });
@@ -169,7 +210,7 @@ impl<'a> Refutation<'a> {
             evidence,
             twins,
             kinds,
-            keys: graph.vertices().iter().map(input_keys).collect(),
+            keys,
             digests,
             verdicts: HashMap::new(),
             steps,
@@ -241,30 +282,7 @@ impl<'a> Refutation<'a> {
     /// that the input is made of as well.
     fn may_be_cut(&self, record: usize, vertex: usize, input: usize) -> bool {
         let mut twins = self.twins.of_vertex(vertex);
-        twins.any(|(of, twin)| {
-            of == input && !self.refuted(record, twin) && self.may_have_one_key(vertex, twin, input)
-        })
-    }
-
-    /// Whether two vertices of one digest may have one key for an input: by its content, or because
-    /// what they read may be one record.
-    fn may_have_one_key(&self, vertex: usize, twin: usize, input: usize) -> bool {
-        let by_content = |vertex: usize| {
-            let keys = self.keys[vertex].as_ref();
-            keys.and_then(|keys| keys.get(input))
-                .is_none_or(|key| key.content)
-        };
-        let source = |vertex: usize| {
-            let edge = self.graph.vertices()[vertex].inputs.get(input)?;
-            Some((edge, self.digests.get(edge)))
-        };
-        by_content(vertex)
-            || match (source(vertex), source(twin)) {
-                (Some((own, digest)), Some((other, other_digest))) => {
-                    own == other || digest == other_digest
-                }
-                _ => true,
-            }
+        twins.any(|(of, twin)| of == input && !self.refuted(record, twin))
     }
 
     /// The other vertices that a record may be that is `vertex`: those that it is made of, and that
