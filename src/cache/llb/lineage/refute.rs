@@ -43,18 +43,27 @@ impl Kind {
     }
 }
 
-/// The digests of all operations of a kind in the one dialect in which all of them occur.
+/// The digests of the operations of a kind in the one dialect in which any of them occurs. Those that
+/// both dialects derive alike tell nothing of it.
 fn only_reading(
     readings: [HashMap<Edge, Digest>; 2],
     present: &HashSet<&Digest>,
 ) -> HashMap<Edge, Digest> {
-    let occurs =
-        |reading: &HashMap<Edge, Digest>| reading.values().all(|digest| present.contains(digest));
     let [current, gogo] = readings;
-    match (occurs(&current), occurs(&gogo)) {
+    let is_alike = |edge: &Edge| current.get(edge) == gogo.get(edge);
+    let occurs = |reading: &HashMap<Edge, Digest>, alike: bool| {
+        let mut of = reading.iter().filter(|(edge, _)| is_alike(edge) == alike);
+        of.any(|(_, digest)| present.contains(digest))
+    };
+    match (occurs(&current, false), occurs(&gogo, false)) {
         (true, false) => current,
         (false, true) => gogo,
-        (true, true) if current == gogo => current,
+        (false, false) if occurs(&current, true) => {
+            let alike = current.iter().filter(|(edge, _)| is_alike(edge));
+            alike
+                .map(|(edge, digest)| (*edge, digest.clone()))
+                .collect()
+        }
         _ => HashMap::new(),
     }
 }
@@ -123,6 +132,49 @@ fn made_of(
     Some(found)
 }
 
+/// The kinds of operations whose digests are derived in another way than inlay knows: of the one end, and
+/// of what single links lead to from there, a record has another digest than its vertex.
+fn other_kinds(
+    graph: &Graph,
+    set: &RecordSet,
+    ends: &[usize],
+    kinds: &[Kind],
+    keys: &[Option<Vec<InputKey>>],
+    digests: &HashMap<Edge, Digest>,
+) -> HashSet<Kind> {
+    let mut other = HashSet::new();
+    let [end] = ends else {
+        return other;
+    };
+    let mut open = vec![(*end, graph.terminal())];
+    let mut seen: HashSet<_> = open.iter().copied().collect();
+    while let Some((record, edge)) = open.pop() {
+        let record = &set.records()[record];
+        let inputs = &graph.vertices()[edge.vertex].inputs;
+        if !kinds[edge.vertex].is_operation() || record.inputs.len() != inputs.len() {
+            continue;
+        }
+        if digests
+            .get(&edge)
+            .is_some_and(|digest| *digest != record.digest)
+        {
+            other.insert(kinds[edge.vertex]);
+        }
+        let keys = keys[edge.vertex].iter().flatten();
+        for ((links, key), edge) in record.inputs.iter().zip(keys).zip(inputs) {
+            // What has content may have been found by that, and its links may be those of another build.
+            if let [link] = &links[..]
+                && *link.selector == *key.selector
+                && !(key.content && set.is_content(link))
+            {
+                let next = (link.record, *edge);
+                open.extend(seen.insert(next).then_some(next));
+            }
+        }
+    }
+    other
+}
+
 /// Whether two vertices of one digest may have one key: each input of theirs by its content, or because
 /// what they read there may be one, too.
 fn may_be_one(
@@ -180,6 +232,7 @@ impl<'a> Refutation<'a> {
     pub(super) fn new(
         graph: &'a Graph,
         set: &'a RecordSet,
+        ends: &[usize],
         evidence: &'a Evidence,
         assumptions: &Assumptions,
     ) -> Result<Self, LineageError> {
@@ -196,9 +249,12 @@ impl<'a> Refutation<'a> {
             });
             digests.extend(only_reading(readings, &present));
         }
+        let keys: Vec<_> = graph.vertices().iter().map(input_keys).collect();
+        for kind in other_kinds(graph, set, ends, &kinds, &keys, &digests) {
+            digests.retain(|edge, _| kinds[edge.vertex] != kind);
+        }
         let mut steps = 0;
         let limit = assumptions.steps;
-        let keys: Vec<_> = graph.vertices().iter().map(input_keys).collect();
         let twins = Twins::of(graph, &digests, &keys, |more| {
             steps += more;
             (steps <= limit).then_some(())

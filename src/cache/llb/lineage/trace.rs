@@ -105,7 +105,7 @@ fn search(
     evidence: &Evidence,
     assumptions: &Assumptions,
 ) -> Result<(Lineage, ContentRoots), LineageError> {
-    let mut refutation = Refutation::new(graph, set, evidence, assumptions)?;
+    let mut refutation = Refutation::new(graph, set, finals, evidence, assumptions)?;
     for &last in finals {
         refutation.refute(last, graph.terminal().vertex)?;
     }
