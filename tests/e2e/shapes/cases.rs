@@ -1,7 +1,7 @@
 //! Cases that failed once, by what they are about.
 
 /// As [`Case`](super::case::Case) reads them.
-pub const CASES: [(&str, &str); 35] = [
+pub const CASES: [(&str, &str); 37] = [
     (
         "the last copy is the record of the first one",
         r#"FROM scratch AS a
@@ -488,6 +488,39 @@ write a.txt two
 bake & linked
 prune
 bake import=5 & import=6 linked
+",
+    ),
+    (
+        "two platforms, and commands that a cold daemon does not export",
+        r"FROM {base} AS s0
+COPY b.txt /b.txt
+RUN read x </tool; echo $x >/r1
+FROM {base} AS s1
+COPY --link --from=s0 /r1 /r1
+RUN echo 1 >/k1
+RUN echo 1 >/k1
+FROM {tool}
+COPY --link --from=s1 /r1 /r1
+---
+build two-platforms
+",
+    ),
+    (
+        "a directory that changes and changes back, and a random step",
+        r"FROM {base} AS s0
+COPY dir/*.txt /d/
+RUN read x </proc/sys/kernel/random/uuid; echo $x >/x1
+COPY --chown=1:1 a.txt /o.txt
+FROM s0
+COPY --from=s0 /x1 /x1
+COPY --from=s0 /o.txt /o.txt
+COPY --link --from=s0 /etc/passwd /etc/passwd
+---
+build compression=zstd
+write dir/c.txt two
+build compression=zstd
+write dir/c.txt one
+build compression=zstd
 ",
     ),
 ];

@@ -79,13 +79,14 @@ pub const RULES: &[Rule] = &[
         },
     },
     // A daemon that found a step in an import, by its definition, does not read the content that the
-    // step reads, and does not know it when the import is gone. inlay remembers it until it ends.
+    // step reads, and does not know it when the import is gone. inlay remembers it until it ends, of what
+    // it saw built since the import.
     Rule {
-        name: "restarted-inlay",
+        name: "forgotten-content",
         place: "solver/edge.go:862",
         until: "stays: README, Limits",
         excuses: |finding, pair| {
-            finding.check == Check::OneDigest && finding.fewer && pair.restarted
+            finding.check == Check::OneDigest && finding.fewer && pair.forgotten
         },
     },
 ];

@@ -56,9 +56,9 @@ pub struct Pair {
     /// An earlier build had a step from an import through inlay, and ran it on plain BuildKit, so that
     /// only plain BuildKit's daemon has its result, and the results that the step read.
     pub spared: bool,
-    /// inlay restarted when its daemon had results of an import, and that has them still. Or this build
-    /// imports, or its daemon has imported, what was built so.
-    pub restarted: bool,
+    /// inlay restarted when its daemon had results of an import, and that has them still, or since then
+    /// this was not built. Or this build imports, or its daemon has imported, what was built so.
+    pub forgotten: bool,
     pub built: [Told; 2],
     /// The same build on an empty plain BuildKit that imports that image, if it has a cache, and
     /// the one through inlay is new.
@@ -113,15 +113,17 @@ struct Past {
     has_imported: bool,
     /// As in [`Pair`], of builds since the daemons were empty.
     spared: bool,
+    /// What was built since then.
+    seen: BTreeSet<String>,
     /// As in [`Pair`].
-    restarted: bool,
+    forgotten: bool,
 }
 
 /// A build of the past.
 struct Before {
     identity: String,
     built: [Told; 2],
-    restarted: bool,
+    forgotten: bool,
 }
 
 /// How long a build may take. Then its client is killed, and the story ends.
@@ -204,10 +206,11 @@ impl Past {
     fn act(&mut self, action: &Action) {
         match action {
             Action::Wipe | Action::Prune => {
-                (self.has_imported, self.restarted) = (false, false);
+                (self.has_imported, self.forgotten) = (false, false);
                 self.spared = false;
+                self.seen.clear();
             }
-            Action::RestartInlay => self.restarted |= self.has_imported,
+            Action::RestartInlay => self.forgotten |= self.has_imported,
             _ => {}
         }
     }
@@ -240,16 +243,17 @@ impl Past {
         let earlier_builds = of_others
             .map(|it| &it.built)
             .any(|[plain, inlay]| !plain.keys().is_subset(&inlay.keys()));
-        self.restarted |= imports.iter().any(|it| it.restarted);
+        self.forgotten |= imports.iter().any(|it| it.forgotten);
         self.has_imported |= images > 0;
-        let restarted = self.restarted;
+        let is_new_here = self.seen.insert(identity.clone());
+        let forgotten = self.forgotten || (self.has_imported && images == 0 && is_new_here);
         let ran = built.each_ref().map(|told| &told.ran_at_once[..]);
         let spared = self.spared;
         self.spared |= images > 0 && !more(ran[0], ran[1]).is_empty();
         let this = Before {
             identity: identity.clone(),
             built: built.clone(),
-            restarted,
+            forgotten,
         };
         self.builds.insert(number, this);
         let pair = Pair {
@@ -260,7 +264,7 @@ impl Past {
             imports: images,
             earlier_builds,
             spared,
-            restarted,
+            forgotten,
             built,
             imported: None,
         };

@@ -145,8 +145,8 @@ fn certain(graph: &Graph, set: &RecordSet, ends: &[usize], refutation: &Refutati
                 .map(|&number| &links[number])
                 .partition(|link| refutation.is_content(link, key));
             match (refutation.kinds[edge.vertex], &definition[..], &content[..]) {
-                (Kind::Source, [_], _) => {
-                    certain.sources.insert(edge.vertex);
+                (Kind::Source, [link], _) => {
+                    certain.sources.insert(edge.vertex, digest(link));
                 }
                 (_, [link], []) => {
                     let next = (link.record, edge);

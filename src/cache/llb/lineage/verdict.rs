@@ -55,8 +55,8 @@ pub struct Lineage {
 pub(super) struct Certain {
     /// The content of an input that has no other key, by vertex and input.
     pub(super) contents: BTreeMap<(usize, usize), Digest>,
-    /// Sources that have a single key.
-    pub(super) sources: BTreeSet<usize>,
+    /// The only key of a source.
+    pub(super) sources: BTreeMap<usize, Digest>,
 }
 
 /// Why no lineage was traced.
@@ -121,9 +121,7 @@ impl Lineage {
         let vertices = graph.vertices().iter().enumerate();
         let sources = vertices.filter(|(_, vertex)| vertex.is_resolved());
         sources.map(|(number, _)| number).filter(|number| {
-            let told = self.sources.get(number).map_or(0, BTreeSet::len);
-            let is_told = told == 1 && self.certain.sources.contains(number);
-            !is_told && !given.source.contains_key(number)
+            !self.certain.sources.contains_key(number) && !given.source.contains_key(number)
         })
     }
 
@@ -151,7 +149,9 @@ impl Lineage {
                 }
                 let is_local = graph.vertices()[edge.vertex].is_local();
                 let beside = self.contents.get(&at).filter(|roots| !roots.is_empty());
+                let certain = self.certain.contents.get(&at).filter(|_| is_local);
                 let told: Vec<_> = match beside {
+                    _ if certain.is_some() => certain.into_iter().collect(),
                     Some(beside) if !is_local => beside.iter().collect(),
                     // What a record has alone may be of another step with the same digest.
                     _ if is_local || is_only => {
@@ -170,8 +170,14 @@ impl Lineage {
             {
                 continue;
             }
-            let told = self.sources.get(&number);
             let pinned = manifest_root(vertex, platform);
+            if pinned.is_none()
+                && let Some(key) = self.certain.sources.get(&number)
+            {
+                evidence.source(number, [key.clone()]);
+                continue;
+            }
+            let told = self.sources.get(&number);
             match (told, pinned) {
                 (None, Some(root)) => evidence.source(number, [root]),
                 // Of several keys of an image all may be its own.
