@@ -40,6 +40,8 @@ pub struct Finding {
     pub fewer: bool,
     /// Or as many.
     pub as_many: bool,
+    /// Nothing but steps that ran.
+    pub steps_ran: bool,
 }
 
 /// What is found of one build, its number left open.
@@ -204,13 +206,16 @@ impl Judge {
         let Some([plain, inlay]) = &pair.imported else {
             return;
         };
+        let ran = more(&inlay.ran, &plain.ran);
+        if !ran.is_empty() {
+            found.0.push(Finding {
+                steps_ran: true,
+                ..Finding::new(Check::Importable, format!("imported, these run: {ran:?}"))
+            });
+        }
         let mut bad = |what: String| found.push(Check::Importable, what);
         if plain.bad_imports.is_empty() && !inlay.bad_imports.is_empty() {
             bad(format!("{:?}", inlay.bad_imports));
-        }
-        let ran = more(&inlay.ran, &plain.ran);
-        if !ran.is_empty() {
-            bad(format!("imported, these run: {ran:?}"));
         }
         if plain.succeeded && !inlay.succeeded {
             bad(format!("imported, it fails: {}", inlay.message));
@@ -288,6 +293,7 @@ impl Finding {
             what,
             fewer: false,
             as_many: false,
+            steps_ran: false,
         }
     }
 
