@@ -219,9 +219,8 @@ fn stop_on_signals() -> io::Result<(CancellationToken, CancellationToken)> {
 fn usual_daemon() -> Result<DaemonAddress, String> {
     let runtime_dir = env::var_os("XDG_RUNTIME_DIR");
     DaemonAddress::usual(runtime_dir.as_deref().map(Path::new), Path::exists).ok_or_else(|| {
-        "no buildkitd found at its usual sockets; start one, or name it with --buildkitd or $BUILDKIT_HOST \
-         (https://github.com/moby/buildkit/releases has buildkitd; `docker run -d --name buildkitd --privileged \
-         -p 127.0.0.1:1234:1234 moby/buildkit --addr tcp://0.0.0.0:1234` starts one, at tcp://127.0.0.1:1234)"
+        "no buildkitd found at its usual sockets; start one (https://github.com/moby/buildkit/releases has it, and \
+         buildkitd listens there by itself), or name its address with --buildkitd or $BUILDKIT_HOST"
             .to_owned()
     })
 }
