@@ -14,6 +14,7 @@ use crate::cache::embed::Remembered;
 use crate::cache::record::Digest;
 
 /// How many contents are remembered, of all builds together; some 300 bytes each.
+// It is above 0, which the compiler checks.
 const MAX_CONTENTS: NonZeroUsize = NonZeroUsize::new(100_000).unwrap();
 
 /// The contents of the builds exported last, in memory, by [their names](crate::cache::embed::Embedded::memory).
