@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::protocol::imports::{Entry, INSECURE, REGISTRY};
+use crate::protocol::imports::{Entry, INLINE, INSECURE, REGISTRY};
 use crate::protocol::solve::Plan;
 use crate::source::Access;
 
@@ -55,7 +55,12 @@ impl RegistryImports {
             Self::Checked => entry.attrs.contains_key(INSECURE),
             Self::Inlay => false,
         };
-        entry.image().is_some() && !(entry.kind == REGISTRY && passes)
+        match entry.kind.as_str() {
+            // No daemon knows these, with an image or without.
+            INLINE => true,
+            REGISTRY => entry.image().is_some() && !passes,
+            _ => false,
+        }
     }
 }
 

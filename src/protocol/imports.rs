@@ -24,9 +24,9 @@ const CACHE_FROM: &str = "cache-from";
 const TYPE: &str = "Type";
 const ATTRS: &str = "Attrs";
 
-/// The kinds of imports that may be of images.
-const INLINE: &str = "inline";
-/// An import from a registry.
+/// An import of an image, wherever that is.
+pub const INLINE: &str = "inline";
+/// An import from a registry, of an image perhaps.
 pub const REGISTRY: &str = "registry";
 /// The attribute that names the image.
 pub const REF: &str = "ref";

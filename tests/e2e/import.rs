@@ -438,6 +438,14 @@ fn no_image_avoids_the_check() {
     assert_eq!(left.collect::<Vec<_>>(), [""; 0], "{built}");
 }
 
+#[test]
+fn an_import_without_a_name_says_what_to_write() {
+    let stand = Stand::start();
+    let built = stand.build(&project()).import_cache("type=inline").run_ok();
+    let warning = "inlay: no cache is imported from type=inline: it names no image: write type=inline,ref=IMAGE";
+    assert_eq!(built.warnings, [warning], "{built}");
+}
+
 /// A cache that was exported by itself is checked as well, and imported by its digest.
 #[test]
 fn a_cache_that_was_exported_by_itself_is_checked() {

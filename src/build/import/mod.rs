@@ -190,7 +190,7 @@ impl Imports {
     }
 
     async fn outcome(&self, entry: &Entry, is_read: bool, platforms: &[Platform]) -> Outcome {
-        let reference = entry.image().unwrap_or_default().to_owned();
+        let reference = entry.image().unwrap_or("type=inline").to_owned();
         let mut outcome = Outcome {
             note: Note::Nothing,
             entry: entry.clone(),
@@ -238,7 +238,7 @@ impl Imports {
         limit: Duration,
     ) -> Result<(), Refusal> {
         let entry = &outcome.entry;
-        let reference = &outcome.reference;
+        let reference = entry.image().ok_or(Refusal::Unnamed)?;
         let location = match entry.kind.as_str() {
             REGISTRY => Location::Registry(location::reference(reference)?),
             _ => reference.parse()?,
@@ -463,6 +463,8 @@ fn pinned(name: &oci_spec::distribution::Reference, digest: &str) -> String {
 /// Why an import is dropped, or left to the daemon.
 #[derive(Debug, Error)]
 enum Refusal {
+    #[error("it names no image: write type=inline,ref=IMAGE")]
+    Unnamed,
     #[error(transparent)]
     Location(#[from] LocationError),
     #[error(transparent)]
@@ -500,7 +502,8 @@ impl Refusal {
         match self {
             Self::TimedOut(_) | Self::Busy => true,
             Self::Reading(err) => err.is_fetching(),
-            Self::Location(_)
+            Self::Unnamed
+            | Self::Location(_)
             | Self::Image(_)
             | Self::Slow(_)
             | Self::CacheExport

@@ -170,6 +170,7 @@ fn only_what_could_not_be_fetched_may_be_left_to_the_daemon() {
         (Refusal::Image(ImageError::Loop), false),
         (Refusal::Busy, true),
         (Refusal::Full, false),
+        (Refusal::Unnamed, false),
     ]);
     let kinds = all.iter().map(|(refusal, _)| match refusal {
         Refusal::Reading(_) => 0,
@@ -184,10 +185,11 @@ fn only_what_could_not_be_fetched_may_be_left_to_the_daemon() {
         Refusal::Image(_) => 9,
         Refusal::Busy => 10,
         Refusal::Full => 11,
+        Refusal::Unnamed => 12,
     });
     let mut kinds: Vec<_> = kinds.collect();
     kinds.dedup();
-    assert_eq!(kinds, Vec::from_iter(0..12), "each kind is there");
+    assert_eq!(kinds, Vec::from_iter(0..13), "each kind is there");
     for (refusal, passes) in all {
         assert_eq!(refusal.is_fetching(), passes, "{refusal:?}");
     }
