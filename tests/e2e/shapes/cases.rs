@@ -1,7 +1,7 @@
 //! Cases that failed once, by what they are about.
 
 /// As [`Case`](super::case::Case) reads them.
-pub const CASES: [(&str, &str); 37] = [
+pub const CASES: [(&str, &str); 38] = [
     (
         "the last copy is the record of the first one",
         r#"FROM scratch AS a
@@ -521,6 +521,26 @@ write dir/c.txt two
 build compression=zstd
 write dir/c.txt one
 build compression=zstd
+",
+    ),
+    (
+        "a result that a daemon loads from an import when what is above changes",
+        r"FROM scratch AS s0
+COPY sh /sh
+FROM scratch AS s1
+COPY --from=s0 /sh /c1
+COPY --from=s0 /sh /sh
+COPY --link --from=s0 /sh /sh
+FROM s1
+COPY --from={tool} /etc/passwd /i2
+COPY --link --from=s0 /sh /sh
+---
+prune
+build
+wipe
+build import=1
+tool three
+build
 ",
     ),
 ];

@@ -466,6 +466,8 @@ impl Column {
             untold.push(format!("{new} containers, and {runs} RUN steps"));
         }
         let mut ran = ran;
+        // The daemon has a result of its own of what it loads from an import.
+        let loaded: BTreeSet<_> = told.iter().flat_map(|told| &told.cached).collect();
         for result in self.buildkitd.usage() {
             let id = result["id"].as_str().unwrap().to_owned();
             let description = result["description"].as_str().unwrap_or_default();
@@ -476,6 +478,7 @@ impl Column {
             };
             match ran.iter().position(|told| *told == step) {
                 Some(place) => drop(ran.swap_remove(place)),
+                None if loaded.contains(&step.to_owned()) => {}
                 None => untold.push(step.to_owned()),
             }
         }
