@@ -33,6 +33,8 @@ pub struct Column {
     containers: usize,
     /// The ids of the results that it has had.
     results: BTreeSet<String>,
+    /// A build has had an import since the daemon was empty.
+    has_imported: bool,
 }
 
 /// A plain BuildKit that imports what others built, and is empty before that.
@@ -318,6 +320,7 @@ impl Column {
             buildx: None,
             containers: 0,
             results: BTreeSet::new(),
+            has_imported: false,
         }
     }
 
@@ -330,11 +333,20 @@ impl Column {
 
     /// Does one thing of a story; gives what was built, of which the first has this number.
     fn act(&mut self, scene: &Scene<'_>, action: &Action, first: usize) -> Vec<Told> {
+        if let Action::Build(builds) | Action::Bake(builds) = action {
+            self.has_imported |= builds.iter().any(|options| !options.imports.is_empty());
+        }
         match action {
             Action::Build(builds) => return self.build(scene, builds, first),
             Action::Bake(builds) => return self.bake(scene, builds, first),
-            Action::Wipe => self.buildkitd.wipe(),
-            Action::Prune => prune(&self.buildkitd),
+            Action::Wipe => {
+                self.buildkitd.wipe();
+                self.has_imported = false;
+            }
+            Action::Prune => {
+                prune(&self.buildkitd);
+                self.has_imported = false;
+            }
             Action::Restart => self.buildkitd.restart(),
             Action::RestartInlay => {
                 if self.inlay.take().is_some() {
@@ -466,8 +478,9 @@ impl Column {
             untold.push(format!("{new} containers, and {runs} RUN steps"));
         }
         let mut ran = ran;
-        // The daemon has a result of its own of what it loads from an import.
-        let loaded: BTreeSet<_> = told.iter().flat_map(|told| &told.cached).collect();
+        // The daemon has a result of its own of what it loads from an import, now or later.
+        let cached = told.iter().flat_map(|told| &told.cached);
+        let loaded: BTreeSet<_> = cached.filter(|_| self.has_imported).collect();
         for result in self.buildkitd.usage() {
             let id = result["id"].as_str().unwrap().to_owned();
             let description = result["description"].as_str().unwrap_or_default();
