@@ -48,9 +48,9 @@
 //! fits `v` input by input by keys of definitions that are known, not by content.
 //!
 //! # What is not concluded
-//! - The digest of an operation only counts if it occurs among the records, and so do those of
-//!   all operations of its kind, in one dialect and not in another: otherwise the daemon may
-//!   derive digests in another way.
+//! - The digests of a kind of operation only count if any of them occurs among the records, in one
+//!   dialect and not in another, and if no record that is certain to be one of them has another digest:
+//!   otherwise the daemon may derive digests in another way.
 //! - Where the number of inputs differs, or the vertex is of a kind that is not covered, a record
 //!   keeps all that leads to it.
 //! - Should a final record be refuted as the terminal vertex, then something that was taken for
