@@ -1,4 +1,5 @@
-//! `docs/troubleshooting.md` against the source: it explains each message that a user can see, and no others.
+//! The documentation against the source: each message that a user can see is explained, and no others, each
+//! test that a page names exists, and each link leads somewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -104,7 +105,77 @@ fn each_message_is_in_troubleshooting() {
     assert!(stale.is_empty(), "no message of inlay: {stale:#?}");
 }
 
+#[test]
+fn each_test_that_a_page_names_exists() {
+    let mut named = 0;
+    for page in pages() {
+        // Every second span is code.
+        for span in read(&page).split('`').skip(1).step_by(2) {
+            let Some((file, function)) = span.split_once("::") else {
+                continue;
+            };
+            if file.starts_with("tests/") {
+                let defined = read(file).contains(&format!("fn {function}("));
+                assert!(defined, "{}: {span} is no test", page.display());
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 20, "only {named} tests are named");
+}
+
+#[test]
+fn each_link_leads_somewhere() {
+    for page in pages() {
+        let text = read(&page);
+        let targets = text.split("](").skip(1);
+        for target in targets.filter_map(|rest| rest.split(')').next()) {
+            if target.starts_with("https://") {
+                continue;
+            }
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let path = match file {
+                "" => page.clone(),
+                file => page.with_file_name("").join(file),
+            };
+            let place = format!("{}: {target}", page.display());
+            assert!(root().join(&path).exists(), "{place}: no such file");
+            if !anchor.is_empty() {
+                let text = read(&path);
+                let mut headings = text.lines().filter(|line| line.starts_with('#'));
+                let found = headings.any(|heading| anchor_of(heading) == anchor);
+                assert!(found, "{place}: no such heading");
+            }
+        }
+    }
+}
+
 // === pages ===
+
+/// The pages of the documentation, as paths from the root.
+fn pages() -> Vec<PathBuf> {
+    let mut pages = files("docs", "md");
+    pages.extend(
+        [
+            "README.md",
+            "CONTRIBUTING.md",
+            "SECURITY.md",
+            "dev/README.md",
+        ]
+        .map(PathBuf::from),
+    );
+    pages
+}
+
+/// The anchor of a heading, as GitHub makes it.
+fn anchor_of(heading: &str) -> String {
+    let title = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = title
+        .chars()
+        .filter(|char| char.is_alphanumeric() || matches!(char, ' ' | '-' | '_'));
+    kept.map(|char| if char == ' ' { '-' } else { char })
+        .collect()
+}
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
