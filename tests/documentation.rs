@@ -1,9 +1,10 @@
-//! The documentation against the source: each message that a user can see is explained, and no others, each
-//! test that a page names exists, and each link leads somewhere.
+//! The documentation against the source: each message that a user can see is explained, and no others, so is
+//! each flag, each test that a page names exists, and each link leads somewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Calls whose texts are no message: logs below the default level, proofs, help.
 const NO_MESSAGE: [&str; 7] = [
@@ -103,6 +104,25 @@ fn each_message_is_in_troubleshooting() {
         .filter(|text| !messages.contains_key(*text))
         .collect();
     assert!(stale.is_empty(), "no message of inlay: {stale:#?}");
+}
+
+#[test]
+fn each_flag_has_its_row() {
+    let help = Command::new(env!("CARGO_BIN_EXE_inlay"))
+        .args(["serve", "--help"])
+        .output()
+        .unwrap();
+    assert!(help.status.success(), "{help:?}");
+    let help = String::from_utf8(help.stdout).unwrap();
+    let lines = help.lines().map(str::trim_start);
+    let flags =
+        lines.filter_map(|line| line.strip_prefix("-h, ").unwrap_or(line).split(' ').next());
+    let flags: BTreeSet<_> = flags.filter(|word| word.starts_with("--")).collect();
+    let page = read("docs/command-line.md");
+    let cells: Vec<_> = page.lines().filter_map(first_cell).collect();
+    let rows = cells.iter().filter_map(|cell| cell.split(' ').next());
+    let rows: BTreeSet<_> = rows.filter(|word| word.starts_with("--")).collect();
+    assert_eq!(flags, rows);
 }
 
 #[test]
