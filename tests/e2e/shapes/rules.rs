@@ -95,7 +95,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "forgotten-content",
         place: "solver/edge.go:862",
-        until: "stays: README, Limits",
+        until: "stays: docs/limits.md",
         excuses: |finding, pair| {
             finding.check == Check::OneDigest && finding.fewer && pair.forgotten
         },
