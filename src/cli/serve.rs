@@ -21,7 +21,7 @@ use crate::source::{Access, Settings};
 /// Where BuildKit's tools, too, look for the daemon's address.
 const BUILDKIT_HOST: &str = "BUILDKIT_HOST";
 
-/// Listen for BuildKit's clients and hand their builds on to a daemon
+/// Listen for BuildKit's clients and forward their calls to a daemon
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Then point a client at it, and ask for inline cache:

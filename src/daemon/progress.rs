@@ -15,7 +15,7 @@ use crate::daemon::notice::{Notice, notice};
 use crate::protocol::proto::gateway::{SolveRequest, WarnRequest};
 
 /// How long it may take to say something.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What is said at most (characters).
 const MAX_TEXT: usize = 600;
@@ -73,7 +73,7 @@ fn plain(text: &str) -> String {
 }
 
 async fn bounded(said: impl Future<Output = Result<(), Status>>) {
-    match timeout(PATIENCE, said).await {
+    match timeout(TIMEOUT, said).await {
         Ok(Ok(())) => {}
         Ok(Err(status)) => warn!("the user could not be told: {:?}", status.code()),
         Err(_) => warn!("the user could not be told in time"),
