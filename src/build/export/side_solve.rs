@@ -126,6 +126,7 @@ impl Side<'_> {
         let assumptions = Assumptions {
             platform: Some(worker.platform.clone()),
             images_by_manifest: worker.keys_images_by_manifest(),
+            imports: !self.imports.is_empty(),
             // One budget a build, in equal parts, so that the images of a build do not depend on which
             // of them is first.
             steps: Assumptions::default().steps / self.images,

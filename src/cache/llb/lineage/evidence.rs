@@ -25,6 +25,9 @@ pub struct Assumptions {
     pub platform: Option<pb::Platform>,
     /// Whether the daemon's only key of an image is that of its manifest, as since v0.34.
     pub images_by_manifest: bool,
+    /// Whether the build imports caches. A daemon that finds a step in one by its content does not add
+    /// the keys of this build to it, so that the links that are there may be those of an earlier build.
+    pub imports: bool,
     /// How many links may be looked at for one build, each time counted.
     pub steps: usize,
 }
@@ -34,6 +37,7 @@ impl Default for Assumptions {
         Self {
             platform: None,
             images_by_manifest: true,
+            imports: false,
             steps: 8_000_000,
         }
     }

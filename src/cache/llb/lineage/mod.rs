@@ -39,8 +39,9 @@
 //! # What is certain
 //! A record is the key of `v` for certain if it is the one end, or what the only link of an input leads
 //! to that has no content beside it. Of such records the only content of an input is its content in this
-//! build, and the only key of a source is its key. Anything else is a question: below content, the links
-//! may be those of an earlier build that gave the same.
+//! build, and the only key of a source is its key. In a build that imports caches anything else is a
+//! question: below content, the links may be those of an earlier build that gave the same. Without an
+//! import the daemon adds the keys of this build, and what is told alone is its own.
 //!
 //! # Records that no link leads to
 //! Where equal operations are made of one another, BuildKit's records can go in a circle, and the daemon

@@ -478,20 +478,28 @@ fn a_record_that_no_link_leads_to_is_told_by_its_definition() {
 #[test]
 fn what_is_below_content_may_be_earlier() {
     let stage = stage();
-    let asked = |links: &[usize]| {
+    let asked = |links: &[usize], imports: bool| {
         let all = stage.set.0[stage.last].1[1].clone();
         let kept = links.iter().map(|link| all[*link].clone());
         let mut set = stage.set.clone();
         set.0[stage.last].1[1] = kept.collect();
         let given = Evidence::default();
-        let lineage = trace(&stage.graph, &set, &given);
+        let assumptions = Assumptions {
+            imports,
+            ..Assumptions::default()
+        };
+        let lineage = Lineage::trace(&stage.graph, &set.read(), &given, &assumptions).unwrap();
         lineage.unknown_content(&stage.graph, &given).count()
     };
     // The first command, the second, another operation, and content.
-    assert_eq!(asked(&[0]), 0);
-    assert_eq!(asked(&[0, 3]), 1);
-    assert_eq!(asked(&[0, 1]), 1);
-    assert_eq!(asked(&[3]), 1);
+    for imports in [false, true] {
+        assert_eq!(asked(&[0], imports), 0);
+        assert_eq!(asked(&[0, 1], imports), 1);
+        assert_eq!(asked(&[3], imports), 1);
+    }
+    // Without an import a daemon adds the keys of this build.
+    assert_eq!(asked(&[0, 3], false), 0);
+    assert_eq!(asked(&[0, 3], true), 1);
 }
 
 #[test]

@@ -72,6 +72,7 @@ impl Lineage {
         lineage.questions.retain(|question| {
             question.candidates.len() > 1 && !given.contains_key(&(question.vertex, question.input))
         });
+        lineage.imports = assumptions.imports;
         lineage.steps = assumptions.steps - left.steps;
         Ok(lineage)
     }

@@ -46,6 +46,8 @@ pub struct Lineage {
 
     pub(super) questions: Vec<Question>,
     pub(super) contradicted: bool,
+    /// As in [`Assumptions`](super::Assumptions).
+    pub(super) imports: bool,
     /// How many links were looked at.
     pub(super) steps: usize,
 }
@@ -85,7 +87,7 @@ impl Lineage {
         !dropped.is_some_and(|links| links.contains(link))
     }
 
-    /// The inputs that are a directory of the client, and of whose content no record tells for certain:
+    /// The inputs that are a directory of the client, and of whose content the records leave a doubt:
     /// vertex and input.
     pub fn unknown_content<'a>(
         &'a self,
@@ -100,9 +102,13 @@ impl Lineage {
             by_content.map(move |(input, (edge, _))| ((number, input), edge.vertex))
         });
         let local = inputs.filter(|(_, source)| graph.vertices()[*source].is_local());
-        local
-            .map(|(at, _)| at)
-            .filter(|at| !self.certain.contents.contains_key(at) && !given.content.contains_key(at))
+        let several = self.roles.values().filter(|vertices| vertices.len() > 1);
+        let repeated: BTreeSet<usize> = several.flatten().copied().collect();
+        local.map(|(at, _)| at).filter(move |at| {
+            let told = self.candidates.get(at).map_or(0, BTreeSet::len);
+            let is_told = told == 1 && !self.imports && !repeated.contains(&at.0);
+            !is_told && !self.certain.contents.contains_key(at) && !given.content.contains_key(at)
+        })
     }
 
     /// Of how many sources the records have several keys, and nothing tells which is this build's.
@@ -112,7 +118,7 @@ impl Lineage {
         resolved.count()
     }
 
-    /// The sources that a daemon resolves, and of whose key no record tells for certain.
+    /// The sources that a daemon resolves, and of whose key the records leave a doubt.
     pub fn unknown_sources<'a>(
         &'a self,
         graph: &'a Graph,
@@ -120,8 +126,16 @@ impl Lineage {
     ) -> impl Iterator<Item = usize> + 'a {
         let vertices = graph.vertices().iter().enumerate();
         let sources = vertices.filter(|(_, vertex)| vertex.is_resolved());
-        sources.map(|(number, _)| number).filter(|number| {
-            !self.certain.sources.contains_key(number) && !given.source.contains_key(number)
+        let mut uses: HashMap<&Digest, usize> = HashMap::new();
+        for key in self.sources.values().flatten() {
+            *uses.entry(key).or_default() += 1;
+        }
+        sources.map(|(number, _)| number).filter(move |number| {
+            let told: Vec<_> = self.sources.get(number).into_iter().flatten().collect();
+            let is_told = matches!(told[..], [key] if !self.imports && uses[key] == 1);
+            !is_told
+                && !self.certain.sources.contains_key(number)
+                && !given.source.contains_key(number)
         })
     }
 
