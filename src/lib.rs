@@ -1,9 +1,9 @@
 //! Reproducible inline build cache for BuildKit.
 //!
-//! BuildKit can embed its build cache in the image it pushes. inlay is a server in front of an
-//! unmodified buildkitd that makes this embedded cache a function of the build alone: two builds
-//! whose images are equal without it are equal with it. `docs/` of the repository has the mechanism
-//! and the format; this page is the way of a build through the crate.
+//! BuildKit can embed its build cache in the image it pushes. inlay is a server that proxies to an
+//! unmodified buildkitd and makes this embedded cache a function of the build alone: the same build
+//! always embeds the same cache. `docs/` of the repository has the mechanism and the format; this
+//! page is the way of a build through the crate.
 //!
 //! # The way of a build
 //! 1. [`proxy`] listens, and gives each client a connection of its own to the daemon. Every call

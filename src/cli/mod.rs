@@ -12,7 +12,8 @@ use tracing_subscriber::EnvFilter;
 /// A reproducible inline build cache for BuildKit.
 ///
 /// inlay stands between BuildKit's clients (buildctl, docker buildx) and an unmodified buildkitd. A
-/// build that asks for inline cache gets one that adds no entropy: equal images stay equal.
+/// build that asks for inline cache gets one that the build alone determines: the same build gives the
+/// same image.
 #[derive(Debug, Parser)]
 #[command(name = "inlay", version)]
 struct Cli {
