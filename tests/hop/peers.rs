@@ -96,7 +96,6 @@ struct Side {
     meeting: Meeting,
     met: usize,
     cork: Cork,
-    sent: Arc<AtomicUsize>,
     sending: Option<SendStream<Bytes>>,
     receiving: Option<RecvStream>,
 }
@@ -110,6 +109,7 @@ struct Corked {
     stream: UnixStream,
     kept: Vec<u8>,
     cork: Cork,
+    written: Arc<AtomicUsize>,
 }
 
 // === impl Cork ===
@@ -160,6 +160,7 @@ impl AsyncWrite for Corked {
         while !this.kept.is_empty() {
             let written = ready!(Pin::new(&mut this.stream).poll_write(context, &this.kept))?;
             this.kept.drain(..written);
+            this.written.fetch_add(written, Ordering::SeqCst);
         }
         Poll::Ready(Ok(()))
     }
@@ -256,7 +257,6 @@ impl Side {
                 _ => return,
             };
             let piece = data.split_to(room);
-            self.sent.fetch_add(room, Ordering::SeqCst);
             if stream.send_data(piece, end && data.is_empty()).is_err() {
                 return;
             }
@@ -435,8 +435,8 @@ pub struct Daemon {
     tasks: JoinSet<()>,
     /// Ends connections: in order, or for this reason, or at once.
     pub ends: watch::Sender<End>,
-    /// How much data there was room for (bytes).
-    pub sent: Arc<AtomicUsize>,
+    /// How much went out to clients (bytes).
+    pub written: Arc<AtomicUsize>,
     _dir: Arc<TempDir>,
 }
 
@@ -452,6 +452,23 @@ pub enum End {
 // === impl Daemon ===
 
 impl Daemon {
+    /// Waits until this much more has gone out to clients (bytes), and nothing after it.
+    pub async fn has_written(&self, more: usize) {
+        let before = self.written.load(Ordering::SeqCst);
+        let quiet = async {
+            let mut last = before;
+            loop {
+                sleep(Duration::from_millis(100)).await;
+                let now = self.written.load(Ordering::SeqCst);
+                if now == last && now - before >= more {
+                    return;
+                }
+                last = now;
+            }
+        };
+        timeout(SOON, quiet).await.expect("all goes out");
+    }
+
     pub fn start(dir: &Arc<TempDir>) -> Self {
         let socket = dir.path().join("daemon.sock");
         let listener = UnixListener::bind(&socket).unwrap();
@@ -459,14 +476,19 @@ impl Daemon {
         let (ends, end) = watch::channel(End::Not);
         let mut tasks = JoinSet::new();
         let known = Arc::clone(&scripts);
-        let sent = Arc::<AtomicUsize>::default();
-        let counter = Arc::clone(&sent);
+        let written = Arc::<AtomicUsize>::default();
+        let counter = Arc::clone(&written);
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let sent = Arc::clone(&counter);
-                connections.spawn(Self::serve(stream, Arc::clone(&known), end.clone(), sent));
+                let stream = Corked {
+                    stream,
+                    kept: Vec::new(),
+                    cork: Cork::default(),
+                    written: Arc::clone(&counter),
+                };
+                connections.spawn(Self::serve(stream, Arc::clone(&known), end.clone()));
             }
         });
         Self {
@@ -474,23 +496,17 @@ impl Daemon {
             scripts,
             tasks,
             ends,
-            sent,
+            written,
             _dir: Arc::clone(dir),
         }
     }
 
     async fn serve(
-        stream: UnixStream,
+        stream: Corked,
         scripts: Scripts,
         mut end: watch::Receiver<End>,
-        sent: Arc<AtomicUsize>,
     ) {
-        let cork = Cork::default();
-        let stream = Corked {
-            stream,
-            kept: Vec::new(),
-            cork: cork.clone(),
-        };
+        let cork = stream.cork.clone();
         let mut server = h2::server::Builder::new();
         server
             .initial_window_size(1 << 20)
@@ -530,7 +546,6 @@ impl Daemon {
                 meeting,
                 met: 0,
                 cork: cork.clone(),
-                sent: Arc::clone(&sent),
                 sending: None,
                 receiving: None,
             };
@@ -660,7 +675,6 @@ impl Way {
             meeting: near,
             met: 0,
             cork: Cork::default(),
-            sent: Arc::default(),
             sending: None,
             receiving: None,
         };
