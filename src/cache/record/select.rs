@@ -7,6 +7,7 @@
 //! must have gone before ([`RecordSet::retain_links`]).
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -52,7 +53,7 @@ pub fn select(set: &RecordSet) -> Result<InlineCache, SelectError> {
 ///
 /// A daemon exports of each record its newest result, which is not always the one that the image
 /// was built on, and then the record has none of the image's layers. What the image itself tells
-/// is as good. If one expected result differs from one that is exported, none is trusted.
+/// is as good. If one expected result contradicts one that is exported, none is trusted.
 ///
 /// # Errors
 /// As [`select`].
@@ -137,23 +138,43 @@ fn finals(set: &RecordSet) -> Vec<usize> {
 
 /// Gives records the expected result, unless some expected one is not what was found. Where several
 /// layers of the image hold the same, the expected one names those that are meant.
+///
+/// Layers within the image may be found elsewhere in it: the daemon has the result of an earlier run of
+/// the step, and that is equal to another layer. This tells nothing against layers that begin and end
+/// where the daemon has results, too.
 fn fill(
     results: &mut [Option<InlineResult>],
     expected: &HashMap<usize, InlineResult>,
     image: &ImageLayers,
 ) {
     let mut fitting = Vec::with_capacity(expected.len());
+    let mut tops = HashSet::new();
+    let mut elsewhere = Vec::new();
     for (&number, result) in expected {
         let (Some(found), Some(result)) = (results.get(number), image.canonical(result)) else {
             return;
         };
-        if found
-            .as_ref()
-            .is_some_and(|found| !image.is_same(found, &result))
-        {
-            return;
+        if let Some(found) = found {
+            match (image.is_same(found, &result), &result) {
+                (true, InlineResult::Layer(top)) => {
+                    tops.insert(*top);
+                }
+                (true, InlineResult::Chain(_)) => {}
+                (false, InlineResult::Layer(_)) => return,
+                (false, InlineResult::Chain(places)) => elsewhere.push(Arc::clone(places)),
+            }
         }
         fitting.push((number, result));
+    }
+    let is_bounded = |places: &Arc<[usize]>| {
+        let below = places.first().and_then(|first| first.checked_sub(1));
+        let bounds = [below, places.last().copied()];
+        bounds
+            .iter()
+            .all(|top| top.is_some_and(|top| tops.contains(&top)))
+    };
+    if !elsewhere.iter().all(is_bounded) {
+        return;
     }
     for (number, result) in fitting {
         results[number] = Some(result);

@@ -379,3 +379,43 @@ fn a_source_once_more_is_no_end_of_a_build() {
         Err(SelectError::AmbiguousFinal(named)) if named.len() == 2
     ));
 }
+
+/// A base, a step, a copy that is linked on the step, and both as one. The daemon has the result of an
+/// earlier copy, which is equal to the base's layer.
+#[test]
+fn a_result_of_an_earlier_run_is_found_elsewhere_by_chance() {
+    let with = |step: &str| {
+        Cache::layers(&[-1, 0, 1, -1])
+            .record(1, "")
+            .record(
+                2,
+                &format!(r#""inputs":[[{{"link":0}}]],"layers":[{step}]"#),
+            )
+            .record(3, r#""inputs":[[{"link":0}]],"layers":[{"layer":3}]"#)
+            .record(
+                4,
+                r#""inputs":[[{"link":1}],[{"link":2}]],"layers":[{"layer":2}]"#,
+            )
+    };
+    let copy = |cache: &Cache| {
+        let mut set = cache.set();
+        set.set_diff_ids(|blob| {
+            let layer = (0..4).find(|&n| *blob == digest(100 + n))?;
+            Some(digest(150 + layer % 3))
+        });
+        let expected = HashMap::from([
+            (1, InlineResult::Layer(1)),
+            (2, InlineResult::Chain([2].into())),
+            (3, InlineResult::Layer(2)),
+        ]);
+        let cache = select_expecting(&set, &expected).unwrap();
+        let copy = cache.records().iter().find(|it| it.digest == digest(3));
+        copy.unwrap().result.clone()
+    };
+    assert_eq!(
+        copy(&with(r#"{"layer":1}"#)),
+        Some(InlineResult::Chain([2].into()))
+    );
+    // Nothing tells where the copy begins.
+    assert_eq!(copy(&with("")), Some(InlineResult::Layer(0)));
+}
