@@ -501,11 +501,7 @@ impl Daemon {
         }
     }
 
-    async fn serve(
-        stream: Corked,
-        scripts: Scripts,
-        mut end: watch::Receiver<End>,
-    ) {
+    async fn serve(stream: Corked, scripts: Scripts, mut end: watch::Receiver<End>) {
         let cork = stream.cork.clone();
         let mut server = h2::server::Builder::new();
         server

@@ -1,7 +1,7 @@
 //! Cases that failed once, by what they are about.
 
 /// As [`Case`](super::case::Case) reads them.
-pub const CASES: [(&str, &str); 38] = [
+pub const CASES: [(&str, &str); 41] = [
     (
         "the last copy is the record of the first one",
         r#"FROM scratch AS a
@@ -541,6 +541,58 @@ wipe
 build import=1
 tool three
 build
+",
+    ),
+    (
+        "a linked copy, and an earlier one that has the layer of the base",
+        r"FROM {pinned} AS s0
+COPY --chown=1:1 a.txt /o.txt
+FROM {base}
+COPY --from=s0 /o.txt /o.txt
+COPY --link --from=s0 /base /base
+RUN echo 2 >/k2
+COPY --link --from=s0 /base /base
+---
+build
+wipe
+build import=1
+base two
+build
+base one
+build
+",
+    ),
+    (
+        "a result that plain BuildKit had to load from an import",
+        r"FROM scratch AS s0
+COPY a.txt /a.txt
+FROM scratch
+COPY --from=s0 /a.txt /c1
+COPY --link --from=s0 /a.txt /a.txt
+---
+build
+wipe
+build import=1
+build target=s0
+",
+    ),
+    (
+        "content of a random step that ran again on another manifest",
+        r"FROM image AS s0
+RUN read x </proc/sys/kernel/random/uuid; echo $x >/x1
+FROM s0 AS s1
+COPY --from={base} /base /i4
+FROM {pinned} AS s2
+COPY --link --from=s1 /x1 /x1
+FROM {tool}
+COPY --link --from=s2 /base /r6
+---
+build two-platforms
+base relabelled
+prune
+build import=1 two-platforms
+prune
+build two-platforms
 ",
     ),
 ];

@@ -38,8 +38,6 @@ pub struct Finding {
     pub what: String,
     /// Of caches that are not one: this one has fewer records, links and results.
     pub fewer: bool,
-    /// Or as many.
-    pub as_many: bool,
     /// Nothing but steps that ran.
     pub steps_ran: bool,
 }
@@ -185,10 +183,8 @@ impl Judge {
                 more(ours, theirs),
                 more(theirs, ours),
             );
-            let sizes = [image.size, first.size];
             found.0.push(Finding {
-                fewer: sizes[0] < sizes[1],
-                as_many: sizes[0] == sizes[1],
+                fewer: image.size < first.size,
                 ..Finding::new(Check::OneDigest, what)
             });
         }
@@ -292,7 +288,6 @@ impl Finding {
             build: 0,
             what,
             fewer: false,
-            as_many: false,
             steps_ran: false,
         }
     }

@@ -162,7 +162,6 @@ fn the_checks_see_what_plain_buildkit_does_wrong() {
         build: 2,
         what: String::new(),
         fewer: true,
-        as_many: false,
         steps_ran: false,
     };
     let found = run.tell(&case, &mut Tally::default());

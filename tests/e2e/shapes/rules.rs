@@ -71,23 +71,22 @@ pub const RULES: &[Rule] = &[
         until: "stays: it is what inlay is for",
         excuses: |finding, pair| finding.check == Check::Hits && pair.earlier_builds,
     },
-    // A daemon keeps what it imported for builds with that import, and drops it in one without. So where
-    // plain BuildKit ran a step that the import through inlay spared, it has the result a build longer.
+    // A daemon keeps what it imported for builds with that import, and drops it in one without, unless it
+    // had to load it. So where plain BuildKit ran a step, or loaded a result, that the import through inlay
+    // spared, it has the result a build longer.
     Rule {
         name: "spared",
         place: "worker/base/worker.go:345",
-        until: "stays: the step ran on plain BuildKit before",
-        excuses: |finding, pair| finding.check == Check::Hits && pair.spared,
+        until: "stays: plain BuildKit did more before",
+        excuses: |finding, pair| finding.check == Check::Hits && (pair.spared || pair.unseen),
     },
-    // A step gave other content, and what is in the image is equal. The cache tells what the step gave,
-    // by which BuildKit finds what reads it.
+    // A step gave other content when it ran again, and what is in the image is equal. The cache tells what
+    // the step gave, by which BuildKit finds what reads it, unless the daemon remembers both.
     Rule {
         name: "random-content",
         place: "solver/edge.go:862",
         until: "stays: the stages are not equal",
-        excuses: |finding, pair| {
-            finding.check == Check::OneDigest && finding.as_many && pair.identity.contains(RANDOM)
-        },
+        excuses: |finding, pair| finding.check == Check::OneDigest && pair.random_again,
     },
     // A daemon that found a step in an import, by its definition, does not read the content that the
     // step reads, and does not know it when the import is gone. inlay remembers it until it ends, of what
@@ -103,7 +102,7 @@ pub const RULES: &[Rule] = &[
 ];
 
 /// What steps read that give another result each time.
-const RANDOM: &str = "/random/uuid";
+pub const RANDOM: &str = "/random/uuid";
 
 /// How often each rule was used.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::case::{Action, Case, Export, Import, Options};
+use super::rules::RANDOM;
 use super::sources::{Scene, Sources};
 use crate::support::{
     BuildOutput, Buildctl, Buildkitd, Buildx, INLINE_CACHE_KEY, Inlay, Project, Registry,
@@ -58,9 +59,13 @@ pub struct Pair {
     /// An earlier build had a step from an import through inlay, and ran it on plain BuildKit, so that
     /// only plain BuildKit's daemon has its result, and the results that the step read.
     pub spared: bool,
-    /// inlay restarted when its daemon had results of an import, and that has them still, or since then
-    /// this was not built. Or this build imports, or its daemon has imported, what was built so.
+    /// Its daemon has results of an import, and it imports nothing. It was not built since then.
+    pub unseen: bool,
+    /// It is unseen, or inlay restarted when its daemon had results of an import, and that has them still.
+    /// Or this build imports, or its daemon has imported, what was built so.
     pub forgotten: bool,
+    /// A step that gives another result each time ran again in the story.
+    pub random_again: bool,
     pub built: [Told; 2],
     /// The same build on an empty plain BuildKit that imports that image, if it has a cache, and
     /// the one through inlay is new.
@@ -119,6 +124,10 @@ struct Past {
     seen: BTreeSet<String>,
     /// As in [`Pair`].
     forgotten: bool,
+    /// As in [`Pair`].
+    random_again: bool,
+    /// The steps that ran and give another result each time.
+    random: BTreeSet<String>,
 }
 
 /// A build of the past.
@@ -248,10 +257,15 @@ impl Past {
         self.forgotten |= imports.iter().any(|it| it.forgotten);
         self.has_imported |= images > 0;
         let is_new_here = self.seen.insert(identity.clone());
-        let forgotten = self.forgotten || (self.has_imported && images == 0 && is_new_here);
+        let unseen = self.has_imported && images == 0 && is_new_here;
+        let forgotten = self.forgotten || unseen;
         let ran = built.each_ref().map(|told| &told.ran_at_once[..]);
         let spared = self.spared;
         self.spared |= images > 0 && !more(ran[0], ran[1]).is_empty();
+        let random = built[1].ran_at_once.iter();
+        let random: Vec<_> = random.filter(|step| step.contains(RANDOM)).collect();
+        self.random_again |= random.iter().any(|step| self.random.contains(*step));
+        self.random.extend(random.into_iter().cloned());
         let this = Before {
             identity: identity.clone(),
             built: built.clone(),
@@ -266,7 +280,9 @@ impl Past {
             imports: images,
             earlier_builds,
             spared,
+            unseen,
             forgotten,
+            random_again: self.random_again,
             built,
             imported: None,
         };
