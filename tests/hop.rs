@@ -2,6 +2,8 @@
 //! see the same. What a case is to show is asserted of the direct run, so that no two errors are equal.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+#[path = "hop/builds.rs"]
+mod builds;
 #[path = "hop/cases.rs"]
 mod cases;
 #[path = "hop/connections.rs"]

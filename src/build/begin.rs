@@ -11,6 +11,7 @@ use tracing::{Instrument as _, info, info_span, warn};
 use super::import::Imports;
 use super::registry::Registry;
 use super::shared::Shared;
+use super::solves::Solves;
 use super::{Build, Embedding, drive, report};
 use crate::cache::image::Platform;
 use crate::daemon::{ConnectionError, Daemon};
@@ -27,19 +28,22 @@ pub const PATH: &str = "/moby.buildkit.v1.Control/Solve";
 pub async fn begin(
     shared: &Arc<Shared>,
     builds: &Registry,
+    solves: &Solves,
     daemon: &Daemon,
     call: Call,
     message: &[u8],
 ) -> Result<Response<Body>, ConnectionError> {
     let plan = match Plan::read(message) {
-        Ok(plan) => shared.policy.restrict(plan),
+        Ok(plan) => plan,
         Err(err) => {
             // The daemon has the last word on what it can read.
             warn!("a solve request passes unread, and its caches are the daemon's: {err}");
-            None
+            return daemon.connection().forward(call.unchanged()).await;
         }
     };
-    let Some(plan) = plan else {
+    let (_in_flight, unsent) = solves.hold(&plan.build);
+    let call = call.until_sent(Arc::new(unsent));
+    let Some(plan) = shared.policy.restrict(plan) else {
         return daemon.connection().forward(call.unchanged()).await;
     };
     // A header ties a build's calls to it. Where none can hold its ref, there are no calls.

@@ -28,6 +28,7 @@ mod report;
 mod router;
 mod sessions;
 mod shared;
+mod solves;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use http::Request;
 
 use super::Build;
-use crate::daemon::BUILD_HEADER;
+use crate::daemon::build_of;
 
 /// All builds in flight that inlay has a part in.
 #[derive(Debug, Clone, Default)]
@@ -40,8 +40,7 @@ impl Registry {
 
     /// The build that a gateway call is of.
     pub fn of<T>(&self, call: &Request<T>) -> Option<Arc<Build>> {
-        let reference = call.headers().get(BUILD_HEADER)?.to_str().ok()?;
-        self.lock().get(reference).cloned()
+        self.lock().get(build_of(call.headers())?).cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Build>>> {
@@ -81,7 +80,7 @@ mod tests {
     use super::*;
     use crate::build::import::Imports;
     use crate::build::{Embedding, Policy, RegistryImports, Shared};
-    use crate::daemon::Daemon;
+    use crate::daemon::{BUILD_HEADER, Daemon};
     use crate::protocol::proto::control::SolveRequest;
     use crate::protocol::solve::Plan;
     use crate::source::{Access, Settings};

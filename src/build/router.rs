@@ -10,6 +10,7 @@ use tracing::{Instrument as _, info_span};
 
 use super::registry::Registry;
 use super::shared::Shared;
+use super::solves::Solves;
 use super::{begin, finish, gateway, sessions};
 use crate::daemon::{ConnectionError, Daemon};
 use crate::proxy::Service;
@@ -22,6 +23,8 @@ pub struct Router {
     shared: Arc<Shared>,
     /// The builds in flight that inlay has a part in.
     builds: Registry,
+    /// The solves in flight, of all builds.
+    solves: Solves,
     /// Of the messages that are read.
     memory: Memory,
 }
@@ -34,6 +37,7 @@ impl Router {
         Self {
             shared: Arc::new(shared),
             builds: Registry::default(),
+            solves: Solves::default(),
             memory: Memory::default(),
         }
     }
@@ -49,6 +53,7 @@ impl Service for Router {
         if path == sessions::PATH {
             return sessions::open(&self.shared.sessions, daemon.connection(), request).await;
         }
+        self.solves.sent_before(path, request.headers()).await;
         let (begins, finishes) = (path == begin::PATH, path == finish::PATH);
         let build = if path == gateway::PATH || finishes {
             self.builds.of(&request)
@@ -65,7 +70,15 @@ impl Service for Router {
             Err(err) => return Ok(refusal(err.into())),
         };
         let Some(build) = build else {
-            return begin::begin(&self.shared, &self.builds, daemon, call, &message).await;
+            return begin::begin(
+                &self.shared,
+                &self.builds,
+                &self.solves,
+                daemon,
+                call,
+                &message,
+            )
+            .await;
         };
         let span = info_span!("build", build = build.reference());
         if finishes {

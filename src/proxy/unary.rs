@@ -164,6 +164,13 @@ impl Call {
         })
     }
 
+    /// The call with something that is dropped once the call is on its way, or never will be.
+    pub fn until_sent(mut self, guard: impl Clone + Send + Sync + 'static) -> Self {
+        // Extensions stay here when a request is written.
+        self.head.extensions.insert(guard);
+        self
+    }
+
     fn message(&self) -> Option<Bytes> {
         let length = length(&self.frame)??;
         (self.frame.len() == PREFIX + length).then(|| self.frame.slice(PREFIX..))

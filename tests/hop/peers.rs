@@ -717,6 +717,11 @@ pub struct Call {
 // === impl Call ===
 
 impl Call {
+    /// Whether the daemon has the call.
+    pub fn has_arrived(&self) -> bool {
+        !self.daemon_log.lock().unwrap().is_empty()
+    }
+
     /// What both sides saw, once the client is done and the daemon has seen as much as it will.
     pub async fn seen(self, of_daemon: usize) -> Seen {
         timeout(2 * SOON, self.client)
