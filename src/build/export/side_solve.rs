@@ -17,7 +17,7 @@ use crate::build::shared::Shared;
 use crate::cache::embed::{Embedded, ImageCache, ImageCacheError, Note};
 use crate::cache::export::{self, Exported};
 use crate::cache::llb::{self, Assumptions, Graph, probe::Probe};
-use crate::cache::record::{Digest, ImageLayer, InlineCache, select};
+use crate::cache::record::{Digest, ImageLayer, InlineCache};
 use crate::daemon::{Daemon, HeldCall, Worker, new_id};
 use crate::protocol::proto::control::{
     CacheOptions, CacheOptionsEntry, Exporter, SolveRequest, SolveResponse,
@@ -207,16 +207,11 @@ impl Side<'_> {
     }
 
     /// The cache of an image that was imported, as it was written there, if the build has made that
-    /// image again, and the cache has the same records. A daemon may tell fewer results than it imported,
-    /// such as those that it has in another compression.
+    /// image again, and the cache has the same records. A daemon may tell less than it imported.
     fn imported(&self, layers: &[Digest], cache: &InlineCache) -> Option<String> {
         let mut images = self.imports.images();
-        let same = images.find(|image| {
-            // To the last link: what is not of this build, another build must not have from it.
-            image.diff_ids() == layers
-                && select(image.set())
-                    .is_ok_and(|known| known.is_all_of(image.set()) && known.extends(cache))
-        })?;
+        let same =
+            images.find(|image| image.diff_ids() == layers && cache.is_part_of(image.set()))?;
         debug!("the cache is that of an imported image");
         Some(same.encoded())
     }

@@ -14,6 +14,7 @@ mod digest;
 mod identity;
 mod inline;
 mod json;
+mod known;
 mod limits;
 mod merge;
 mod order;

@@ -1,7 +1,7 @@
 //! Cases that failed once, by what they are about.
 
 /// As [`Case`](super::case::Case) reads them.
-pub const CASES: [(&str, &str); 41] = [
+pub const CASES: [(&str, &str); 42] = [
     (
         "the last copy is the record of the first one",
         r#"FROM scratch AS a
@@ -593,6 +593,23 @@ prune
 build import=1 two-platforms
 prune
 build two-platforms
+",
+    ),
+    (
+        "content of equal hops that an import tells and a daemon does not",
+        r"FROM {base} AS s0
+ADD ar.tar /ar/
+FROM scratch AS s1
+COPY --from=s0 /etc/passwd /etc/passwd
+COPY --from=s0 /ar/archived.txt /ar/archived.txt
+FROM {base} AS s2
+COPY --from=s1 /ar/archived.txt /ar/archived.txt
+FROM image
+COPY --from=s2 /ar/archived.txt /ar/archived.txt
+---
+build
+prune
+build import=1
 ",
     ),
 ];
