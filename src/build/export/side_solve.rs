@@ -14,7 +14,7 @@ use super::committed;
 use super::error::ExportError;
 use crate::build::import::Imports;
 use crate::build::shared::Shared;
-use crate::cache::embed::{Embedded, ImageCache, ImageCacheError, Note};
+use crate::cache::embed::{ImageCache, ImageCacheError, Note};
 use crate::cache::export::{self, Exported};
 use crate::cache::llb::{self, Assumptions, Graph, probe::Probe};
 use crate::cache::record::{Digest, ImageLayer, InlineCache};
@@ -163,17 +163,9 @@ impl Side<'_> {
         );
         let shared = Arc::clone(self.shared);
         let finish = move || {
-            let embedded = cache.finish(image.as_deref(), |name| shared.recall.get(name));
-            embedded.map(
-                |Embedded {
-                     cache,
-                     notes,
-                     memory,
-                 }| {
-                    shared.recall.remember(memory);
-                    (cache, notes)
-                },
-            )
+            let embedded = cache.finish(image.as_deref(), |name| shared.recall.get(name))?;
+            shared.recall.remember(embedded.memory);
+            Ok::<_, ImageCacheError>((embedded.cache, embedded.notes))
         };
         let finished = computed(finish).await?;
         let (cache, notes) = finished.map_err(|err| match is_exported {

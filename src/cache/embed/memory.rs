@@ -76,12 +76,7 @@ impl Names {
         if vertex.is_pinned_image() {
             self.images.insert(number, name(&vertex.digest, "image"));
         }
-        let first = Edge {
-            vertex: number,
-            output: i64::MIN,
-        };
-        let record = derived.edges.range(first..).next();
-        let Some((_, &record)) = record.filter(|(edge, _)| edge.vertex == number) else {
+        let Some((_, &record)) = derived.edges.range(Edge::all_of(number)).next() else {
             return;
         };
         let keys = input_keys(vertex).unwrap_or_default();

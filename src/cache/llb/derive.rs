@@ -110,14 +110,7 @@ fn derive_with(
                 content,
             });
         }
-        let first = Edge {
-            vertex: number,
-            output: i64::MIN,
-        };
-        let outputs = edges
-            .range(first..)
-            .take_while(|edge| edge.vertex == number);
-        for &edge in outputs {
+        for &edge in edges.range(Edge::all_of(number)) {
             let digest = edge_digest(graph, edge, platform, Dialect::Current)?;
             if inputs.iter().all(|links| !links.is_empty()) {
                 derivation.add(edge, digest, inputs.clone())?;

@@ -2,6 +2,7 @@
 //! It must not know what an operation means to a cache.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::RangeInclusive;
 
 use prost::Message;
 
@@ -40,6 +41,14 @@ pub struct Edge {
     pub vertex: usize,
     /// Number of the output.
     pub output: i64,
+}
+
+impl Edge {
+    /// All outputs that a vertex may have, in order.
+    pub fn all_of(vertex: usize) -> RangeInclusive<Self> {
+        let edge = |output| Self { vertex, output };
+        edge(i64::MIN)..=edge(i64::MAX)
+    }
 }
 
 /// One operation.

@@ -384,6 +384,23 @@ impl<'a> Refutation<'a> {
         kept
     }
 
+    /// Some links of an input, told apart: by content, and by definition. There are none where the keys
+    /// of the vertex are not known.
+    pub(super) fn by_kind(
+        &self,
+        record: usize,
+        vertex: usize,
+        input: usize,
+        links: &[usize],
+    ) -> (Vec<&Link>, Vec<&Link>) {
+        let Some(key) = (self.keys(record, vertex)).and_then(|keys| keys.get(input)) else {
+            return (Vec::new(), Vec::new());
+        };
+        let all = &self.set.records()[record].inputs[input];
+        let links = links.iter().map(|&number| &all[number]);
+        links.partition(|link| self.is_content(link, key))
+    }
+
     fn is_refuted(
         &self,
         link: &Link,

@@ -115,6 +115,7 @@ fn search(
     if !detached.is_empty() {
         (lineage, contents) = descend(graph, set, finals, &detached, &refutation);
     }
+    lineage.certain = certain(graph, set, &lineage.ends, &refutation);
     lineage.steps = refutation.steps;
     Ok((lineage, contents))
 }
@@ -137,14 +138,12 @@ fn certain(graph: &Graph, set: &RecordSet, ends: &[usize], refutation: &Refutati
         if !refutation.may_be(record, edge) {
             continue;
         }
-        let keys = refutation.keys(record, vertex).unwrap_or_default();
-        let inputs = &graph.vertices()[vertex].inputs;
-        for (input, (key, &edge)) in keys.iter().zip(inputs).enumerate() {
-            let links = &set.records()[record].inputs[input];
+        if refutation.keys(record, vertex).is_none() {
+            continue;
+        }
+        for (input, &edge) in graph.vertices()[vertex].inputs.iter().enumerate() {
             let kept = refutation.kept(record, vertex, input);
-            let (content, definition): (Vec<_>, Vec<_>) = (kept.iter())
-                .map(|&number| &links[number])
-                .partition(|link| refutation.is_content(link, key));
+            let (content, definition) = refutation.by_kind(record, vertex, input, &kept);
             match (refutation.kinds[edge.vertex], &definition[..], &content[..]) {
                 (Kind::Source, [link], _) => {
                     certain.sources.insert(edge.vertex, digest(link));
@@ -234,10 +233,10 @@ fn descend(
     open.extend(others);
     let mut seen: HashSet<_> = open.iter().copied().collect();
     while let Some((record, vertex)) = open.pop() {
-        let Some(keys) = refutation.keys(record, vertex) else {
+        if refutation.keys(record, vertex).is_none() {
             whole.push(record);
             continue;
-        };
+        }
         out.roles.entry(record).or_default().insert(vertex);
         let other_roles = refutation.other_roles(record, vertex);
         open.extend(
@@ -245,13 +244,9 @@ fn descend(
                 .map(|vertex| (record, vertex))
                 .filter(|pair| seen.insert(*pair)),
         );
-        let edges = &graph.vertices()[vertex].inputs;
-        for (input, (key, &edge)) in keys.iter().zip(edges).enumerate() {
-            let links = &set.records()[record].inputs[input];
+        for (input, &edge) in graph.vertices()[vertex].inputs.iter().enumerate() {
             let kept = refutation.kept(record, vertex, input);
-            let (content, definition): (Vec<_>, Vec<_>) = (kept.iter())
-                .map(|&number| &links[number])
-                .partition(|link| refutation.is_content(link, key));
+            let (content, definition) = refutation.by_kind(record, vertex, input, &kept);
             for link in &definition {
                 if !refutation.kinds[edge.vertex].is_operation() {
                     whole.push(link.record);
@@ -297,7 +292,6 @@ fn descend(
         }
     }
     out.contents = contents.clone();
-    out.certain = certain(graph, set, &out.ends, refutation);
     out.candidates = candidates.clone();
     out.questions = (candidates.into_iter())
         .map(|((vertex, input), candidates)| {
