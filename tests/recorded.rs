@@ -172,7 +172,7 @@ impl Recording {
                 .learn(&probe, &self.answer(lineage.questions()))
                 .unwrap();
         }
-        let json = cache.finish(None, |_| None).unwrap().cache.to_json();
+        let json = cache.finish(None, &[], |_| None).unwrap().cache.to_json();
         let records: Vec<&RawValue> = serde_json::from_slice(&json).unwrap();
         records.iter().map(|record| format!("{record}\n")).collect()
     }

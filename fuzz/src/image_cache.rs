@@ -79,7 +79,7 @@ fn cache(
         }
     }
     let recall = Recall::default();
-    let finished = cache.finish(None, |name| recall.get(name));
+    let finished = cache.finish(None, &[], |name| recall.get(name));
     finished.ok().map(|embedded| {
         recall.remember(embedded.memory);
         embedded.cache

@@ -29,7 +29,7 @@
 //! # }
 //! ```
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 use thiserror::Error;
@@ -50,7 +50,7 @@ use crate::protocol::proto::pb::{self, op::Op};
 mod memory;
 
 use memory::Names;
-pub use memory::Remembered;
+pub use memory::{Remembered, Told};
 
 /// How many records may be looked at for the end of the build.
 const MAX_ENDS: usize = 64;
@@ -122,7 +122,7 @@ pub fn embed(
         ..Default::default()
     };
     let cache = ImageCache::read(Some(exported), definition, assumptions)?;
-    cache.finish(None, |_| None)
+    cache.finish(None, &[], |_| None)
 }
 
 /// The cache of an image in the making.
@@ -212,13 +212,15 @@ impl ImageCache {
 
     /// Makes the cache of an image, whose layers are those of its `image` if that is known.
     ///
-    /// `recall` gives what is remembered by a name, see [`Embedded::memory`].
+    /// `told` is what the caches of the images tell that the build imports. `recall` gives what is
+    /// remembered by a name, see [`Embedded::memory`].
     ///
     /// # Errors
     /// Where no record set can be made of the export.
     pub fn finish(
         self,
         image: Option<&[ImageLayer]>,
+        told: &[Told],
         recall: impl Fn(&Digest) -> Option<Remembered>,
     ) -> Result<Embedded, ImageCacheError> {
         let (graph, lineage) = match (self.graph, self.lineage) {
@@ -246,7 +248,7 @@ impl ImageCache {
         let mut notes = known.notes();
         let derived = match known.ends() {
             Ok(ends) => {
-                let derived = known.derived(&ends, image, recall);
+                let derived = known.derived(&ends, image, told, recall);
                 let set = known.own(&ends, image)?;
                 match derived.filter(|derived| derived.has_all_of(&set)) {
                     Some(derived) => derived,
@@ -262,7 +264,7 @@ impl ImageCache {
             }
             // The daemon found the last steps by keys that are of no use to another build.
             Err(ImageCacheError::NoEnd(_)) if !known.lineage.contradicted() => {
-                let derived = known.derived(&[], image, recall);
+                let derived = known.derived(&[], image, told, recall);
                 let none = ImageCacheError::NoEnd(known.set.records().len());
                 derived.ok_or(none)?
             }
@@ -373,6 +375,7 @@ impl Known {
         &self,
         ends: &[usize],
         image: Option<&[ImageLayer]>,
+        told: &[Told],
         recall: impl Fn(&Digest) -> Option<Remembered>,
     ) -> Option<DerivedSet> {
         let (graph, platform, exported) = (&self.graph, self.platform(), self.set.records());
@@ -386,7 +389,7 @@ impl Known {
         let mut evidence = self.lineage.evidence(graph, platform, &self.evidence)?;
         self.complete_repeated(&mut evidence);
         let names = self.names(&evidence, &results, image).unwrap_or_default();
-        names.recall(&mut evidence, recall);
+        names.recall(&mut evidence, told, recall);
         let mut derived = derive(graph, platform, &evidence)?;
         let end = *derived.edges.get(&terminal)?;
         let own = own_results(graph, &derived);
@@ -431,39 +434,53 @@ impl Known {
     /// Adds the content of steps that repeat another one, which an imported cache does not tell.
     ///
     /// [`derive`](mod@llb::derive) leaves out the content of a step that is made of another one with
-    /// its key. If both have one result, they have read one content.
+    /// its key. If both have one result, they have read one content. So has a record that may be either
+    /// step.
     fn complete_repeated(&self, evidence: &mut Evidence) {
         let records = self.set.records();
-        let mut with_content: HashMap<(&Digest, usize), Vec<(usize, usize)>> = HashMap::new();
+        let mut with_content: HashMap<(&Digest, usize), Vec<usize>> = HashMap::new();
         let mut without = Vec::new();
         for (number, record) in records.iter().enumerate() {
             for (input, links) in record.inputs.iter().enumerate() {
-                if !links.iter().any(|link| self.set.is_content(link)) {
-                    without.push((number, input));
-                    continue;
-                }
-                let told = |vertex: &usize| evidence.content_of(*vertex, input).is_some();
-                if let Some(vertex) = self.lineage.vertices(number).find(told) {
+                if links.iter().any(|link| self.set.is_content(link)) {
                     let same = with_content.entry((&record.digest, input)).or_default();
-                    same.push((number, vertex));
+                    same.push(number);
+                } else {
+                    without.push((number, input));
                 }
             }
         }
         for (number, input) in without {
             let record = &records[number];
             let same = with_content.get(&(&record.digest, input));
-            let mut same = same.into_iter().flatten().take(MAX_REPEATED);
-            let first = same.find(|(first, _)| {
-                let mut results = records[*first].results.iter();
-                results.any(|result| record.results.contains(result))
+            let same = same.into_iter().flatten().take(MAX_REPEATED);
+            let same: Vec<_> = same
+                .filter(|same| {
+                    let mut results = records[**same].results.iter();
+                    results.any(|result| record.results.contains(result))
+                })
+                .collect();
+            let told = same.iter().find_map(|same| {
+                let mut vertices = self.lineage.vertices(**same);
+                vertices.find_map(|vertex| evidence.content_of(vertex, input).cloned())
             });
-            let Some((_, first)) = first else {
-                continue;
-            };
             for vertex in self.lineage.vertices(number) {
-                if evidence.content_of(vertex, input).is_none()
-                    && let Some(content) = evidence.content_of(*first, input).cloned()
-                {
+                if evidence.content_of(vertex, input).is_some() {
+                    continue;
+                }
+                let told = told.clone().or_else(|| {
+                    let may_be =
+                        |same: &&&usize| self.lineage.vertices(***same).any(|of| of == vertex);
+                    let links = same
+                        .iter()
+                        .filter(may_be)
+                        .flat_map(|same| &records[**same].inputs[input]);
+                    let content = links.filter(|link| self.set.is_content(link));
+                    let content = content.map(|link| records[link.record].digest.clone());
+                    let content: BTreeSet<_> = content.collect();
+                    (content.len() == 1).then_some(content)
+                });
+                if let Some(content) = told {
                     evidence.content(vertex, input, content);
                 }
             }

@@ -14,10 +14,10 @@ use super::committed;
 use super::error::ExportError;
 use crate::build::import::Imports;
 use crate::build::shared::Shared;
-use crate::cache::embed::{ImageCache, ImageCacheError, Note};
+use crate::cache::embed::{ImageCache, ImageCacheError, Note, Told};
 use crate::cache::export::{self, Exported};
 use crate::cache::llb::{self, Assumptions, Graph, probe::Probe};
-use crate::cache::record::{Digest, ImageLayer, InlineCache};
+use crate::cache::record::{Digest, ImageLayer, InlineCache, select};
 use crate::daemon::{Daemon, HeldCall, Worker, new_id};
 use crate::protocol::proto::control::{
     CacheOptions, CacheOptionsEntry, Exporter, SolveRequest, SolveResponse,
@@ -162,8 +162,12 @@ impl Side<'_> {
             |image| Some(image.iter().map(|layer| layer.diff_id.clone()).collect()),
         );
         let shared = Arc::clone(self.shared);
+        let imports: Vec<_> = self.imports.images().cloned().collect();
         let finish = move || {
-            let embedded = cache.finish(image.as_deref(), |name| shared.recall.get(name))?;
+            let images = imports.iter().flat_map(|images| images.iter());
+            let told: Vec<_> = images.filter_map(|image| Told::of(image.set())).collect();
+            let recall = |name: &Digest| shared.recall.get(name);
+            let embedded = cache.finish(image.as_deref(), &told, recall)?;
             shared.recall.remember(embedded.memory);
             Ok::<_, ImageCacheError>((embedded.cache, embedded.notes))
         };
@@ -201,9 +205,13 @@ impl Side<'_> {
     /// The cache of an image that was imported, as it was written there, if the build has made that
     /// image again, and the cache has the same records. A daemon may tell less than it imported.
     fn imported(&self, layers: &[Digest], cache: &InlineCache) -> Option<String> {
-        let mut images = self.imports.images();
-        let same =
-            images.find(|image| image.diff_ids() == layers && cache.is_part_of(image.set()))?;
+        let mut images = self.imports.images().flat_map(|images| images.iter());
+        let same = images.find(|image| {
+            // To the last link: what is not of this build, another build must not have from it.
+            image.diff_ids() == layers
+                && select(image.set())
+                    .is_ok_and(|known| known.is_all_of(image.set()) && known.extends(cache))
+        })?;
         debug!("the cache is that of an imported image");
         Some(same.encoded())
     }

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use futures_util::{StreamExt as _, stream};
 use oci_spec::image::Descriptor;
 use thiserror::Error;
@@ -163,10 +164,10 @@ impl Imports {
             .await
     }
 
-    /// Their images, as far as they have been read.
-    pub fn images(&self) -> impl Iterator<Item = &CachedImage> {
+    /// The images of each, as far as they have been read.
+    pub fn images(&self) -> impl Iterator<Item = &Arc<[CachedImage]>> {
         let outcomes = self.outcomes.get().into_iter().flatten();
-        outcomes.flat_map(|outcome| outcome.images.iter())
+        outcomes.map(|outcome| &outcome.images)
     }
 
     /// What the daemon has read of each image that inlay serves.
@@ -268,8 +269,6 @@ impl Imports {
             Found::Images(images) if images.is_empty() => return Err(Refusal::NoCache),
             Found::Images(_) => "inline cache",
         };
-        stat_layers(found.images(), &*source).await?;
-
         let kept = memory.keep(bytes);
         let (records, layers) = (found.records(), found.layers().len());
         let takes_over = self.shared.policy.registry_imports == RegistryImports::Inlay;
@@ -289,6 +288,7 @@ impl Imports {
             }
             _ if kept.is_none() => return Err(Refusal::Full),
             _ => {
+                stat_layers(found.images(), &*source).await?;
                 let layers = found.layers().into_iter().cloned();
                 let layers = layers.map(|layer| (layer, Arc::clone(&source)));
                 let (entry, served) = self.serve(found.documents()?, layers).await?;
@@ -357,6 +357,10 @@ impl Imports {
                 }
                 Err(_) => continue,
             };
+            if let Err(err) = self.stat_group(outcomes, &group).await {
+                debug!("imports are not combined: {err}");
+                continue;
+            }
             let layers = group.iter().flat_map(|number| {
                 let outcome = &outcomes[*number];
                 let source = outcome.source.iter().cycle().cloned();
@@ -378,6 +382,16 @@ impl Imports {
             first.verdict = Verdict::Replace(vec![entry]);
             first.served = Some(served);
         }
+    }
+
+    /// Checks the layers of images that would be served as one.
+    async fn stat_group(&self, outcomes: &[Outcome], group: &[usize]) -> Result<(), ReadingError> {
+        let stats = group.iter().filter_map(|number| {
+            let outcome = &outcomes[*number];
+            let source = outcome.source.as_ref()?;
+            Some(stat_layers(&outcome.images, &**source))
+        });
+        try_join_all(stats).await.map(drop)
     }
 
     /// Offers a checked cache to the daemon: documents, of which the last one is to be imported, and

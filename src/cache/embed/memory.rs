@@ -1,28 +1,87 @@
-//! Names of what a daemon may forget: the content that a build's stages gave.
-//! It must not know where that is remembered.
+//! Names of what a daemon may not tell: the content that a build's stages gave.
 //!
-//! A name is made of the operations, of the content and the keys of the sources, and of the layers, but
+//! The caches of images that a build imports may tell it, and what was told of earlier builds. A name is
+//! made of the operations, of the content and the keys of the sources, and of the layers, but
 //! of no number, so that another build with the same steps has it too. The layers are those of the lowest
 //! part of the image that the content went into. Equal layers alone would not tell: a step may read
 //! another content and give the same.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::cache::llb::derive::Derived;
 use crate::cache::llb::digest::input_keys;
 use crate::cache::llb::{Edge, Evidence, Graph, layers};
-use crate::cache::record::{Digest, RecordSet};
+use crate::cache::record::{Contents, Digest, RecordSet};
 
 /// What is known by a name.
 pub type Remembered = BTreeSet<Digest>;
+
+/// What the cache of an image tells of the content of stages.
+#[derive(Debug)]
+pub struct Told {
+    /// The parts of the image.
+    parts: HashSet<Digest>,
+    contents: Contents,
+}
 
 /// The names of a build.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     /// Of the content that a vertex reads as an input, where that is no directory of the client.
-    contents: BTreeMap<(usize, usize), Digest>,
+    contents: BTreeMap<(usize, usize), Name>,
     /// Of the keys of an image that the definition pins. Older daemons have several.
     images: BTreeMap<usize, Digest>,
+}
+
+/// The name of a content.
+#[derive(Debug)]
+struct Name {
+    /// The part of the image that it went into.
+    part: Digest,
+    /// The identity of the record that reads it, and the input.
+    reader: (Digest, usize),
+}
+
+// === impl Told ===
+
+impl Told {
+    /// What a cache tells. `None` where it is larger than its limits allow.
+    pub fn of(cache: &RecordSet) -> Option<Self> {
+        let (without, contents) = cache.without_contents()?;
+        let mut parts = HashSet::new();
+        for (record, identity) in without.records().iter().zip(without.identities()) {
+            for result in &record.results {
+                let layers = result.iter().map(|layer| without.layers()[*layer].name());
+                parts.insert(part(&identity, layers));
+            }
+        }
+        Some(Self { parts, contents })
+    }
+
+    fn get(&self, name: &Name) -> Option<&Remembered> {
+        let content = self.contents.get(&name.reader)?;
+        // Of several, all but one may be of earlier builds.
+        (self.parts.contains(&name.part) && content.len() == 1).then_some(content)
+    }
+}
+
+/// A part of an image: the record that it is the result of, and its layers.
+fn part<'a>(record: &Digest, layers: impl IntoIterator<Item = &'a Digest>) -> Digest {
+    let mut text = record.to_string();
+    for layer in layers {
+        text.push(' ');
+        text.push_str(layer.as_str());
+    }
+    Digest::of(text.as_bytes())
+}
+
+// === impl Name ===
+
+impl Name {
+    fn digest(&self) -> Digest {
+        let (record, input) = &self.reader;
+        Digest::of(format!("{} {record} {input}", self.part).as_bytes())
+    }
 }
 
 // === impl Names ===
@@ -40,8 +99,7 @@ impl Names {
             let Some(&record) = derived.edges.get(&edge) else {
                 continue;
             };
-            let mut part = vec![&identities[record]];
-            part.extend(&image[range]);
+            let part = part(&identities[record], &image[range]);
             let mut open = vec![edge.vertex];
             while let Some(vertex) = open.pop() {
                 if seen.insert(vertex) {
@@ -64,17 +122,13 @@ impl Names {
         graph: &Graph,
         derived: &Derived,
         identities: &[Digest],
-        part: &[&Digest],
+        part: &Digest,
         number: usize,
     ) {
-        let name = |of: &str, kind: &str| {
-            let part = part.iter().map(|digest| digest.as_str());
-            let text: Vec<_> = part.chain([of, kind]).collect();
-            Digest::of(text.join(" ").as_bytes())
-        };
         let vertex = &graph.vertices()[number];
         if vertex.is_pinned_image() {
-            self.images.insert(number, name(&vertex.digest, "image"));
+            let name = format!("{part} {} image", vertex.digest);
+            self.images.insert(number, Digest::of(name.as_bytes()));
         }
         let Some((_, &record)) = derived.edges.range(Edge::all_of(number)).next() else {
             return;
@@ -82,23 +136,28 @@ impl Names {
         let keys = input_keys(vertex).unwrap_or_default();
         for (input, (key, edge)) in keys.iter().zip(&vertex.inputs).enumerate() {
             if key.content && !graph.vertices()[edge.vertex].is_local() {
-                let name = name(identities[record].as_str(), &input.to_string());
+                let name = Name {
+                    part: part.clone(),
+                    reader: (identities[record].clone(), input),
+                };
                 self.contents.insert((number, input), name);
             }
         }
     }
 
-    /// Adds to what is known what is remembered by these names.
+    /// Adds to what is known what caches of images tell by these names, or what is remembered by them.
     pub(super) fn recall(
         &self,
         evidence: &mut Evidence,
+        told: &[Told],
         recall: impl Fn(&Digest) -> Option<Remembered>,
     ) {
         for (&(vertex, input), name) in &self.contents {
-            if evidence.content_of(vertex, input).is_none()
-                && let Some(content) = recall(name)
-            {
-                evidence.content(vertex, input, content);
+            if evidence.content_of(vertex, input).is_none() {
+                let told = told.iter().find_map(|told| told.get(name)).cloned();
+                if let Some(content) = told.or_else(|| recall(&name.digest())) {
+                    evidence.content(vertex, input, content);
+                }
             }
         }
         for (&vertex, name) in &self.images {
@@ -109,12 +168,11 @@ impl Names {
     /// What is known, by these names.
     pub(super) fn told(&self, evidence: &Evidence) -> Vec<(Digest, Remembered)> {
         let contents = self.contents.iter().filter_map(|(&(vertex, input), name)| {
-            Some((name, evidence.content_of(vertex, input)?))
+            Some((name.digest(), evidence.content_of(vertex, input)?))
         });
         let images = (self.images.iter())
-            .filter_map(|(&vertex, name)| Some((name, evidence.keys_of_source(vertex)?)));
+            .filter_map(|(&vertex, name)| Some((name.clone(), evidence.keys_of_source(vertex)?)));
         let told = contents.chain(images);
-        told.map(|(name, known)| (name.clone(), known.clone()))
-            .collect()
+        told.map(|(name, known)| (name, known.clone())).collect()
     }
 }

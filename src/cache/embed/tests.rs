@@ -209,7 +209,7 @@ fn content_of_stages_is_remembered_of_the_build() {
         let cache = ImageCache::read(Some(&exported), &recorded.definition(), assumptions);
         let embedded = cache
             .unwrap()
-            .finish(None, |name| memory.get(name).cloned());
+            .finish(None, &[], |name| memory.get(name).cloned());
         let embedded = embedded.unwrap();
         memory.extend(embedded.memory);
         embedded.cache
@@ -242,7 +242,7 @@ fn a_cache_without_an_export_is_that_of_the_export() {
     let nothing = || ImageCache::read(None, &definition, Assumptions::default()).unwrap();
     let forgotten = |_: &Digest| None;
     assert!(matches!(
-        nothing().finish(Some(&image), forgotten),
+        nothing().finish(Some(&image), &[], forgotten),
         Err(ImageCacheError::NoEnd(0))
     ));
 
@@ -275,7 +275,7 @@ fn a_cache_without_an_export_is_that_of_the_export() {
     cache.learn(&probe, &answer).unwrap();
     let told = recorded.embedded_and_told("cold").memory;
     let memory: HashMap<_, _> = told.into_iter().collect();
-    let embedded = cache.finish(Some(&image), |name| memory.get(name).cloned());
+    let embedded = cache.finish(Some(&image), &[], |name| memory.get(name).cloned());
     let embedded = embedded.unwrap();
     assert_eq!(embedded.cache, recorded.embedded("cold"));
 }
@@ -305,7 +305,7 @@ fn a_source_that_is_resolved_is_asked_for_its_keys() {
     let ops = probed.vertices().iter().filter(|op| op.source().is_none());
     assert_eq!(ops.count(), 2, "its own file and a merge");
     // Without an answer both are kept, and the user is told.
-    let unanswered = read("second").finish(None, |_| None).unwrap();
+    let unanswered = read("second").finish(None, &[], |_| None).unwrap();
     assert_eq!(unanswered.notes, [Note::Sources(1)]);
     assert!(unanswered.cache.records().len() > cold.records().len());
 
@@ -339,7 +339,7 @@ fn a_source_that_is_resolved_is_asked_for_its_keys() {
         diff_ids: HashMap::new(),
     };
     cache.learn(&probe, &answer).unwrap();
-    let embedded = cache.finish(None, |_| None).unwrap();
+    let embedded = cache.finish(None, &[], |_| None).unwrap();
     assert_eq!(embedded.notes, []);
     assert_eq!(embedded.cache, cold);
 }

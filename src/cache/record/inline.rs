@@ -71,6 +71,31 @@ impl InlineCache {
         self.layers
     }
 
+    /// Whether it has as many records, links and results as a set: of a set that it was selected from,
+    /// nothing was left out.
+    pub fn is_all_of(&self, set: &RecordSet) -> bool {
+        let links = |inputs: &Vec<Vec<Link>>| inputs.iter().map(Vec::len).sum::<usize>();
+        let own = self.records.iter();
+        let own = own.map(|of| (links(&of.inputs), usize::from(of.result.is_some())));
+        let all = set.records().iter();
+        let all = all.map(|of| (links(&of.inputs), of.results.len()));
+        let sum = |(a, b), (c, d)| (a + c, b + d);
+        self.records.len() == set.records().len() && own.fold((0, 0), sum) == all.fold((0, 0), sum)
+    }
+
+    /// Whether it has the records of another cache and no others, and of each the result that the other
+    /// one has. It may have more results.
+    pub fn extends(&self, other: &Self) -> bool {
+        let mut pairs = self.records.iter().zip(&other.records);
+        self.layers == other.layers
+            && self.records.len() == other.records.len()
+            && pairs.all(|(own, other)| {
+                own.digest == other.digest
+                    && own.inputs == other.inputs
+                    && (other.result.is_none() || own.result == other.result)
+            })
+    }
+
     /// The JSON array. There is no `createdAt` in it: it would be the only thing to differ
     /// between equal builds, and BuildKit does without.
     pub fn to_json(&self) -> Vec<u8> {

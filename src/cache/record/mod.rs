@@ -10,11 +10,11 @@
 pub(crate) mod base64;
 mod claims;
 mod config;
+mod contents;
 mod digest;
 mod identity;
 mod inline;
 mod json;
-mod known;
 mod limits;
 mod merge;
 mod order;
@@ -24,6 +24,7 @@ mod set;
 pub use base64::Base64Error;
 pub use claims::Contradiction;
 pub use config::to_config;
+pub use contents::Contents;
 pub use digest::{Digest, DigestError};
 pub use inline::{DecodeError, InlineCache, InlineRecord, InlineResult};
 #[cfg(feature = "server")]

@@ -110,8 +110,7 @@ impl RecordSet {
         let finals = finals(self);
         let mut results = finals.iter().flat_map(|&r| &self.records()[r].results);
         let layers = results.next()?.iter().map(|&layer| &self.layers()[layer]);
-        let names = layers.map(|layer| layer.diff_id.as_ref().unwrap_or(&layer.blob));
-        let names: Vec<_> = names.cloned().collect();
+        let names: Vec<_> = layers.map(|layer| layer.name().clone()).collect();
         ImageLayers::of(self, &finals).ok().map(|_| names)
     }
 }
@@ -194,9 +193,8 @@ fn contents(layers: &[Layer]) -> Vec<Content> {
     layers
         .iter()
         .map(|layer| {
-            let name = layer.diff_id.as_ref().unwrap_or(&layer.blob);
             let next = contents.len();
-            *contents.entry(name).or_insert(next)
+            *contents.entry(layer.name()).or_insert(next)
         })
         .collect()
 }

@@ -70,6 +70,13 @@ pub struct Layer {
     pub diff_id: Option<Digest>,
 }
 
+impl Layer {
+    /// What tells what it holds: its diff ID, or the blob where that is not known.
+    pub fn name(&self) -> &Digest {
+        self.diff_id.as_ref().unwrap_or(&self.blob)
+    }
+}
+
 /// A layer of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageLayer {

@@ -1,7 +1,7 @@
 //! Cases that failed once, by what they are about.
 
 /// As [`Case`](super::case::Case) reads them.
-pub const CASES: [(&str, &str); 42] = [
+pub const CASES: [(&str, &str); 48] = [
     (
         "the last copy is the record of the first one",
         r#"FROM scratch AS a
@@ -610,6 +610,108 @@ COPY --from=s2 /ar/archived.txt /ar/archived.txt
 build
 prune
 build import=1
+",
+    ),
+    (
+        "a step that is made of two steps with its key",
+        r"FROM {base} AS s0
+FROM scratch AS s1
+COPY --from=s0 /etc/passwd /etc/passwd
+FROM scratch AS s2
+COPY --from=s1 /etc/passwd /etc/passwd
+FROM scratch
+COPY --from=s2 /etc/passwd /etc/passwd
+COPY --from=s2 /etc/passwd /etc/passwd
+---
+build
+build
+",
+    ),
+    (
+        "content of the last of equal hops when a stage below changed",
+        r"FROM {pinned} AS s0
+FROM {pinned} AS s1
+COPY --from=s0 /etc/passwd /c1
+COPY --from=s0 /base /base
+COPY a.txt b.txt /ab/
+FROM {base} AS s2
+COPY --from=s1 /base /base
+FROM {base}
+COPY --from=s2 /base /base
+---
+build
+write b.txt three
+build import=1
+prune
+build import=1
+",
+    ),
+    (
+        "a circle that cuts off all of a stage",
+        r"FROM {base} AS s0
+COPY . /all/
+FROM scratch AS s1
+COPY --from=s0 /all/a.txt /all/a.txt
+COPY --from=s0 /etc/passwd /etc/passwd
+FROM scratch AS s2
+COPY --from=s1 /etc/passwd /etc/passwd
+FROM scratch
+COPY --from=s2 /etc/passwd /etc/passwd
+COPY --from=s2 /etc/passwd /etc/passwd
+---
+build
+build
+",
+    ),
+    (
+        "equal hops in a stage without a base",
+        r"FROM {base} AS s0
+ADD ar.tar /ar/
+FROM scratch AS s1
+COPY --from=s0 /etc/passwd /etc/passwd
+COPY --from=s0 /ar/archived.txt /ar/archived.txt
+FROM scratch AS s2
+COPY --from=s1 /ar/archived.txt /ar/archived.txt
+FROM image
+COPY --from=s2 /ar/archived.txt /ar/archived.txt
+---
+build
+build
+",
+    ),
+    (
+        "an import tells the content of equal hops to the build after it",
+        r"FROM {base} AS s0
+ADD ar.tar /ar/
+FROM scratch AS s1
+COPY --from=s0 /etc/passwd /etc/passwd
+COPY --from=s0 /ar/archived.txt /ar/archived.txt
+FROM {base} AS s2
+COPY --from=s1 /ar/archived.txt /ar/archived.txt
+FROM {base}
+COPY --from=s2 /ar/archived.txt /ar/archived.txt
+---
+build
+prune
+build import=1
+build
+",
+    ),
+    (
+        "a circle that cuts off a stage with a linked copy",
+        r"FROM {base} AS s0
+COPY . /all/
+FROM scratch AS s1
+COPY --from=s0 /all/a.txt /all/a.txt
+COPY --link --from=s0 /etc/passwd /etc/passwd
+FROM scratch AS s2
+COPY --from=s1 /etc/passwd /etc/passwd
+FROM scratch
+COPY --from=s2 /etc/passwd /etc/passwd
+COPY --from=s2 /etc/passwd /etc/passwd
+---
+build
+build
 ",
     ),
 ];

@@ -169,7 +169,10 @@ impl Judge {
                 .entry(pair.built_as(platform, image))
                 .or_default();
             let Some((first, build)) = images.first() else {
-                images.push((image.clone(), pair.number));
+                // What is forgotten of it, others of its kind have.
+                if !pair.forgotten {
+                    images.push((image.clone(), pair.number));
+                }
                 continue;
             };
             if images.iter().any(|(known, _)| known.digest == image.digest) {

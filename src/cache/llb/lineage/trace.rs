@@ -46,7 +46,7 @@ impl Lineage {
         let given = &evidence.content;
         let mut evidence = evidence.clone();
         let (mut lineage, mut contents) = search(&evidence)?;
-        let mut sources = pinned(graph, &lineage, assumptions);
+        let mut sources = pinned(graph, set, assumptions);
         for _ in 0..MAX_SEARCHES {
             // Each round from what is given and what the last one left: what it refuted tells nothing.
             contents.retain(|at, roots| !roots.is_empty() && !given.contains_key(at));
@@ -79,8 +79,8 @@ impl Lineage {
 }
 
 /// The keys of images that the definition pins, where they are all the keys that the daemon has: so it
-/// is if the records have one of them for its image.
-fn pinned(graph: &Graph, lineage: &Lineage, assumptions: &Assumptions) -> Vec<(usize, Digest)> {
+/// is if one of them is among the records.
+fn pinned(graph: &Graph, set: &RecordSet, assumptions: &Assumptions) -> Vec<(usize, Digest)> {
     if !assumptions.images_by_manifest {
         return Vec::new();
     }
@@ -89,11 +89,9 @@ fn pinned(graph: &Graph, lineage: &Lineage, assumptions: &Assumptions) -> Vec<(u
     let sources =
         vertices.filter_map(|(number, vertex)| Some((number, manifest_root(vertex, platform)?)));
     let sources: Vec<_> = sources.collect();
-    let is_told = |(vertex, root): &(usize, Digest)| {
-        let keys = lineage.sources.get(vertex);
-        keys.is_some_and(|keys| keys.contains(root))
-    };
-    match sources.iter().any(is_told) {
+    let roots = set.records().iter().filter(|record| record.is_root());
+    let roots: HashSet<_> = roots.map(|record| &record.digest).collect();
+    match sources.iter().any(|(_, root)| roots.contains(root)) {
         true => sources,
         false => Vec::new(),
     }
@@ -120,18 +118,29 @@ fn search(
     Ok((lineage, contents))
 }
 
-/// What records tell of which no other can be the vertex: the one end, and what a single link leads to.
+/// What records tell of which no other can be the vertex: an end, and what a single link leads to. Of
+/// several ends, as they are found and as they are remembered, it is what all tell.
+fn certain(graph: &Graph, set: &RecordSet, ends: &[usize], refutation: &Refutation<'_>) -> Certain {
+    let told = ends
+        .iter()
+        .map(|end| certain_of(graph, set, *end, refutation));
+    let common = told.reduce(|mut common, other| {
+        (common.contents).retain(|at, content| other.contents.get(at) == Some(content));
+        (common.sources).retain(|vertex, key| other.sources.get(vertex) == Some(key));
+        common
+    });
+    common.unwrap_or_default()
+}
+
+/// What is certain if this is the end.
 ///
 /// Such a record may be another vertex too. Then the two have one key, and it is the content that the
 /// record has alone. If it has content beside a link to an operation, that may be an earlier one, which
 /// gave the same: the daemon may have found the record by the content.
-fn certain(graph: &Graph, set: &RecordSet, ends: &[usize], refutation: &Refutation<'_>) -> Certain {
+fn certain_of(graph: &Graph, set: &RecordSet, end: usize, refutation: &Refutation<'_>) -> Certain {
     let mut certain = Certain::default();
-    let [end] = ends else {
-        return certain;
-    };
     let digest = |link: &Link| set.records()[link.record].digest.clone();
-    let mut open = vec![(*end, graph.terminal())];
+    let mut open = vec![(end, graph.terminal())];
     let mut seen: HashSet<_> = open.iter().copied().collect();
     while let Some((record, edge)) = open.pop() {
         let vertex = edge.vertex;
@@ -201,6 +210,36 @@ fn detached(
     Ok(found)
 }
 
+/// The content that records have alone, of which links lead to no other record as the vertex.
+fn linked(
+    graph: &Graph,
+    set: &RecordSet,
+    reached: &BTreeSet<(usize, usize)>,
+    refutation: &Refutation<'_>,
+) -> BTreeMap<(usize, usize), Digest> {
+    let mut told: BTreeMap<_, BTreeSet<Option<&Digest>>> = BTreeMap::new();
+    for &(record, vertex) in reached {
+        for input in 0..graph.vertices()[vertex].inputs.len() {
+            let kept = refutation.kept(record, vertex, input);
+            let alone = match refutation.by_kind(record, vertex, input, &kept) {
+                (content, definition) if definition.is_empty() => match content[..] {
+                    [link] => Some(&set.records()[link.record].digest),
+                    _ => None,
+                },
+                _ => None,
+            };
+            told.entry((vertex, input)).or_default().insert(alone);
+        }
+    }
+    let only = |told: BTreeSet<Option<&Digest>>| match told.len() {
+        1 => told.into_iter().next().flatten().cloned(),
+        _ => None,
+    };
+    let told = told.into_iter();
+    told.filter_map(|(at, told)| Some((at, only(told)?)))
+        .collect()
+}
+
 /// Follows what is not refuted from the final records, and from others that are known to be vertices.
 /// Also gives the content that records have beside a definition.
 fn descend(
@@ -232,6 +271,7 @@ fn descend(
 
     open.extend(others);
     let mut seen: HashSet<_> = open.iter().copied().collect();
+    let mut reached = BTreeSet::new();
     while let Some((record, vertex)) = open.pop() {
         if refutation.keys(record, vertex).is_none() {
             whole.push(record);
@@ -254,9 +294,11 @@ fn descend(
                         let keys = out.sources.entry(edge.vertex).or_default();
                         keys.insert(set.records()[link.record].digest.clone());
                     }
-                } else if seen.insert((link.record, edge.vertex)) {
-                    open.push((link.record, edge.vertex));
+                    continue;
                 }
+                let pair = (link.record, edge.vertex);
+                reached.insert(pair);
+                open.extend(seen.insert(pair).then_some(pair));
             }
             let roots: BTreeSet<_> = (content.iter())
                 .map(|link| set.records()[link.record].digest.clone())
@@ -292,6 +334,7 @@ fn descend(
         }
     }
     out.contents = contents.clone();
+    out.linked = linked(graph, set, &reached, refutation);
     out.candidates = candidates.clone();
     out.questions = (candidates.into_iter())
         .map(|((vertex, input), candidates)| {

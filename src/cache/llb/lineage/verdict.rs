@@ -41,6 +41,8 @@ pub struct Lineage {
     pub(super) certain: Certain,
     /// All content that records have for an input.
     pub(super) candidates: ContentRoots,
+    /// Content that records have alone, of which links lead to no other record as the vertex.
+    pub(super) linked: BTreeMap<(usize, usize), Digest>,
     /// The keys that records have for each source that is no directory of the client.
     pub(super) sources: BTreeMap<usize, BTreeSet<Digest>>,
 
@@ -171,7 +173,10 @@ impl Lineage {
                     _ if is_local || is_only => {
                         self.candidates.get(&at).into_iter().flatten().collect()
                     }
-                    _ => self.certain.contents.get(&at).into_iter().collect(),
+                    _ => match self.certain.contents.get(&at) {
+                        None if !self.imports => self.linked.get(&at).into_iter().collect(),
+                        certain => certain.into_iter().collect(),
+                    },
                 };
                 match told[..] {
                     [root] => evidence.content(number, input, [root.clone()]),
