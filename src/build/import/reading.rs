@@ -123,7 +123,7 @@ pub enum ReadingError {
     /// inlay panicked while it read the image.
     #[error("reading it failed within inlay")]
     Panicked,
-    /// A layer does not exist, or is not what its manifest says.
+    /// A layer cannot be read, or is not what its manifest says.
     #[error("image {digest}: {reason}")]
     Layer {
         /// The digest of its manifest.
@@ -414,11 +414,11 @@ impl Found {
     }
 }
 
-/// Checks that the layers of images exist: else a build fails when the daemon needs one that does not.
-/// Layers that cannot be asked for, or not in time, are taken to exist.
+/// Checks that the layers of images can be read: else a build fails when the daemon needs one that
+/// cannot. Layers that are not answered for in time are taken to be there.
 ///
 /// # Errors
-/// Where a layer does not exist, or is not what its manifest says.
+/// Where a layer cannot be read, or is not what its manifest says.
 pub async fn stat_layers(images: &[CachedImage], source: &dyn Source) -> Result<(), ReadingError> {
     let mut layers = Vec::new();
     for image in images {
@@ -428,7 +428,7 @@ pub async fn stat_layers(images: &[CachedImage], source: &dyn Source) -> Result<
     let stats = stream::iter(layers).try_for_each_concurrent(
         STATS_AT_A_TIME,
         |(digest, layer): (String, Descriptor)| async move {
-            let stat = stat(source, &layer).await;
+            let stat = source.stat(&layer).await;
             stat.map_err(|reason| ReadingError::Layer { digest, reason })
         },
     );
@@ -436,16 +436,4 @@ pub async fn stat_layers(images: &[CachedImage], source: &dyn Source) -> Result<
         debug!("not all layers are checked within {STATS_TIMEOUT:?}");
         Ok(())
     })
-}
-
-/// Checks that a layer exists, where its source tells.
-async fn stat(source: &dyn Source, layer: &Descriptor) -> Result<(), SourceError> {
-    match source.stat(layer).await {
-        Err(err @ (SourceError::Missing(_) | SourceError::Malformed { .. })) => Err(err),
-        Err(err) => {
-            debug!("a layer is not checked: {err}");
-            Ok(())
-        }
-        Ok(()) => Ok(()),
-    }
 }

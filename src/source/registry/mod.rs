@@ -9,6 +9,7 @@ mod client;
 mod host;
 mod login;
 mod rests;
+mod retry;
 
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
@@ -22,6 +23,8 @@ use oci_spec::image::{Descriptor, Digest as OciDigest, MediaType, ToDockerV2S2 a
 use reqwest::{Response, Url};
 use serde::Deserialize;
 use tokio::sync::Mutex;
+use tokio::time::sleep;
+use tracing::debug;
 
 use self::answer::{body, causes, refusal};
 use self::login::{Authorization, Challenge, Origin};
@@ -112,7 +115,8 @@ impl RegistryImage {
         };
         let url = self.base.join(path);
         let url = url.map_err(|err| unavailable(err.to_string()))?;
-        let mut tries = 0..2;
+        let mut may_log_in = true;
+        let mut retries = 0;
         loop {
             let authorization = self.authorization.lock().await.clone();
             let request = self.client.http.request(method.clone(), url.clone());
@@ -126,13 +130,19 @@ impl RegistryImage {
             }
             let response = request.send().await;
             let response = response.map_err(|err| unavailable(causes(err)))?;
-            tries.next();
             // Where a redirect led elsewhere, the login is not for that host.
             let asked = response.url().origin() == self.base.origin();
-            if response.status() == StatusCode::UNAUTHORIZED && asked && !tries.is_empty() {
+            let status = response.status();
+            if status == StatusCode::UNAUTHORIZED && asked && may_log_in {
+                may_log_in = false;
                 self.log_in(&response, authorization, what).await?;
-            } else if response.status().is_success() {
+            } else if status.is_success() {
                 return Ok(response);
+            } else if let Some(pause) = retry::pause(status, response.headers(), retries) {
+                retries += 1;
+                debug!("{what}: {status}, asked again in {pause:?}");
+                drop(response);
+                sleep(pause).await;
             } else {
                 let tried = match authorization.map(|carried| carried.origin) {
                     Some(Origin::Client) => " to the token that the client fetched",
@@ -285,8 +295,9 @@ impl Source for RegistryImage {
         let what = self.blob(digest);
         let path = format!("blobs/{digest}");
         let response = match self.ask(Method::HEAD, &path, None, &what).await {
-            // A pull-through cache may not have the blob yet, and fetches it when it is read.
-            Err(SourceError::Missing(_)) => {
+            // A pull-through cache may not have the blob yet, and fetches it when it is read. And where
+            // blobs are in a store whose URLs are signed for GET, that refuses HEAD.
+            Err(SourceError::Missing(_) | SourceError::Denied { .. }) => {
                 let start = 0..1;
                 return self
                     .ask(Method::GET, &path, Some(&start), &what)
