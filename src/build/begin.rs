@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use http::{Request, Response};
+use tokio_util::task::TaskTracker;
 use tonic::Status;
 use tracing::{Instrument as _, info, info_span, warn};
 
@@ -126,6 +127,7 @@ impl Build {
             embedding,
             imports,
             told: AtomicBool::new(false),
+            telling: TaskTracker::new(),
             sources_changed: AtomicBool::new(false),
         };
         (build, direct)

@@ -2,9 +2,12 @@
 //! exports it.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join;
 use prost::Message as _;
+use tokio::time::timeout;
 use tonic::Status;
 
 use super::export::{self, Conclusion};
@@ -16,6 +19,9 @@ use crate::protocol::wire::{self, Edit, WireError};
 
 /// The method's path.
 pub const PATH: &str = "/moby.buildkit.v1.frontend.LLBBridge/Return";
+
+/// The timeout for what is being said to the user when the build ends.
+const TELLING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The field of a return request with the result.
 const RESULT: u32 = 1;
@@ -56,8 +62,15 @@ impl Build {
         }
     }
 
-    /// Gives a result its cache, if inlay embeds it.
+    /// Gives a result its cache, if inlay embeds it. Nothing can be said to the user afterwards, so all
+    /// that is to be said has been said then.
     pub async fn conclude(&self, result: &[u8]) -> Conclusion {
+        self.telling.close();
+        let told = timeout(TELLING_TIMEOUT, self.telling.wait());
+        join(self.with_cache(result), told).await.0
+    }
+
+    async fn with_cache(&self, result: &[u8]) -> Conclusion {
         let (shared, daemon, plan) = (&self.shared, &self.daemon, &self.plan);
         match &self.embedding {
             Embedding::None => Conclusion::Unchanged,

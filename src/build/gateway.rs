@@ -44,10 +44,10 @@ impl Build {
             unreadable,
         } = in_gateway_solve(message, |entry| import::verdict(outcomes, entry))?;
         if !self.told.swap(true, Ordering::Relaxed) {
-            // Beside the build, which need not wait for it.
+            // Beside the build, which waits for it at its end.
             let build = Arc::clone(self);
             let told = async move { report::imported(&build, unreadable).await };
-            tokio::spawn(told.in_current_span());
+            self.telling.spawn(told.in_current_span());
         }
         Ok(Some(message))
     }

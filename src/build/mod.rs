@@ -33,6 +33,8 @@ mod solves;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use tokio_util::task::TaskTracker;
+
 use self::import::Imports;
 use crate::daemon::Daemon;
 use crate::protocol::solve::Plan;
@@ -56,6 +58,8 @@ pub struct Build {
     imports: Imports,
     /// Whether its user has been told of the imports.
     told: AtomicBool,
+    /// What tells them.
+    telling: TaskTracker,
     /// Whether the client replaces sources by policies in its gateway calls. The definitions of its
     /// results are then not what was solved.
     sources_changed: AtomicBool,

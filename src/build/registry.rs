@@ -77,6 +77,8 @@ mod tests {
 
     use prost::Message as _;
 
+    use tokio_util::task::TaskTracker;
+
     use super::*;
     use crate::build::import::Imports;
     use crate::build::{Embedding, Policy, RegistryImports, Shared};
@@ -111,6 +113,7 @@ mod tests {
             shared,
             daemon,
             told: AtomicBool::new(false),
+            telling: TaskTracker::new(),
             sources_changed: AtomicBool::new(false),
         }
     }

@@ -1,10 +1,14 @@
 //! What a build's user is told of its imports.
 
+use futures_util::{StreamExt as _, stream};
 use tracing::info;
 
 use super::Build;
 use super::import::Note;
 use crate::daemon::progress;
+
+/// How many are told of at a time.
+const AT_A_TIME: usize = 16;
 
 /// Tells what became of them. `unreadable` imports were dropped because they cannot be read.
 pub async fn imported(build: &Build, unreadable: usize) {
@@ -16,13 +20,15 @@ pub async fn imported(build: &Build, unreadable: usize) {
         );
         progress::warn(daemon, reference, &text, None).await;
     }
-    for outcome in build.imports.outcomes().await {
+    let outcomes = stream::iter(build.imports.outcomes().await);
+    let told = outcomes.for_each_concurrent(AT_A_TIME, |outcome| async move {
         match &outcome.note {
             Note::Nothing => {}
             Note::Step(text) => progress::step(daemon, reference, text).await,
             Note::Warning(text) => progress::warn(daemon, reference, text, None).await,
         }
-    }
+    });
+    told.await;
 }
 
 /// Logs what the daemon has read through inlay. It is known once the image is exported, when no step

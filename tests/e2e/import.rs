@@ -179,6 +179,40 @@ fn layers_are_served_in_little_memory() {
     assert!(peak < LAYER, "{} KiB of memory", peak >> 10);
 }
 
+/// The good one is used, and each bad one is told once, by its name.
+#[test]
+fn seventy_imports_of_all_kinds() {
+    let mut stand = Stand::start();
+    let project = project();
+    let build = stand.build(&project).export_cache("type=inline");
+    stand.push(&build, "demo:1", "");
+    let good = stand.registry.image("demo:1");
+    let empty = Project::new().dockerfile("FROM scratch\nLABEL a=b\n");
+    stand.push(&stand.build(&empty), "bad:empty", "");
+    let kind = |n: usize| match n % 3 {
+        0 => stand.registry.image(&format!("bad:missing{n}")),
+        1 => format!("oci-archive:/etc/none{n}.tar"),
+        _ => format!("oci:relative{n}"),
+    };
+    let mut bad: Vec<_> = (0..69).map(kind).collect();
+    bad[7] = stand.registry.image("bad:empty");
+    for place in [0, 30, 63] {
+        let mut references = bad.clone();
+        references.insert(place, good.clone());
+        let imports = references.iter().map(|of| format!("type=inline,ref={of}"));
+        let build = imports.fold(build.clone(), |build, of| build.import_cache(&of));
+        stand.buildkitd.wipe();
+        let built = build.run_ok();
+        assert_eq!(built.steps_ran(), [""; 0], "{place}: {built}");
+        assert_eq!(built.warnings.len(), bad.len(), "{built}");
+        for reference in &references {
+            let begin = format!("inlay: no cache is imported from {reference}: ");
+            let told = built.warnings.iter().filter(|of| of.starts_with(&begin));
+            assert_eq!(told.count(), usize::from(*reference != good), "{reference}");
+        }
+    }
+}
+
 #[test]
 fn a_missing_image_is_told_and_the_build_goes_on() {
     let images = tempfile::tempdir().unwrap();

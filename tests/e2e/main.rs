@@ -36,4 +36,5 @@ mod soak;
 mod sources;
 #[path = "../support/mod.rs"]
 mod support;
+mod unreadable_layers;
 mod week;

@@ -64,7 +64,8 @@ pub fn answer(status: &str, headers: &str, body: &str) -> String {
     format!("{status}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}")
 }
 
-fn read(stream: &TcpStream) -> Option<Asked> {
+/// Reads a request.
+pub(super) fn read(stream: &TcpStream) -> Option<Asked> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;

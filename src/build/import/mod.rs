@@ -50,8 +50,10 @@ const NAMESPACE: &str = "namespace";
 /// The daemon looks for the store `local:NAME` where an import says `src=NAME`.
 const STORE_PREFIX: &str = "local:";
 
-/// The most imports of a build that are read. Further ones are dropped.
+/// The most imports of a build that are used. Further ones are dropped.
 const MAX_IMPORTS: usize = 64;
+/// The most imports of a build that are read, to find those.
+const MAX_READ: usize = 4 * MAX_IMPORTS;
 /// The timeout for fetching an image's documents, which are small. A build waits for it.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// The timeout where the daemon can read the image without inlay.
@@ -154,10 +156,14 @@ impl Imports {
                 let platforms = self.platforms().await;
                 let mut outcomes = Vec::with_capacity(self.entries.len());
                 for (number, entry) in self.entries.iter().enumerate() {
-                    outcomes.push(self.outcome(entry, number < MAX_IMPORTS, &platforms));
+                    outcomes.push(self.outcome(entry, number < MAX_READ, &platforms));
                 }
                 let mut outcomes: Vec<_> =
                     stream::iter(outcomes).buffered(MAX_IMPORTS).collect().await;
+                let used = outcomes.iter_mut();
+                let used = used.filter(|of| matches!(of.verdict, Verdict::Replace(_)));
+                used.skip(MAX_IMPORTS)
+                    .for_each(|of| of.refuse(&Refusal::TooMany));
                 self.combine(&mut outcomes).await;
                 outcomes
             })

@@ -1,0 +1,146 @@
+//! Imports of images whose layers cannot be read, or are read slowly.
+
+use std::cell::RefCell;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::time::Duration;
+
+use crate::support::{Asked, BuildOutput, Columns, Gate, Inlay, Passage, Project, Stand};
+
+const AT_ONCE: Passage = Passage::After(Duration::ZERO);
+
+/// Two steps on an image of the registry, which the daemon has not pulled.
+fn project(stand: &Stand) -> Project {
+    let base = Project::new()
+        .base()
+        .dockerfile("FROM scratch\nADD rootfs.tar /\n");
+    stand.push(&stand.build_plain(&base), "base:1", "");
+    let base = stand.registry.image("base:1");
+    Project::new()
+        .file("f", "text\n")
+        .dockerfile(&format!("FROM {base}\nCOPY f /f\nRUN cat /f >/g\n"))
+}
+
+/// Whether a request is for the last layer of app:1.
+fn of_last_layer(stand: &Stand) -> impl Fn(&Asked) -> bool + Send + Sync + use<> {
+    let last = stand.registry.layers("app:1", None).pop().unwrap();
+    move |asked| asked.line.contains(&last)
+}
+
+/// That a build ran all steps, and was told once why it has no cache.
+fn assert_told(built: &BuildOutput, reference: &str, why: &str) {
+    let [warning] = &built.warnings[..] else {
+        panic!("one warning: {built}")
+    };
+    assert!(
+        warning.contains(reference) && warning.contains(why),
+        "{warning}"
+    );
+    assert_eq!(built.steps_ran().len(), 2, "{built}");
+}
+
+/// A file that leads out of the layout, and what is no file.
+#[test]
+fn of_a_layout_costs_the_cache_and_no_build() {
+    let mut stand = Stand::start();
+    let images = tempfile::tempdir().unwrap();
+    let allowed = format!("--allow-path={}", images.path().display());
+    stand.inlay = Inlay::start(&stand.buildkitd, &[&allowed]);
+    let project = project(&stand);
+    let layout = images.path().join("app");
+    let build = stand.build(&project).export_cache("type=inline");
+    let output = format!("type=oci,tar=false,dest={}", layout.display());
+    build.clone().output(&output).run_ok();
+    stand.push(&build, "app:1", "");
+    let last = stand.registry.layers("app:1", None).pop().unwrap();
+    let last = layout.join("blobs").join(last.replace(':', "/"));
+    let outside = tempfile::NamedTempFile::new().unwrap();
+    fs::copy(&last, outside.path()).unwrap();
+    let reference = format!("oci:{}", layout.display());
+    let build = build.import_cache(&format!("type=inline,ref={reference}"));
+
+    fs::remove_file(&last).unwrap();
+    symlink(outside.path(), &last).unwrap();
+    stand.buildkitd.wipe();
+    assert_told(&build.run_ok(), &reference, "sha256:");
+
+    fs::remove_file(&last).unwrap();
+    fs::create_dir(&last).unwrap();
+    stand.buildkitd.wipe();
+    assert_told(&build.run_ok(), &reference, "sha256:");
+
+    fs::remove_dir(&last).unwrap();
+    fs::copy(outside.path(), &last).unwrap();
+    stand.buildkitd.wipe();
+    let built = build.run_ok();
+    assert_eq!(built.steps_ran(), [""; 0], "{built}");
+}
+
+/// What inlay serves of a registry is asked for first. A registry that is busy is asked again.
+#[test]
+fn of_a_registry_costs_the_cache_and_no_build() {
+    let mut stand = Stand::start();
+    stand.inlay = Inlay::start(&stand.buildkitd, &["--registry-imports=inlay"]);
+    let project = project(&stand);
+    let build = stand.build(&project).export_cache("type=inline");
+    stand.push(&build, "app:1", "");
+    for (status, why) in [
+        ("403 Forbidden", "403 Forbidden"),
+        ("429 Too Many Requests", "429 Too Many Requests"),
+        ("500 Internal Server Error", "500 Internal Server Error"),
+        ("404 Not Found", "does not exist"),
+    ] {
+        let is_last = of_last_layer(&stand);
+        let gate = Gate::start(&stand.registry, move |asked, _| match is_last(asked) {
+            true => Passage::Refused(status, "Retry-After: 0\r\n"),
+            false => AT_ONCE,
+        });
+        let reference = gate.image("app:1");
+        let build = build
+            .clone()
+            .import_cache(&format!("type=registry,ref={reference}"));
+        stand.buildkitd.wipe();
+        assert_told(&build.run_ok(), &reference, why);
+    }
+    let is_last = of_last_layer(&stand);
+    let gate = Gate::start(&stand.registry, move |asked, before| {
+        match is_last(asked) && before < 2 {
+            true => Passage::Refused("503 Service Unavailable", "Retry-After: 1\r\n"),
+            false => AT_ONCE,
+        }
+    });
+    let import = format!("type=registry,ref={}", gate.image("app:1"));
+    stand.buildkitd.wipe();
+    let built = build.import_cache(&import).run_ok();
+    assert_eq!(built.warnings, [""; 0], "{built}");
+    assert_eq!(built.steps_ran(), [""; 0], "{built}");
+}
+
+/// Of an image that the daemon reads itself, inlay asks for the manifest and the config alone.
+#[test]
+fn of_a_slow_registry_are_not_asked_for() {
+    let mut columns = Columns::start();
+    let steps: String = (0..31).map(|n| format!("COPY f /f{n}\n")).collect();
+    let project = Project::new()
+        .file("f", "text\n")
+        .dockerfile(&format!("FROM scratch\n{steps}"));
+    let build = columns.build(&project);
+    columns.push(&build, "app:1");
+    columns.wipe();
+    let asked = RefCell::new(Vec::new());
+    let built = columns.compare("slow", |column, addr| {
+        let slow = Passage::After(Duration::from_millis(300));
+        let gate = Gate::start(columns.registry(), move |_, _| slow);
+        let import = gate.image(&format!("{column}/app:1"));
+        let import = format!("type=registry,ref={import}");
+        let built = build.clone().addr(addr).import_cache(&import).run_ok();
+        asked.borrow_mut().push(gate.requests());
+        built
+    });
+    for built in built {
+        assert_eq!(built.warnings, [""; 0], "{built}");
+        assert_eq!(built.steps_ran(), [""; 0], "{built}");
+    }
+    let asked = asked.into_inner();
+    assert!(asked[1].len() <= asked[0].len() + 2, "{asked:#?}");
+}
