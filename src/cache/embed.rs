@@ -387,9 +387,9 @@ impl Known {
         let results: Vec<_> = results.cloned().collect();
 
         let mut evidence = self.lineage.evidence(graph, platform, &self.evidence)?;
-        self.complete_repeated(&mut evidence);
         let names = self.names(&evidence, &results, image).unwrap_or_default();
         names.recall(&mut evidence, told, recall);
+        self.complete_repeated(&mut evidence);
         let mut derived = derive(graph, platform, &evidence)?;
         let end = *derived.edges.get(&terminal)?;
         let own = own_results(graph, &derived);
@@ -435,56 +435,59 @@ impl Known {
     ///
     /// [`derive`](mod@llb::derive) leaves out the content of a step that is made of another one with
     /// its key. If both have one result, they have read one content. So has a record that may be either
-    /// step.
+    /// step, and has its content alone.
     fn complete_repeated(&self, evidence: &mut Evidence) {
         let records = self.set.records();
-        let mut with_content: HashMap<(&Digest, usize), Vec<usize>> = HashMap::new();
-        let mut without = Vec::new();
+        let known = evidence.clone();
+        let mut equal: HashMap<&Digest, Vec<usize>> = HashMap::new();
         for (number, record) in records.iter().enumerate() {
-            for (input, links) in record.inputs.iter().enumerate() {
-                if links.iter().any(|link| self.set.is_content(link)) {
-                    let same = with_content.entry((&record.digest, input)).or_default();
-                    same.push(number);
-                } else {
-                    without.push((number, input));
-                }
+            if !record.is_root() && !record.results.is_empty() {
+                equal.entry(&record.digest).or_default().push(number);
             }
         }
-        for (number, input) in without {
+        equal.retain(|_, equal| (2..=MAX_REPEATED).contains(&equal.len()));
+        for &number in equal.values().flatten() {
             let record = &records[number];
-            let same = with_content.get(&(&record.digest, input));
-            let same = same.into_iter().flatten().take(MAX_REPEATED);
-            let same: Vec<_> = same
-                .filter(|same| {
-                    let mut results = records[**same].results.iter();
-                    results.any(|result| record.results.contains(result))
-                })
-                .collect();
-            let told = same.iter().find_map(|same| {
-                let mut vertices = self.lineage.vertices(**same);
-                vertices.find_map(|vertex| evidence.content_of(vertex, input).cloned())
+            let mut same = equal[&record.digest].clone();
+            same.retain(|other| {
+                let mut results = records[*other].results.iter();
+                *other != number && results.any(|result| record.results.contains(result))
             });
-            for vertex in self.lineage.vertices(number) {
-                if evidence.content_of(vertex, input).is_some() {
-                    continue;
-                }
-                let told = told.clone().or_else(|| {
+            for (vertex, input) in self.untold(number, &known) {
+                let told = same.iter().find_map(|same| {
+                    let mut vertices = self.lineage.vertices(*same);
+                    vertices.find_map(|vertex| known.content_of(vertex, input).cloned())
+                });
+                let content = told.or_else(|| {
                     let may_be =
-                        |same: &&&usize| self.lineage.vertices(***same).any(|of| of == vertex);
-                    let links = same
-                        .iter()
-                        .filter(may_be)
-                        .flat_map(|same| &records[**same].inputs[input]);
+                        |same: &&usize| self.lineage.vertices(**same).any(|of| of == vertex);
+                    let same = same.iter().filter(may_be);
+                    let links = same.flat_map(|same| &records[*same].inputs[input]);
                     let content = links.filter(|link| self.set.is_content(link));
                     let content = content.map(|link| records[link.record].digest.clone());
                     let content: BTreeSet<_> = content.collect();
                     (content.len() == 1).then_some(content)
                 });
-                if let Some(content) = told {
+                if let Some(content) = content {
                     evidence.content(vertex, input, content);
                 }
             }
         }
+    }
+
+    /// The inputs of a record that it has no content for, by the vertices that it may be and of which
+    /// none is known.
+    fn untold(&self, record: usize, known: &Evidence) -> Vec<(usize, usize)> {
+        let inputs = self.set.records()[record].inputs.iter().enumerate();
+        let without =
+            inputs.filter(|(_, links)| !links.iter().any(|link| self.set.is_content(link)));
+        let pairs = without.flat_map(|(input, _)| {
+            let vertices = self.lineage.vertices(record);
+            vertices.map(move |vertex| (vertex, input))
+        });
+        pairs
+            .filter(|(vertex, input)| known.content_of(*vertex, *input).is_none())
+            .collect()
     }
 
     /// The names of the build, by what is known without the content of its stages, and by its layers.

@@ -1,7 +1,7 @@
 //! Cases that failed once, by what they are about.
 
 /// As [`Case`](super::case::Case) reads them.
-pub const CASES: [(&str, &str); 48] = [
+pub const CASES: [(&str, &str); 49] = [
     (
         "the last copy is the record of the first one",
         r#"FROM scratch AS a
@@ -713,5 +713,36 @@ COPY --from=s2 /etc/passwd /etc/passwd
 build
 build
 ",
+    ),
+    (
+        "equal copies in two stages and the image, after an import",
+        r#"FROM scratch AS s0
+COPY sh /sh
+COPY --exclude=*.md dir /n
+COPY dir/*.txt /d/
+FROM {base} AS s1
+COPY --from=s0 /n/c.txt /n/c.txt
+RUN cd /
+RUN read x </etc/passwd; echo $x >/r1
+FROM scratch AS s2
+COPY --from=s1 /n/c.txt /n/c.txt
+COPY dir /dir
+FROM scratch AS s3
+COPY --link sh /sh
+RUN ["/sh","-c","cd /"]
+COPY --link --from=s1 /n/c.txt /n/c.txt
+FROM {base} AS s4
+COPY --from=s3 /n/c.txt /n/c.txt
+RUN --mount=type=bind,from=s2,target=/mnt read x </mnt/dir/c.txt; echo $x >/r2
+FROM scratch
+COPY --from=s4 /n/c.txt /n/c.txt
+ENV E=1
+---
+build
+prune
+prune
+build import=1
+build
+"#,
     ),
 ];
