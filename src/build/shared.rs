@@ -2,6 +2,7 @@
 
 use super::export::recall::Recall;
 use super::export::unknown_keys::UnknownKeys;
+use super::import::documents::KnownDocuments;
 use super::import::loopback::Loopback;
 use super::import::memory::ImportMemory;
 use super::policy::Policy;
@@ -18,6 +19,8 @@ pub struct Shared {
     pub recall: Recall,
     /// Where daemons import from what inlay serves.
     pub loopback: Loopback,
+    /// What imports read before.
+    pub known_documents: KnownDocuments,
     /// What imports may take.
     pub import_memory: ImportMemory,
     /// Builds whose keys are not known.
@@ -34,6 +37,7 @@ impl Shared {
             sessions: Sessions::default(),
             recall: Recall::default(),
             loopback: Loopback::default(),
+            known_documents: KnownDocuments::default(),
             import_memory: ImportMemory::default(),
             unknown_keys: UnknownKeys::default(),
         }

@@ -1,5 +1,4 @@
-//! A notice: an operation of inlay's own whose name is what it has to say.
-//! It must not know when there is something to say, or how an operation is solved.
+//! A notice: an operation of inlay's own whose name is a message to the user.
 //!
 //! The progress of a build shows each of its operations by name, in any form of output. This one
 //! makes an empty directory, on nothing, and nothing depends on it.

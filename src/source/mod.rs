@@ -65,6 +65,12 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// # Errors
     /// Where it does not exist, has another size, or cannot be asked for.
     async fn stat(&self, descriptor: &Descriptor) -> Result<(), SourceError>;
+
+    /// The repository that the image is in, if it is in a registry. All that is in it may be read by the
+    /// same users.
+    fn repository(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Why an image cannot be read. [`SourceError::was_received`] tells the two kinds apart.

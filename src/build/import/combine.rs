@@ -1,4 +1,4 @@
-//! Several imports as one. It must not know how an image is read or served.
+//! Several imports as one: which of them are contained in another, and which share steps.
 //!
 //! BuildKit asks all caches for a step and goes on with the first that answers, in which the steps above
 //! have to be, too (`solver/combinedcache.go`, `getIDFromDeps` in `solver/cachemanager.go`, v0.34.2). So

@@ -1,5 +1,4 @@
-//! A registry on a loopback address, from which a daemon imports what inlay serves. It must not know
-//! what is in it, or why.
+//! A registry on a loopback address, from which a daemon imports what inlay serves.
 //!
 //! A daemon that imports from a registry reads a layer only when a step needs its files, and speaks
 //! plain HTTP to a loopback address by itself (`util/resolver/resolver.go`, v0.34.2). From a content

@@ -8,6 +8,7 @@
 
 mod combine;
 mod credentials;
+pub mod documents;
 pub mod image;
 pub mod loopback;
 pub mod memory;
@@ -255,7 +256,8 @@ impl Imports {
         let fetch = async {
             let source: Arc<dyn Source> = self.open(entry, &location).await?.into();
             debug!(image = reference, "reading the cache of an image");
-            let documents = Documents::fetch(&*source, platforms).await?;
+            let documents =
+                Documents::fetch(&*source, &self.shared.known_documents, platforms).await?;
             Ok::<_, ReadingError>((source, documents))
         };
         let fetched = timeout(limit, fetch).await;

@@ -15,12 +15,13 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::documents::KnownDocuments;
 use super::image::{self, CachedImage, ImageError, MAX_DOCUMENT};
 use super::memory::{ImportMemory, MAX_DOCUMENTS};
 use crate::cache::image::Platform;
 use crate::cache::image::config;
 use crate::cache::image::manifest::{Document, Fit, Index, ManifestError};
-use crate::source::{Source, SourceError, fetch};
+use crate::source::{Source, SourceError};
 
 /// The largest manifest, index or cache config: BuildKit imports no larger one.
 const MAX_MANIFEST: u64 = MAX_DOCUMENT as u64;
@@ -160,13 +161,17 @@ impl Documents {
     /// # Errors
     /// Where a document cannot be fetched, is too large, or does not match its digest, and where a
     /// manifest cannot be read.
-    pub async fn fetch(source: &dyn Source, platforms: &[Platform]) -> Result<Self, ReadingError> {
+    pub async fn fetch(
+        source: &dyn Source,
+        known: &KnownDocuments,
+        platforms: &[Platform],
+    ) -> Result<Self, ReadingError> {
         let (root, data) = source.root(MAX_MANIFEST).await?;
         let mut bytes = data.len() as u64;
         let document = parse(&root, &data)?;
         if document.is_cache_export() {
             let (config, layers) = document.into_cache_export().map_err(malformed(&root))?;
-            let config = part(fetch(source, &config, MAX_MANIFEST).await, &root)?;
+            let config = part(known.fetch(source, &config, MAX_MANIFEST).await, &root)?;
             bytes += config.len() as u64;
             let export = CacheExport {
                 digest: root.digest().to_string(),
@@ -183,6 +188,7 @@ impl Documents {
         }
         let mut walk = Walk {
             source,
+            known,
             platforms,
             images: Vec::new(),
             bytes,
@@ -235,6 +241,7 @@ impl Documents {
 /// A way through an index and what it names.
 struct Walk<'a> {
     source: &'a dyn Source,
+    known: &'a KnownDocuments,
     platforms: &'a [Platform],
     images: Vec<(Descriptor, ImageManifest, Bytes)>,
     bytes: u64,
@@ -271,7 +278,7 @@ impl Walk<'_> {
                     continue;
                 }
                 known.insert(entry.digest().clone());
-                let data = match fetch(self.source, entry, MAX_MANIFEST).await {
+                let data = match self.known.fetch(self.source, entry, MAX_MANIFEST).await {
                     // Who copies an image may copy the manifests of some platforms only.
                     Err(err @ SourceError::Missing(_)) => {
                         missing = Some(err);
@@ -312,8 +319,8 @@ impl Walk<'_> {
         manifest: ImageManifest,
         fit: Fit,
     ) -> Result<(), ReadingError> {
-        let config = fetch(self.source, manifest.config(), MAX_CONFIG).await;
-        let config = part(config, &descriptor)?;
+        let config = self.known.fetch(self.source, manifest.config(), MAX_CONFIG);
+        let config = part(config.await, &descriptor)?;
         self.count(&config)?;
         if fit == Fit::Told || self.platforms.iter().any(|of| of.is_of_config(&config)) {
             self.images.push((descriptor, manifest, config));

@@ -5,6 +5,7 @@ use std::io;
 use bytes::Bytes;
 use oci_spec::image::{Descriptor, MediaType};
 
+use super::documents::KnownDocuments;
 use super::image::ImageError;
 use super::memory::ImportMemory;
 use super::reading::Documents;
@@ -214,7 +215,7 @@ impl Memory {
     async fn refusal(&self) -> (String, bool) {
         let platforms = [Platform::parse("linux/amd64").unwrap()];
         let read = async {
-            let documents = Documents::fetch(self, &platforms).await?;
+            let documents = Documents::fetch(self, &KnownDocuments::default(), &platforms).await?;
             documents.check(&ImportMemory::default()).await
         };
         let err = read.await.unwrap_err();
@@ -347,7 +348,7 @@ async fn a_cache_that_was_exported_by_itself_is_checked() {
         ] {
             assert!(Document::read(root.as_bytes()).unwrap().is_cache_export());
             memory.root = root.into();
-            match Documents::fetch(&memory, &[])
+            match Documents::fetch(&memory, &KnownDocuments::default(), &[])
                 .await
                 .unwrap()
                 .check(&ImportMemory::default())

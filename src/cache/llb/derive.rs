@@ -1,5 +1,4 @@
 //! The records of a build, by its definition and by what is known of the content of its sources.
-//! It must not know what a daemon exported.
 //!
 //! A record of an operation has its digest, and for each input links to the records of what it
 //! reads and to the content of that. All of it follows from the definition, but for contents and for

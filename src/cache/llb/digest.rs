@@ -1,6 +1,5 @@
 //! Digests and selectors that BuildKit derives from an operation alone, as v0.34.2 and, in
-//! another [`Dialect`], v0.13.2 do.
-//! It must not know records, nor any digest that depends on files or on the network.
+//! another [`Dialect`], v0.13.2 do. Digests of files and of sources are not derived here.
 //!
 //! Everything here may answer "unknown" (`None`): for operations that it does not cover, and for
 //! whatever another version of BuildKit or of Go would write differently. A digest that is wrong

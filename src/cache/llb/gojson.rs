@@ -1,5 +1,5 @@
-//! JSON as Go's `encoding/json` writes structs, byte for byte, for the few shapes that cache
-//! digests are made of. It must not know which shapes those are.
+//! JSON as Go's `encoding/json` writes structs, byte for byte, for the kinds of fields that cache
+//! digests are made of.
 
 use crate::cache::record::base64;
 

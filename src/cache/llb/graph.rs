@@ -1,5 +1,4 @@
 //! The graph of a definition: operations, their inputs and the one that is the result.
-//! It must not know what an operation means to a cache.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;

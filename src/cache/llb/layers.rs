@@ -1,5 +1,4 @@
 //! Which layers of an image are the result of which operation, told by the definition alone.
-//! It must not know what the layers hold.
 //!
 //! An execution and a file operation put one layer on the result they start from, and a merge puts
 //! the layers of its inputs one after the other. So from the last layer of the image down, each

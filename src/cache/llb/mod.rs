@@ -3,8 +3,7 @@
 //! [`graph`] reads the definition, [`digest`] computes the digests that BuildKit derives from an
 //! operation, [`lineage`] lays the operations over the exported records and says which links are
 //! of other builds, [`probe`] makes the operation that answers what neither tells, and [`layers`]
-//! says which layers are whose. It must not know where definitions and records come from, nor ask
-//! anything.
+//! says which layers are whose. All of it is computed from a definition and a record set.
 
 pub mod derive;
 pub mod digest;

@@ -1,5 +1,5 @@
 //! The probe: one operation of inlay's own that tells which content some inputs of a build have
-//! now, and which keys some sources have. It must not know how an operation is solved, or how its cache is exported.
+//! now, and which keys some sources have. The caller solves it and exports its cache.
 //!
 //! BuildKit keys an operation that copies by the content of what is copied, and exports that key.
 //! So a file operation with the same copies of the same source has, among its exported records, the

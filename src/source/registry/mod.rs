@@ -310,4 +310,8 @@ impl Source for RegistryImage {
         let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
         has_size(descriptor, length)
     }
+
+    fn repository(&self) -> Option<String> {
+        Some(self.base.to_string())
+    }
 }
