@@ -288,6 +288,10 @@ fn who_falls_silent_is_not_waited_for() {
         "{refusal}"
     );
     assert!(refusal.to_string().contains("timed out"), "{refusal}");
+    let patient = Reader::new(Settings::default());
+    let refusal = patient.refusal(&format!("{}/app", silent.host()));
+    let told = refusal.to_string();
+    assert!(told.contains("does not answer within 2 s"), "{refusal}");
 
     // Half of a blob.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -3,8 +3,10 @@
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use http::{Request, Response};
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 use tracing::{Instrument as _, info, info_span, warn};
@@ -20,6 +22,10 @@ use crate::protocol::solve::{self, Direct, Plan};
 use crate::protocol::wire::WireError;
 use crate::proxy::unary::{Call, refusal};
 use crate::transport::http2::Body;
+
+/// How long a daemon may take to tell whether it exports caches to sessions. The solve waits for it, and
+/// the client's `Control.Status` waits at the daemon for the solve: 6 s (`Get` in `solver/jobs.go`).
+const EXPORTS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The method's path.
 pub const PATH: &str = "/moby.buildkit.v1.Control/Solve";
@@ -146,8 +152,8 @@ async fn embedding(daemon: &Daemon, plan: &Plan) -> Embedding {
     if plan.inline.is_none() {
         return Embedding::None;
     }
-    let exports = daemon.exports_to_sessions().await;
-    if exports.unwrap_or(true) {
+    let exports = timeout(EXPORTS_TIMEOUT, daemon.exports_to_sessions()).await;
+    if !matches!(exports, Ok(Ok(false))) {
         info!("inline cache comes from inlay");
         return Embedding::Inlay;
     }

@@ -13,9 +13,7 @@ mod worker;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use tokio::time::timeout;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -41,9 +39,6 @@ const NO_EXPORTER: &str = "unknown cache exporter";
 const NO_DESTINATION: &str = "requires dest";
 /// The header that ties a gateway call to the build of a solve.
 pub const BUILD_HEADER: &str = "buildkit-controlapi-buildid";
-/// How long a daemon may take to tell what it can. A client's solve waits for it, and the client's
-/// `Control.Status` waits at the daemon for that solve: 6 s (`Get` in `solver/jobs.go`).
-const EXPORTS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The build that a gateway call is of.
 pub fn build_of(headers: &http::HeaderMap) -> Option<&str> {
@@ -118,7 +113,7 @@ impl Daemon {
     /// until an export tells [otherwise](Self::cannot_export_to_sessions).
     ///
     /// # Errors
-    /// Where the daemon cannot be asked, says something else, or takes its time.
+    /// Where the daemon cannot be asked, or says something else.
     pub async fn exports_to_sessions(&self) -> Result<bool, Status> {
         if self.exports_to_sessions.load(Ordering::Relaxed) {
             return Ok(true);
@@ -136,13 +131,7 @@ impl Daemon {
             }),
             ..Default::default()
         };
-        let mut control = self.control();
-        let answer = timeout(EXPORTS_TIMEOUT, control.solve(request)).await;
-        let answer = answer.unwrap_or_else(|_| {
-            let text = format!("no answer for {} s", EXPORTS_TIMEOUT.as_secs());
-            Err(Status::deadline_exceeded(text))
-        });
-        match answer {
+        match self.control().solve(request).await {
             Err(status) if status.message().contains(NO_EXPORTER) => Ok(false),
             Err(status) if status.message().contains(NO_DESTINATION) => {
                 self.exports_to_sessions.store(true, Ordering::Relaxed);

@@ -12,7 +12,9 @@ mod rests;
 mod retry;
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -23,7 +25,7 @@ use oci_spec::image::{Descriptor, Digest as OciDigest, MediaType, ToDockerV2S2 a
 use reqwest::{Response, Url};
 use serde::Deserialize;
 use tokio::sync::Mutex;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use self::answer::{body, causes, refusal};
@@ -47,6 +49,10 @@ static MANIFESTS: LazyLock<String> = LazyLock::new(|| {
 });
 /// The header in which a registry may tell the digest of a manifest.
 const CONTENT_DIGEST: &str = "docker-content-digest";
+/// The timeout for the first answer of all, to the first request for an image. A registry that is there
+/// may take longer for each further one.
+const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// One image of a registry.
 #[derive(Debug)]
 pub struct RegistryImage {
@@ -61,6 +67,8 @@ pub struct RegistryImage {
     authorization: Mutex<Option<Authorization>>,
     /// The rest of blobs that the registry sends whole.
     rests: Rests,
+    /// Whether the registry has answered to anything.
+    has_answered: AtomicBool,
 }
 
 /// What a manifest says of its own kind.
@@ -97,6 +105,7 @@ impl RegistryImage {
             credentials,
             authorization: Mutex::default(),
             rests: Rests::default(),
+            has_answered: AtomicBool::new(false),
             reference,
         })
     }
@@ -128,8 +137,18 @@ impl RegistryImage {
             if let Some(authorization) = &authorization {
                 request = request.header(AUTHORIZATION, &authorization.header);
             }
-            let response = request.send().await;
+            let send = request.send();
+            let response = if self.has_answered.load(Ordering::Relaxed) {
+                send.await
+            } else {
+                let answered = timeout(FIRST_ANSWER_TIMEOUT, send).await;
+                let seconds = FIRST_ANSWER_TIMEOUT.as_secs();
+                answered.map_err(|_| {
+                    unavailable(format!("{} does not answer within {seconds} s", self.host))
+                })?
+            };
             let response = response.map_err(|err| unavailable(causes(err)))?;
+            self.has_answered.store(true, Ordering::Relaxed);
             // Where a redirect led elsewhere, the login is not for that host.
             let asked = response.url().origin() == self.base.origin();
             let status = response.status();

@@ -15,14 +15,14 @@ const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// How long to wait before a request is made again that was already made again `retries` times. `None`
 /// where the answer is final, or the registry asks for a longer pause than a build is to wait.
 pub fn pause(status: StatusCode, headers: &HeaderMap, retries: u32) -> Option<Duration> {
-    let is_for_now = match status {
+    let is_for_now = matches!(
+        status,
         StatusCode::TOO_MANY_REQUESTS
-        | StatusCode::INTERNAL_SERVER_ERROR
-        | StatusCode::BAD_GATEWAY
-        | StatusCode::SERVICE_UNAVAILABLE
-        | StatusCode::GATEWAY_TIMEOUT => true,
-        _ => false,
-    };
+            | StatusCode::INTERNAL_SERVER_ERROR
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT
+    );
     if !is_for_now || retries >= MAX_RETRIES {
         return None;
     }
