@@ -17,6 +17,7 @@ mod history;
 mod import;
 mod importable;
 mod indexes;
+mod loopback;
 mod memory;
 mod mutations;
 mod neighbours;
