@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::thread::sleep;
 use std::time::Duration;
 
 use crate::support::{Asked, BuildOutput, Columns, Gate, Inlay, Passage, Project, Stand};
@@ -152,4 +153,41 @@ fn of_a_slow_registry_are_not_asked_for() {
             gate.requests()
         );
     }
+}
+
+/// A client goes away while another one's build reads what inlay serves to both.
+#[test]
+fn of_a_client_that_is_gone_are_read_on() {
+    let mut stand = Stand::start();
+    stand.inlay = Inlay::start(&stand.buildkitd, &["--registry-imports=inlay"]);
+    let project = project(&stand);
+    let build = stand.build(&project).export_cache("type=inline");
+    stand.push(&build, "app:1", "");
+    let slow = Passage::After(Duration::from_millis(150));
+    let gate = Gate::start(&stand.registry, move |asked, _| {
+        match asked.line.starts_with("GET") && asked.line.contains("/blobs/") {
+            true => slow,
+            false => AT_ONCE,
+        }
+    });
+    let dockerfile = std::fs::read_to_string(project.path().join("Dockerfile")).unwrap();
+    project.write("Dockerfile", format!("{dockerfile}RUN cat /g >/h\n"));
+    let import = format!("type=registry,ref={}", gate.image("app:1"));
+    let build = build.import_cache(&import);
+    let mut broken = 0;
+    for round in 0..10 {
+        stand.buildkitd.wipe();
+        let goes = build.spawn();
+        sleep(Duration::from_millis(40 * round));
+        let stays = build.spawn();
+        sleep(Duration::from_millis(200));
+        broken += usize::from(!goes.kill().status.success());
+        let built = stays.wait();
+        assert!(built.status.success(), "{round}: {built}");
+        assert_eq!(built.warnings, [""; 0], "{round}: {built}");
+        let ran = built.steps_ran();
+        let is_new = |step: &&str| step.contains("RUN cat /g");
+        assert!(ran.iter().all(|step| is_new(&&**step)), "{round}: {built}");
+    }
+    assert!(broken >= 5, "{broken} clients were gone in time");
 }
