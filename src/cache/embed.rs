@@ -50,7 +50,7 @@ use crate::protocol::proto::pb::{self, op::Op};
 mod memory;
 
 use memory::Names;
-pub use memory::{Remembered, Told};
+pub use memory::{ImportedContents, Remembered};
 
 /// How many records may be looked at for the end of the build.
 const MAX_ENDS: usize = 64;
@@ -220,7 +220,7 @@ impl ImageCache {
     pub fn finish(
         self,
         image: Option<&[ImageLayer]>,
-        told: &[Told],
+        told: &[ImportedContents],
         recall: impl Fn(&Digest) -> Option<Remembered>,
     ) -> Result<Embedded, ImageCacheError> {
         let (graph, lineage) = match (self.graph, self.lineage) {
@@ -375,7 +375,7 @@ impl Known {
         &self,
         ends: &[usize],
         image: Option<&[ImageLayer]>,
-        told: &[Told],
+        told: &[ImportedContents],
         recall: impl Fn(&Digest) -> Option<Remembered>,
     ) -> Option<DerivedSet> {
         let (graph, platform, exported) = (&self.graph, self.platform(), self.set.records());

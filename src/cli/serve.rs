@@ -51,7 +51,7 @@ pub struct Serve {
     /// several times
     #[arg(long, value_name = "DIR")]
     allow_path: Vec<PathBuf>,
-    /// containerd's socket, for imports of containerd:NAME; whoever may build can then read the images
+    /// containerd's socket, for imports of containerd:NAME; all users who may build can then read the images
     /// in its allowed namespaces
     #[cfg(feature = "containerd")]
     #[arg(long, value_name = "PATH")]

@@ -104,7 +104,7 @@ fn lock(address: &ListenAddress, path: &Path) -> Result<File, BindError> {
     if !metadata.is_file() || metadata.nlink() > 1 {
         return Err(failed(io::Error::other("it is no file of its own")));
     }
-    // Whoever can open it can hold it.
+    // Any user who can open it can hold it.
     lock.set_permissions(Permissions::from_mode(LOCK_MODE))
         .map_err(failed)?;
     match lock.try_lock() {

@@ -4,7 +4,7 @@
 //! Such an image has no manifest. It gets one of OCI's kind here, which depends on the image alone.
 //! The digest of a layer is in its file's name in newer archives. The digest of an uncompressed layer
 //! is its diff ID, which the config has. A compressed file of another name is read for its digest.
-//! Whoever reads the layer verifies it.
+//! The daemon verifies the layers that it reads.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;

@@ -74,7 +74,7 @@ enum Peer {
 
 /// A connection of a hop.
 #[derive(Debug)]
-pub struct OfHop<S> {
+pub struct HopStream<S> {
     inner: S,
     hop: Hop,
     peer: Peer,
@@ -128,17 +128,17 @@ impl Hop {
     }
 
     /// The client's connection.
-    pub fn client<S>(&self, inner: S) -> OfHop<S> {
-        OfHop {
+    pub fn client<S>(&self, inner: S) -> HopStream<S> {
+        HopStream {
             begin: Some(Box::pin(sleep(BEGIN_TIMEOUT))),
-            ..OfHop::new(inner, self.clone(), Peer::Client)
+            ..HopStream::new(inner, self.clone(), Peer::Client)
         }
     }
 
     /// The daemon's connection: it is connected.
-    pub fn daemon<S>(&self, inner: S) -> OfHop<S> {
+    pub fn daemon<S>(&self, inner: S) -> HopStream<S> {
         self.lock().connected = true;
-        OfHop::new(inner, self.clone(), Peer::Daemon)
+        HopStream::new(inner, self.clone(), Peer::Daemon)
     }
 
     fn lock(&self) -> MutexGuard<'_, Between> {
@@ -226,9 +226,9 @@ impl Piece {
     }
 }
 
-// === impl OfHop ===
+// === impl HopStream ===
 
-impl<S> OfHop<S> {
+impl<S> HopStream<S> {
     fn new(inner: S, hop: Hop, peer: Peer) -> Self {
         let (incoming, outgoing) = match peer {
             Peer::Client => (Place::of_client(), Place::of_server()),
@@ -344,7 +344,7 @@ impl<S> OfHop<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> OfHop<S> {
+impl<S: AsyncRead + Unpin> HopStream<S> {
     /// Reads more of a piece.
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut bytes = [0; PING];
@@ -367,7 +367,7 @@ impl<S: AsyncRead + Unpin> OfHop<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for OfHop<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for HopStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -401,7 +401,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for OfHop<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> OfHop<S> {
+impl<S: AsyncWrite + Unpin> HopStream<S> {
     /// Writes the frames that are to be inserted, if this is where one may be. `Ready` tells that
     /// others may be written: all, or up to the next gap.
     fn poll_insert(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -419,7 +419,7 @@ impl<S: AsyncWrite + Unpin> OfHop<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for OfHop<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for HopStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -476,8 +476,8 @@ mod tests {
     /// The hop's end of each connection, and the other ends.
     struct Stand {
         hop: Hop,
-        client: OfHop<DuplexStream>,
-        daemon: OfHop<DuplexStream>,
+        client: HopStream<DuplexStream>,
+        daemon: HopStream<DuplexStream>,
         of_client: DuplexStream,
         of_daemon: DuplexStream,
     }

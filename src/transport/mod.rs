@@ -12,5 +12,5 @@ mod pings;
 pub mod tcp;
 
 pub use batched::Batched;
-pub use hop::{Hop, OfHop};
+pub use hop::{Hop, HopStream};
 pub use pings::HeldPings;

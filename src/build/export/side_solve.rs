@@ -14,7 +14,7 @@ use super::committed;
 use super::error::ExportError;
 use crate::build::import::Imports;
 use crate::build::shared::Shared;
-use crate::cache::embed::{ImageCache, ImageCacheError, Note, Told};
+use crate::cache::embed::{ImageCache, ImageCacheError, ImportedContents, Note};
 use crate::cache::export::{self, Exported};
 use crate::cache::llb::{self, Assumptions, Graph, probe::Probe};
 use crate::cache::record::{Digest, ImageLayer, InlineCache, select};
@@ -165,7 +165,9 @@ impl Side<'_> {
         let imports: Vec<_> = self.imports.images().cloned().collect();
         let finish = move || {
             let images = imports.iter().flat_map(|images| images.iter());
-            let told: Vec<_> = images.filter_map(|image| Told::of(image.set())).collect();
+            let told: Vec<_> = images
+                .filter_map(|image| ImportedContents::of(image.set()))
+                .collect();
             let recall = |name: &Digest| shared.recall.get(name);
             let embedded = cache.finish(image.as_deref(), &told, recall)?;
             shared.recall.remember(embedded.memory);

@@ -195,7 +195,7 @@ impl Documents {
             skipped: 0,
         };
         match document {
-            Document::Manifest(manifest) => walk.manifest(root, *manifest, Fit::Told).await?,
+            Document::Manifest(manifest) => walk.manifest(root, *manifest, Fit::Stated).await?,
             Document::Index(index) => walk.index(&root, index).await?,
         }
         Ok(Self {
@@ -295,7 +295,7 @@ impl Walk<'_> {
                     Ok(Document::Index(index)) if depth < MAX_DEPTH => {
                         open.push_back((index, depth + 1));
                     }
-                    Err(err) if fit == Fit::Told => return Err(err),
+                    Err(err) if fit == Fit::Stated => return Err(err),
                     Ok(Document::Index(_)) | Err(_) => self.skipped += 1,
                 }
             }
@@ -322,7 +322,7 @@ impl Walk<'_> {
         let config = self.known.fetch(self.source, manifest.config(), MAX_CONFIG);
         let config = part(config.await, &descriptor)?;
         self.count(&config)?;
-        if fit == Fit::Told || self.platforms.iter().any(|of| of.is_of_config(&config)) {
+        if fit == Fit::Stated || self.platforms.iter().any(|of| of.is_of_config(&config)) {
             self.images.push((descriptor, manifest, config));
         }
         Ok(())

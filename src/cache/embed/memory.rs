@@ -18,7 +18,7 @@ pub type Remembered = BTreeSet<Digest>;
 
 /// What the cache of an image tells of the content of stages.
 #[derive(Debug)]
-pub struct Told {
+pub struct ImportedContents {
     /// The parts of the image.
     parts: HashSet<Digest>,
     contents: Contents,
@@ -42,9 +42,9 @@ struct Name {
     reader: (Digest, usize),
 }
 
-// === impl Told ===
+// === impl ImportedContents ===
 
-impl Told {
+impl ImportedContents {
     /// What a cache tells. `None` where it is larger than its limits allow.
     pub fn of(cache: &RecordSet) -> Option<Self> {
         let (without, contents) = cache.without_contents()?;
@@ -149,7 +149,7 @@ impl Names {
     pub(super) fn recall(
         &self,
         evidence: &mut Evidence,
-        told: &[Told],
+        told: &[ImportedContents],
         recall: impl Fn(&Digest) -> Option<Remembered>,
     ) {
         for (&(vertex, input), name) in &self.contents {

@@ -188,7 +188,8 @@ impl Index {
         wanted: &'a [Platform],
     ) -> impl Iterator<Item = (&'a Descriptor, Fit)> {
         let is_own = |entry: &Descriptor, of: &Platform| {
-            Told::of(entry).is_some_and(|told| told.is_of(of) && told.variant == of.variant)
+            StatedPlatform::of(entry)
+                .is_some_and(|told| told.is_of(of) && told.variant == of.variant)
         };
         let normal: Vec<_> = wanted.iter().map(Platform::normal).collect();
         let has_own: Vec<_> = (normal.iter())
@@ -199,9 +200,9 @@ impl Index {
                 return None;
             }
             let media_type = entry.media_type();
-            let Some(told) = Told::of(entry) else {
+            let Some(told) = StatedPlatform::of(entry) else {
                 let may_be = is_manifest(media_type) || is_index(media_type);
-                return may_be.then_some((entry, Fit::Untold));
+                return may_be.then_some((entry, Fit::Unstated));
             };
             let mut fitting = normal.iter().zip(&has_own);
             let fits = fitting.any(|(of, has_own)| match has_own {
@@ -209,8 +210,8 @@ impl Index {
                 false => told.is_of(of),
             });
             match fits {
-                true if is_manifest(media_type) => Some((entry, Fit::Told)),
-                true if is_index(media_type) => Some((entry, Fit::Untold)),
+                true if is_manifest(media_type) => Some((entry, Fit::Stated)),
+                true if is_index(media_type) => Some((entry, Fit::Unstated)),
                 _ => None,
             }
         })
@@ -221,21 +222,21 @@ impl Index {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fit {
     /// The index says so.
-    Told,
+    Stated,
     /// What it is of is told by its document alone.
-    Untold,
+    Unstated,
 }
 
 /// The platform that an entry of an index says.
-struct Told {
+struct StatedPlatform {
     os: String,
     architecture: String,
     variant: String,
 }
 
-// === impl Told ===
+// === impl StatedPlatform ===
 
-impl Told {
+impl StatedPlatform {
     /// `None` where it says none, or that it is not known.
     fn of(entry: &Descriptor) -> Option<Self> {
         let platform = entry.platform().as_ref()?;
@@ -379,7 +380,7 @@ mod tests {
         let armv6 = r#"{"os":"linux","architecture":"arm","variant":"v6"}"#;
         let all = [armv6, arm64, amd64, amd64];
         let told = |numbers: &[usize]| {
-            let numbers = numbers.iter().map(|number| (*number, Fit::Told));
+            let numbers = numbers.iter().map(|number| (*number, Fit::Stated));
             numbers.collect::<Vec<_>>()
         };
         assert_eq!(chosen(&all, "linux/amd64"), told(&[2, 3]));
@@ -394,7 +395,7 @@ mod tests {
         assert_eq!(chosen(&all, "linux/arm/v7"), told(&[0]));
         // What is not told by the index is told by the config.
         let unknown = r#"{"os":"unknown","architecture":"unknown"}"#;
-        let untold = [(0, Fit::Untold), (1, Fit::Told), (2, Fit::Untold)];
+        let untold = [(0, Fit::Unstated), (1, Fit::Stated), (2, Fit::Unstated)];
         assert_eq!(chosen(&[unknown, amd64, "null"], "linux/amd64"), untold);
         let attestation = r#"{"os":"unknown","architecture":"unknown"},
             "annotations":{"vnd.docker.reference.type":"attestation-manifest"}"#;

@@ -114,7 +114,7 @@ impl InlineCache {
     }
 
     /// Reads and checks the text that stands in the config of an image whose layers' blobs are
-    /// `image_layers`, whoever wrote it. What it holds need not be canonical, so it comes back
+    /// `image_layers`, whatever program wrote it. It need not be canonical, so it comes back
     /// as a set.
     ///
     /// ```

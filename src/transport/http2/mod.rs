@@ -12,7 +12,7 @@ mod server;
 
 use tokio::io::{AsyncRead, BufReader};
 
-use super::{Batched, HeldPings, Hop, OfHop};
+use super::{Batched, HeldPings, Hop, HopStream};
 
 pub use body::{Body, BodyError, canceled, followed_by, from_later_parts, from_parts, to_body};
 pub use client::{CallError, Connection, Requests, connect};
@@ -39,7 +39,7 @@ const READ_AHEAD: usize = 64 << 10;
 
 /// A socket that HTTP/2 is spoken over, read and written in large pieces: HTTP/2 itself reads a
 /// frame's head and its data, each by a call of the system, and others send frames of at most 16 KiB.
-pub type Socket<S> = Batched<HeldPings<OfHop<BufReader<S>>>>;
+pub type Socket<S> = Batched<HeldPings<HopStream<BufReader<S>>>>;
 
 /// A socket on which a client was accepted.
 pub fn accepted<S: AsyncRead>(stream: S, hop: &Hop) -> Socket<S> {

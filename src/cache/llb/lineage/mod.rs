@@ -1,5 +1,5 @@
 //! Which links of an exported cache belong to the build that a definition describes.
-//! Pure: what nobody told it, it does not know.
+//! It is computed from the records, the definition, and what its caller knows of the sources.
 //!
 //! # The question
 //! A daemon exports, beside the keys of this build, whatever other chain of keys once led to the
