@@ -413,9 +413,10 @@ impl Export<'_> {
         let mut links_to_roots = |records: &mut Vec<_>, count| {
             let root = |n: usize| {
                 let record = self.world.answer.get(n).copied().unwrap_or_default();
-                records.push(
-                    json!({"digest": self.digests[usize::from(record) % self.digests.len()]}),
-                );
+                // Nothing was exported, and the daemon may be asked all the same.
+                let number = usize::from(record).checked_rem(self.digests.len());
+                let digest = number.map_or_else(|| name("root", 0), |n| self.digests[n].clone());
+                records.push(json!({"digest": digest}));
                 json!([{"link": records.len() - 1}])
             };
             numbers.by_ref().take(count).map(root).collect::<Vec<_>>()

@@ -29,7 +29,7 @@
 //! # }
 //! ```
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 use thiserror::Error;
@@ -446,6 +446,7 @@ impl Known {
             }
         }
         equal.retain(|_, equal| (2..=MAX_REPEATED).contains(&equal.len()));
+        let mut told: BTreeMap<_, BTreeSet<Remembered>> = BTreeMap::new();
         for &number in equal.values().flatten() {
             let record = &records[number];
             let mut same = equal[&record.digest].clone();
@@ -454,23 +455,30 @@ impl Known {
                 *other != number && results.any(|result| record.results.contains(result))
             });
             for (vertex, input) in self.untold(number, &known) {
-                let told = same.iter().find_map(|same| {
-                    let mut vertices = self.lineage.vertices(*same);
-                    vertices.find_map(|vertex| known.content_of(vertex, input).cloned())
-                });
-                let content = told.or_else(|| {
+                let told = told.entry((vertex, input)).or_default();
+                let of_known = same.iter().flat_map(|same| self.lineage.vertices(*same));
+                let of_known = of_known.filter_map(|vertex| known.content_of(vertex, input));
+                let of_known: Vec<_> = of_known.cloned().collect();
+                told.extend(of_known.iter().cloned());
+                if of_known.is_empty() {
                     let may_be =
                         |same: &&usize| self.lineage.vertices(**same).any(|of| of == vertex);
                     let same = same.iter().filter(may_be);
-                    let links = same.flat_map(|same| &records[*same].inputs[input]);
+                    let links = same.filter_map(|same| records[*same].inputs.get(input));
+                    let links = links.flatten();
                     let content = links.filter(|link| self.set.is_content(link));
                     let content = content.map(|link| records[link.record].digest.clone());
-                    let content: BTreeSet<_> = content.collect();
-                    (content.len() == 1).then_some(content)
-                });
-                if let Some(content) = content {
-                    evidence.content(vertex, input, content);
+                    let content: Remembered = content.collect();
+                    told.extend((!content.is_empty()).then_some(content));
                 }
+            }
+        }
+        // Of several, whatever their order, none is used.
+        for ((vertex, input), told) in told {
+            if let [content] = &Vec::from_iter(told)[..]
+                && content.len() == 1
+            {
+                evidence.content(vertex, input, content.clone());
             }
         }
     }

@@ -154,8 +154,13 @@ impl Names {
     ) {
         for (&(vertex, input), name) in &self.contents {
             if evidence.content_of(vertex, input).is_none() {
-                let told = told.iter().find_map(|told| told.get(name)).cloned();
-                if let Some(content) = told.or_else(|| recall(&name.digest())) {
+                let told: BTreeSet<_> = told.iter().filter_map(|told| told.get(name)).collect();
+                let content = match told.len() {
+                    0 => recall(&name.digest()),
+                    1 => told.into_iter().next().cloned(),
+                    _ => None,
+                };
+                if let Some(content) = content {
                     evidence.content(vertex, input, content);
                 }
             }

@@ -218,7 +218,9 @@ fn linked(
     refutation: &Refutation<'_>,
 ) -> BTreeMap<(usize, usize), Digest> {
     let mut told: BTreeMap<_, BTreeSet<Option<&Digest>>> = BTreeMap::new();
-    for &(record, vertex) in reached {
+    // The others have not the vertex's number of inputs.
+    let with_keys = |pair: &&(usize, usize)| refutation.keys(pair.0, pair.1).is_some();
+    for &(record, vertex) in reached.iter().filter(with_keys) {
         for input in 0..graph.vertices()[vertex].inputs.len() {
             let kept = refutation.kept(record, vertex, input);
             let alone = match refutation.by_kind(record, vertex, input, &kept) {
