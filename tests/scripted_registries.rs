@@ -255,7 +255,7 @@ fn a_blob_is_missing_if_it_cannot_be_read_either() {
                 "0",
             )
         } else {
-            "404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned()
+            answer("404 Not Found", "", "")
         }
     });
     let source = reader.open(&format!("{}/app", registry.host())).unwrap();
