@@ -57,8 +57,10 @@ pub struct Loopback {
     /// Which workers reach it, by their ids.
     reached: tokio::sync::Mutex<HashMap<String, bool>>,
     /// The builds in flight.
-    builds: Mutex<Vec<Weak<InFlight>>>,
+    builds: Builds,
 }
+
+type Builds = Arc<Mutex<Vec<Weak<InFlight>>>>;
 
 /// A build in flight. What is offered to one build may be read by another, as long as they share steps.
 #[derive(Debug)]
@@ -71,7 +73,7 @@ pub struct Offered {
     pub name: String,
     repository: String,
     repositories: Arc<Repositories>,
-    builds: Vec<Weak<InFlight>>,
+    builds: Builds,
 }
 
 #[derive(Debug)]
@@ -136,7 +138,7 @@ impl Loopback {
             name: format!("{}/{repository}:{TAG}", server.address),
             repository,
             repositories: Arc::clone(&server.repositories),
-            builds: lock(&self.builds).clone(),
+            builds: Arc::clone(&self.builds),
         })
     }
 
@@ -167,7 +169,7 @@ impl Drop for Offered {
     fn drop(&mut self) {
         let mut repositories = lock(&self.repositories.0);
         if let Some(Repository::Cache { withdrawn, .. }) = repositories.get_mut(&self.repository) {
-            *withdrawn = Some(std::mem::take(&mut self.builds));
+            *withdrawn = Some(lock(&self.builds).clone());
         }
         repositories.retain(|_, repository| repository.is_open());
     }
@@ -475,15 +477,18 @@ mod tests {
             name: String::new(),
             repository: repository.clone(),
             repositories: Arc::clone(&server.repositories),
-            builds: lock(&loopback.builds).clone(),
+            builds: Arc::clone(&loopback.builds),
         };
         let is_there = || server.repositories.cache(&repository).is_some();
         assert!(is_there());
+        let beside = loopback.enter();
         drop(offered);
         drop(own);
         let later = loopback.enter();
         assert!(is_there());
         drop(other);
+        assert!(is_there(), "it began before the cache was withdrawn");
+        drop(beside);
         assert!(!is_there());
         drop(later);
     }
