@@ -455,22 +455,28 @@ impl Known {
                 *other != number && results.any(|result| record.results.contains(result))
             });
             for (vertex, input) in self.untold(number, &known) {
-                let told = told.entry((vertex, input)).or_default();
-                let of_known = same.iter().flat_map(|same| self.lineage.vertices(*same));
-                let of_known = of_known.filter_map(|vertex| known.content_of(vertex, input));
-                let of_known: Vec<_> = of_known.cloned().collect();
-                told.extend(of_known.iter().cloned());
-                if of_known.is_empty() {
+                let others = same.iter().flat_map(|same| {
+                    let links = records[*same].inputs.get(input).into_iter().flatten();
+                    let has_content = links.into_iter().any(|link| self.set.is_content(link));
+                    // Of two steps of which one is made of the other, the lower one has the content.
+                    let others = self.lineage.vertices(*same);
+                    others.filter(move |other| has_content || *other < vertex)
+                });
+                let read = others.filter_map(|other| known.content_of(other, input));
+                let mut read: BTreeSet<_> = read.cloned().collect();
+                if read.is_empty() {
                     let may_be =
                         |same: &&usize| self.lineage.vertices(**same).any(|of| of == vertex);
                     let same = same.iter().filter(may_be);
-                    let links = same.filter_map(|same| records[*same].inputs.get(input));
-                    let links = links.flatten();
+                    let links = same
+                        .filter_map(|same| records[*same].inputs.get(input))
+                        .flatten();
                     let content = links.filter(|link| self.set.is_content(link));
                     let content = content.map(|link| records[link.record].digest.clone());
                     let content: Remembered = content.collect();
-                    told.extend((!content.is_empty()).then_some(content));
+                    read.extend((!content.is_empty()).then_some(content));
                 }
+                told.entry((vertex, input)).or_default().extend(read);
             }
         }
         // Of several, whatever their order, none is used.

@@ -1,7 +1,7 @@
 //! Cases that failed once, by what they are about.
 
 /// As [`Case`](super::case::Case) reads them.
-pub const CASES: [(&str, &str); 49] = [
+pub const CASES: [(&str, &str); 50] = [
     (
         "the last copy is the record of the first one",
         r#"FROM scratch AS a
@@ -744,5 +744,20 @@ prune
 build import=1
 build
 "#,
+    ),
+    (
+        "equal copies on one base, cold and warm",
+        r"FROM {base} AS s0
+FROM {base} AS s1
+RUN echo 1 >/k1
+COPY --from=s0 /etc/passwd /etc/passwd
+FROM {base} AS s2
+COPY --from=s1 /etc/passwd /etc/passwd
+FROM {base}
+COPY --from=s2 /etc/passwd /etc/passwd
+---
+build
+build
+",
     ),
 ];
