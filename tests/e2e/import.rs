@@ -1,7 +1,5 @@
 //! A cache is imported from an image, wherever that is, and the user sees what became of it.
 
-use std::path::Path;
-
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use inlay::cache::image::config::{self, DEFAULT_LIMIT};
@@ -35,14 +33,6 @@ fn project() -> Project {
         .base()
         .dockerfile(STAGES)
         .file("source.txt", "some text\n")
-}
-
-/// A stand whose inlay may read `images`.
-fn stand_with(images: &Path) -> Stand {
-    let mut stand = Stand::start();
-    let allowed = format!("--allow-path={}", images.display());
-    stand.inlay = Inlay::start(&stand.buildkitd, &[&allowed]);
-    stand
 }
 
 /// The steps by which inlay says what it imports.
@@ -107,7 +97,7 @@ fn from_a_registry() {
 #[test]
 fn from_an_oci_archive() {
     let images = tempfile::tempdir().unwrap();
-    let mut stand = stand_with(images.path());
+    let mut stand = Stand::reading(images.path());
     let path = images.path().join("app.tar");
     let output = format!("type=oci,dest={}", path.display());
     imports_from(
@@ -120,7 +110,7 @@ fn from_an_oci_archive() {
 #[test]
 fn from_an_oci_layout() {
     let images = tempfile::tempdir().unwrap();
-    let mut stand = stand_with(images.path());
+    let mut stand = Stand::reading(images.path());
     let path = images.path().join("app");
     let output = format!("type=oci,tar=false,dest={}", path.display());
     imports_from(&mut stand, &output, &format!("oci:{}", path.display()));
@@ -129,7 +119,7 @@ fn from_an_oci_layout() {
 #[test]
 fn from_a_docker_archive() {
     let images = tempfile::tempdir().unwrap();
-    let mut stand = stand_with(images.path());
+    let mut stand = Stand::reading(images.path());
     let path = images.path().join("app.tar");
     let output = format!("type=docker,name=app,dest={}", path.display());
     imports_from(
@@ -144,7 +134,7 @@ fn from_a_docker_archive() {
 fn layers_are_served_in_little_memory() {
     const LAYER: u64 = 64 << 20;
     let images = tempfile::tempdir().unwrap();
-    let mut stand = stand_with(images.path());
+    let mut stand = Stand::reading(images.path());
     let step = |name| format!("RUN head -c {LAYER} /dev/zero >/{name}\n");
     let steps = ["one", "two", "three", "four"].map(step).concat();
     let dockerfile = format!("FROM scratch\nADD rootfs.tar /\n{steps}");
@@ -216,7 +206,7 @@ fn seventy_imports_of_all_kinds() {
 #[test]
 fn a_missing_image_is_told_and_the_build_goes_on() {
     let images = tempfile::tempdir().unwrap();
-    let stand = stand_with(images.path());
+    let stand = Stand::reading(images.path());
     let project = project();
     let build = stand.build(&project);
     let missing = stand.registry.image("missing:1");

@@ -4,7 +4,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
-use crate::support::{Inlay, Project, SOON, Stand, wait_for};
+use crate::support::{Project, SOON, Stand, wait_for};
 
 /// What it answers to a request: the status line and all that follows. Nothing if it is gone.
 fn ask(host: &str, method: &str, path: &str) -> String {
@@ -21,10 +21,8 @@ fn ask(host: &str, method: &str, path: &str) -> String {
 /// Who does not know the random name of a build's cache finds nothing, and after the build nobody does.
 #[test]
 fn a_stranger_reads_no_image_of_a_build() {
-    let mut stand = Stand::start();
     let images = tempfile::tempdir().unwrap();
-    let allowed = format!("--allow-path={}", images.path().display());
-    stand.inlay = Inlay::start(&stand.buildkitd, &[&allowed]);
+    let mut stand = Stand::reading(images.path());
     let steps = "FROM scratch\nADD rootfs.tar /\nCOPY f /f\n";
     let project = Project::new()
         .base()

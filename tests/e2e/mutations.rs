@@ -14,7 +14,7 @@ use inlay::cache::record::Digest;
 use serde_json::{Value, json};
 
 use crate::differential::Chance;
-use crate::support::{Inlay, Project, STAGES, Stand, seed, setting};
+use crate::support::{Project, STAGES, Stand, seed, setting};
 
 /// An image as its documents.
 #[derive(Clone)]
@@ -237,9 +237,7 @@ fn no_damaged_cache_fails_a_build_or_gives_a_wrong_file() {
     let count = setting("INLAY_MUTATIONS", 40);
     let first = seed();
     let dir = tempfile::tempdir().unwrap();
-    let mut stand = Stand::start();
-    let allowed = format!("--allow-path={}", dir.path().display());
-    stand.inlay = Inlay::start(&stand.buildkitd, &[&allowed]);
+    let mut stand = Stand::reading(dir.path());
     let project = Project::new()
         .base()
         .dockerfile(STAGES)

@@ -43,10 +43,8 @@ fn assert_told(built: &BuildOutput, reference: &str, why: &str) {
 /// A file that leads out of the layout, and what is no file.
 #[test]
 fn of_a_layout_costs_the_cache_and_no_build() {
-    let mut stand = Stand::start();
     let images = tempfile::tempdir().unwrap();
-    let allowed = format!("--allow-path={}", images.path().display());
-    stand.inlay = Inlay::start(&stand.buildkitd, &[&allowed]);
+    let mut stand = Stand::reading(images.path());
     let project = project(&stand);
     let layout = images.path().join("app");
     let build = stand.build(&project).export_cache("type=inline");

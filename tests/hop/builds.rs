@@ -6,11 +6,10 @@ use inlay::protocol::proto::control::{CacheOptions, CacheOptionsEntry, Exporter,
 use prost::Message as _;
 use tokio::time::sleep;
 
-use crate::peers::{Call, Client, Do, Script, Way};
+use crate::peers::{Call, Client, Do, GRPC, Script, Way};
 
 use Do::{Answer, Bytes, Headers, Meet, ReadAll, Sleep, Trailers};
 
-const GRPC: &[(&str, &[u8])] = &[("content-type", b"application/grpc")];
 const OF_BUILD: &[(&str, &[u8])] = &[
     ("buildkit-controlapi-buildid", b"build-1"),
     ("content-type", b"application/grpc"),

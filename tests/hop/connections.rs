@@ -11,11 +11,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{sleep, timeout};
 
-use crate::peers::{Do, End, Inlay, SOON, Script, Way, request};
+use crate::peers::{Do, End, GRPC, Inlay, SOON, Script, Way, request};
 
 use Do::{Answer, Data, Headers, Meet, Read, ReadAll, Sleep, Trailers};
 
-const GRPC: &[(&str, &[u8])] = &[("content-type", b"application/grpc")];
 const OK: &[(&str, &[u8])] = &[("grpc-status", b"0")];
 
 /// A call that is answered at once.

@@ -32,6 +32,9 @@ pub const SOON: Duration = Duration::from_secs(20);
 /// The header that inlay adds to calls.
 const HOPS: &str = "inlay-hops";
 
+/// The headers of a call.
+pub const GRPC: &[(&str, &[u8])] = &[("content-type", b"application/grpc")];
+
 /// What a side of a call does next.
 #[derive(Debug, Clone)]
 pub enum Do {

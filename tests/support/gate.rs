@@ -1,18 +1,19 @@
 //! A registry behind a gate: it refuses requests or holds them up, as a test says. For reading only.
 
 use std::io::{Write as _, copy};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 use std::thread::{sleep, spawn};
 use std::time::Duration;
 
+use super::listening::Listening;
 use super::scripted::{Asked, read};
 use super::{Registry, answer};
 
-/// It is open until the test ends.
+/// It is open until it is dropped.
 #[derive(Debug)]
 pub struct Gate {
-    host: String,
+    listening: Listening,
     requests: Arc<Mutex<Vec<Asked>>>,
 }
 
@@ -34,47 +35,43 @@ impl Gate {
         registry: &Registry,
         passage: impl Fn(&Asked, usize) -> Passage + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let host = listener
-            .local_addr()
-            .expect("it has an address")
-            .to_string();
         let requests = Arc::<Mutex<Vec<Asked>>>::default();
         let (log, behind) = (Arc::clone(&requests), registry.host().to_owned());
         let passage = Arc::new(passage);
-        spawn(move || {
-            for stream in listener.incoming() {
-                let stream = stream.expect("a connection");
-                let (log, behind) = (Arc::clone(&log), behind.clone());
-                let passage = Arc::clone(&passage);
-                spawn(move || {
-                    let Some(asked) = read(&stream) else { return };
-                    let before = {
-                        let mut log = log.lock().expect("no panic in it");
-                        let before = log.iter().filter(|of| of.line == asked.line).count();
-                        log.push(asked.clone());
-                        before
-                    };
-                    // Who asked may have gone.
-                    let _ = match passage(&asked, before) {
-                        Passage::After(time) => {
-                            sleep(time);
-                            pass(&asked, &behind, stream)
-                        }
-                        Passage::Refused(status, headers) => {
-                            let answer = format!("HTTP/1.1 {}", answer(status, headers, ""));
-                            (&stream).write_all(answer.as_bytes())
-                        }
-                    };
-                });
-            }
+        let listening = Listening::start(move |stream| {
+            let (log, behind) = (Arc::clone(&log), behind.clone());
+            let passage = Arc::clone(&passage);
+            // Requests pass beside each other.
+            spawn(move || {
+                let Some(asked) = read(&stream) else { return };
+                let before = {
+                    let mut log = log.lock().expect("no panic in it");
+                    let before = log.iter().filter(|of| of.line == asked.line).count();
+                    log.push(asked.clone());
+                    before
+                };
+                // Who asked may have gone.
+                let _ = match passage(&asked, before) {
+                    Passage::After(time) => {
+                        sleep(time);
+                        pass(&asked, &behind, stream)
+                    }
+                    Passage::Refused(status, headers) => {
+                        let answer = format!("HTTP/1.1 {}", answer(status, headers, ""));
+                        (&stream).write_all(answer.as_bytes())
+                    }
+                };
+            });
         });
-        Self { host, requests }
+        Self {
+            listening,
+            requests,
+        }
     }
 
     /// The name of an image of the registry, through the gate.
     pub fn image(&self, image: &str) -> String {
-        format!("{}/{image}", self.host)
+        format!("{}/{image}", self.listening.addr())
     }
 
     /// All that it was asked so far.

@@ -1,6 +1,7 @@
 //! A registry, a daemon and inlay in front of it: what most scenarios begin with.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -40,6 +41,14 @@ impl Stand {
             buildkitd,
             registry,
         }
+    }
+
+    /// Starts them. inlay may read images below a folder.
+    pub fn reading(images: &Path) -> Self {
+        let mut stand = Self::start();
+        let allowed = format!("--allow-path={}", images.display());
+        stand.inlay = Inlay::start(&stand.buildkitd, &[&allowed]);
+        stand
     }
 
     /// A build of a project through inlay.

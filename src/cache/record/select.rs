@@ -7,7 +7,6 @@
 //! must have gone before ([`RecordSet::retain_links`]).
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -148,7 +147,7 @@ fn fill(
 ) {
     let mut fitting = Vec::with_capacity(expected.len());
     let mut tops = HashSet::new();
-    let mut elsewhere = Vec::new();
+    let mut bounds = Vec::new();
     for (&number, result) in expected {
         let (Some(found), Some(result)) = (results.get(number), image.canonical(result)) else {
             return;
@@ -160,19 +159,18 @@ fn fill(
                 }
                 (true, InlineResult::Chain(_)) => {}
                 (false, InlineResult::Layer(_)) => return,
-                (false, InlineResult::Chain(places)) => elsewhere.push(Arc::clone(places)),
+                (false, InlineResult::Chain(places)) => {
+                    let below = places.first().and_then(|first| first.checked_sub(1));
+                    bounds.extend([below, places.last().copied()]);
+                }
             }
         }
         fitting.push((number, result));
     }
-    let is_bounded = |places: &Arc<[usize]>| {
-        let below = places.first().and_then(|first| first.checked_sub(1));
-        let bounds = [below, places.last().copied()];
-        bounds
-            .iter()
-            .all(|top| top.is_some_and(|top| tops.contains(&top)))
-    };
-    if !elsewhere.iter().all(is_bounded) {
+    if !bounds
+        .iter()
+        .all(|top| top.is_some_and(|top| tops.contains(&top)))
+    {
         return;
     }
     for (number, result) in fitting {

@@ -144,10 +144,7 @@ fn certain_of(graph: &Graph, set: &RecordSet, end: usize, refutation: &Refutatio
     let mut seen: HashSet<_> = open.iter().copied().collect();
     while let Some((record, edge)) = open.pop() {
         let vertex = edge.vertex;
-        if !refutation.may_be(record, edge) {
-            continue;
-        }
-        if refutation.keys(record, vertex).is_none() {
+        if !refutation.may_be(record, edge) || refutation.keys(record, vertex).is_none() {
             continue;
         }
         for (input, &edge) in graph.vertices()[vertex].inputs.iter().enumerate() {
@@ -210,35 +207,27 @@ fn detached(
     Ok(found)
 }
 
+/// What a record tells alone of an input, as a vertex: its only link, if that is by content.
+struct Alone<'a> {
+    record: usize,
+    at: (usize, usize),
+    content: Option<&'a Digest>,
+}
+
 /// The content that records have alone, of which links lead to no other record as the vertex.
 fn linked(
-    graph: &Graph,
-    set: &RecordSet,
-    reached: &BTreeSet<(usize, usize)>,
-    refutation: &Refutation<'_>,
+    alone: Vec<Alone<'_>>,
+    reached: &HashSet<(usize, usize)>,
 ) -> BTreeMap<(usize, usize), Digest> {
     let mut told: BTreeMap<_, BTreeSet<Option<&Digest>>> = BTreeMap::new();
-    // The others have not the vertex's number of inputs.
-    let with_keys = |pair: &&(usize, usize)| refutation.keys(pair.0, pair.1).is_some();
-    for &(record, vertex) in reached.iter().filter(with_keys) {
-        for input in 0..graph.vertices()[vertex].inputs.len() {
-            let kept = refutation.kept(record, vertex, input);
-            let alone = match refutation.by_kind(record, vertex, input, &kept) {
-                (content, definition) if definition.is_empty() => match content[..] {
-                    [link] => Some(&set.records()[link.record].digest),
-                    _ => None,
-                },
-                _ => None,
-            };
-            told.entry((vertex, input)).or_default().insert(alone);
+    for it in alone {
+        if reached.contains(&(it.record, it.at.0)) {
+            told.entry(it.at).or_default().insert(it.content);
         }
     }
-    let only = |told: BTreeSet<Option<&Digest>>| match told.len() {
-        1 => told.into_iter().next().flatten().cloned(),
-        _ => None,
-    };
+    told.retain(|_, told| told.len() == 1);
     let told = told.into_iter();
-    told.filter_map(|(at, told)| Some((at, only(told)?)))
+    told.filter_map(|(at, told)| Some((at, told.into_iter().next()??.clone())))
         .collect()
 }
 
@@ -273,7 +262,7 @@ fn descend(
 
     open.extend(others);
     let mut seen: HashSet<_> = open.iter().copied().collect();
-    let mut reached = BTreeSet::new();
+    let (mut reached, mut alone) = (HashSet::new(), Vec::new());
     while let Some((record, vertex)) = open.pop() {
         if refutation.keys(record, vertex).is_none() {
             whole.push(record);
@@ -302,6 +291,14 @@ fn descend(
                 reached.insert(pair);
                 open.extend(seen.insert(pair).then_some(pair));
             }
+            alone.push(Alone {
+                record,
+                at: (vertex, input),
+                content: match (&definition[..], &content[..]) {
+                    ([], [link]) => Some(&set.records()[link.record].digest),
+                    _ => None,
+                },
+            });
             let roots: BTreeSet<_> = (content.iter())
                 .map(|link| set.records()[link.record].digest.clone())
                 .collect();
@@ -336,7 +333,7 @@ fn descend(
         }
     }
     out.contents = contents.clone();
-    out.linked = linked(graph, set, &reached, refutation);
+    out.linked = linked(alone, &reached);
     out.candidates = candidates.clone();
     out.questions = (candidates.into_iter())
         .map(|((vertex, input), candidates)| {
