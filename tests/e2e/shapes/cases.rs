@@ -1,7 +1,7 @@
 //! Cases that failed once, by what they are about.
 
 /// As [`Case`](super::case::Case) reads them.
-pub const CASES: [(&str, &str); 50] = [
+pub const CASES: [(&str, &str); 51] = [
     (
         "the last copy is the record of the first one",
         r#"FROM scratch AS a
@@ -757,6 +757,24 @@ FROM {base}
 COPY --from=s2 /etc/passwd /etc/passwd
 ---
 build
+build
+",
+    ),
+    (
+        "content that is forgotten makes two records one",
+        r"FROM {base} AS s0
+ARG V=0
+COPY b.txt /b.txt
+FROM {tool}
+RUN read x </etc/passwd; echo read >/f1
+COPY --link b.txt /b.txt
+COPY --link --from=s0 /b.txt /b.txt
+ADD {web} /w
+---
+build argument=0
+wipe
+build import=1 import=gone
+restart inlay
 build
 ",
     ),

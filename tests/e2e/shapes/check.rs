@@ -36,8 +36,8 @@ pub struct Finding {
     /// The number of the build.
     pub build: usize,
     pub what: String,
-    /// Of caches that are not one: this one has fewer records, links and results.
-    pub fewer: bool,
+    /// Of caches that are not one: this one has no more records, links and results.
+    pub no_more: bool,
     /// Nothing but steps that ran.
     pub steps_ran: bool,
 }
@@ -187,7 +187,7 @@ impl Judge {
                 more(theirs, ours),
             );
             found.0.push(Finding {
-                fewer: image.size < first.size,
+                no_more: image.size <= first.size,
                 ..Finding::new(Check::OneDigest, what)
             });
         }
@@ -290,7 +290,7 @@ impl Finding {
             check,
             build: 0,
             what,
-            fewer: false,
+            no_more: false,
             steps_ran: false,
         }
     }

@@ -161,7 +161,7 @@ fn the_checks_see_what_plain_buildkit_does_wrong() {
         check: Check::OneDigest,
         build: 2,
         what: String::new(),
-        fewer: true,
+        no_more: true,
         steps_ran: false,
     };
     let found = run.tell(&case, &mut Tally::default());

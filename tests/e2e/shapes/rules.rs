@@ -90,13 +90,14 @@ pub const RULES: &[Rule] = &[
     },
     // A daemon that found a step in an import, by its definition, does not read the content that the
     // step reads, and does not know it when the import is gone. inlay remembers it until it ends, of what
-    // it saw built since the import.
+    // it saw built since the import. Two records that differ by such content are one without it, with the
+    // results of both.
     Rule {
         name: "forgotten-content",
         place: "solver/edge.go:862",
         until: "stays: docs/limits.md",
         excuses: |finding, pair| {
-            finding.check == Check::OneDigest && finding.fewer && pair.forgotten
+            finding.check == Check::OneDigest && finding.no_more && pair.forgotten
         },
     },
 ];
