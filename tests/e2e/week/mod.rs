@@ -147,6 +147,8 @@ struct Column {
 
 /// What a build ran and left.
 struct Outcome {
+    /// The steps, as the client tells them. Of those that several targets share it tells one or another
+    /// thing, so where there are several it is what the daemon tells: the commands of containers.
     ran: Vec<String>,
     cached: usize,
     warnings: Vec<String>,
@@ -294,15 +296,9 @@ impl Week {
         if inlay.ran.len() > inline.ran.len() {
             let more = inlay.ran.iter().filter(|step| !inline.ran.contains(step));
             let more: Vec<_> = more.collect();
-            // All targets of a build are built at once.
-            let imports = event.imports.len() * plan.targets.len();
-            let worse = format!("{}, {}, {imports} imports: {more:?}", plan.name, event.when);
+            let worse = format!("{}, {}: {more:?}", plan.name, event.when);
             println!("more than with the inline cache: {worse}");
-            // Issue 17, case 4: which of several images answers first is a race, in BuildKit's own
-            // column, too (`solver/combinedcache.go:48`).
-            if imports < 2 {
-                self.worse.push(worse);
-            }
+            self.worse.push(worse);
         }
     }
 
@@ -390,6 +386,7 @@ impl Column {
             Some(inlay) => inlay.addr(),
             None => self.buildkitd.addr(),
         };
+        let executed = self.buildkitd.executed().len();
         let buildx = Buildx::remote(&addr);
         let mut command = buildx.command();
         command.env("BUILDX_BAKE_ENTITLEMENTS_FS", "0");
@@ -405,7 +402,10 @@ impl Column {
             instructions.map(str::to_owned).collect()
         };
         Outcome {
-            ran: instructions(output.steps_ran()),
+            ran: match plan.targets.len() {
+                1 => instructions(output.steps_ran()),
+                _ => self.buildkitd.executed().split_off(executed),
+            },
             cached: instructions(output.steps_cached()).len(),
             warnings: output.warnings,
             images: images.collect(),
