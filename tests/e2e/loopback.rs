@@ -4,7 +4,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
-use crate::support::{Project, SOON, Stand, wait_for};
+use crate::support::{Buildctl, Project, SOON, Stand, wait_for};
 
 /// What it answers to a request: the status line and all that follows. Nothing if it is gone.
 fn ask(host: &str, method: &str, path: &str) -> String {
@@ -93,4 +93,47 @@ fn a_stranger_reads_no_image_of_a_build() {
         (!answer.starts_with("HTTP/1.1 200")).then_some(())
     });
     assert!(gone.is_some(), "the cache is there after its build");
+}
+
+/// A daemon in a container reaches no loopback address of inlay's. It imports by the session of the client.
+#[test]
+fn a_daemon_in_another_network_imports_by_sessions() {
+    let images = tempfile::tempdir().unwrap();
+    let mut stand = Stand::in_two_networks(images.path());
+    let steps = "\
+FROM scratch AS shared
+ADD rootfs.tar /
+COPY f /f
+FROM shared AS one
+RUN cat /f >/one
+FROM shared AS two
+RUN cat /f >/two
+FROM shared AS both
+COPY --from=one /one /
+COPY --from=two /two /
+";
+    let project = Project::new().base().file("f", "text\n").dockerfile(steps);
+    let layout = |target: &str| images.path().join(target);
+    for target in ["one", "two"] {
+        let output = format!("type=oci,tar=false,dest={}", layout(target).display());
+        let build = stand.build(&project).opt(&format!("target={target}"));
+        build.export_cache("type=inline").output(&output).run_ok();
+    }
+    let import = |build: Buildctl, target: &str| {
+        build.import_cache(&format!("type=inline,ref=oci:{}", layout(target).display()))
+    };
+    let files = images.path().join("files");
+    for (target, copies) in [("one", 0), ("two", 0), ("both", 2)] {
+        stand.buildkitd.wipe();
+        let build = stand.build(&project).opt(&format!("target={target}"));
+        let built = ["one", "two"].into_iter().fold(build, import);
+        let output = format!("type=local,dest={}", files.join(target).display());
+        let built = built.output(&output).run_ok();
+        assert_eq!(built.steps_ran().len(), copies, "{target}: {built}");
+        assert_eq!(built.warnings, [""; 0], "{built}");
+    }
+    for file in ["one/one", "two/two", "both/one", "both/two"] {
+        assert_eq!(std::fs::read_to_string(files.join(file)).unwrap(), "text\n");
+    }
+    assert!(stand.inlay.log().contains("caches are served by sessions"));
 }

@@ -1,6 +1,9 @@
 //! Caches that were damaged or made to lie: a build that imports one succeeds, and its files are
 //! those that the Dockerfile makes.
 //!
+//! Each is imported in one of the ways in which a daemon is given a cache: from its registry, from inlay on
+//! a loopback address, and over the session of the client.
+//!
 //! `INLAY_MUTATIONS` is how many are tried (40), `INLAY_SEED` the first one's seed.
 
 use std::collections::BTreeMap;
@@ -238,6 +241,7 @@ fn no_damaged_cache_fails_a_build_or_gives_a_wrong_file() {
     let first = seed();
     let dir = tempfile::tempdir().unwrap();
     let mut stand = Stand::reading(dir.path());
+    let mut of_sessions = Stand::in_two_networks(dir.path());
     let project = Project::new()
         .base()
         .dockerfile(STAGES)
@@ -267,7 +271,7 @@ fn no_damaged_cache_fails_a_build_or_gives_a_wrong_file() {
     let expected = files(&tree);
     assert!(expected.contains_key("all.txt"));
 
-    let mut outcomes: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut outcomes: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     for seed in first..first + count {
         let mutated = image.mutated(&mut Chance::new(seed));
         let context = format!("INLAY_SEED={seed} INLAY_MUTATIONS=1: {}", mutated.what);
@@ -275,7 +279,7 @@ fn no_damaged_cache_fails_a_build_or_gives_a_wrong_file() {
         // daemon fetches from it, nobody checks the layers beforehand.
         let tag = format!("demo:mutated-{seed}");
         let manifest = serde_json::from_slice::<Value>(&mutated.manifest).unwrap_or_default();
-        let in_registry = seed % 2 == 0
+        let in_registry = seed % 3 == 0
             && manifest["layers"] == image.manifest["layers"]
             && Digest::of(&mutated.config).to_string() == mutated.config_digest
             && stand.registry.put("demo", &mutated.config)
@@ -287,9 +291,15 @@ fn no_damaged_cache_fails_a_build_or_gives_a_wrong_file() {
             lay_out(&layout, &stand, &image, &mutated);
             format!("type=inline,ref=oci:{}", layout.display())
         };
+        let (way, stand) = match seed % 3 {
+            0 if in_registry => ("registry", &mut stand),
+            2 => ("session", &mut of_sessions),
+            _ => ("loopback", &mut stand),
+        };
         stand.buildkitd.wipe();
         fs::remove_dir_all(&tree).unwrap();
-        let built = build.clone().import_cache(&import).run();
+        let build = build.clone().addr(stand.inlay.addr());
+        let built = build.import_cache(&import).run();
         assert!(built.status.success(), "{context}\n{built}");
         assert_eq!(files(&tree), expected, "{context}\n{built}");
         let outcome = if !built.warnings.is_empty() {
@@ -299,14 +309,16 @@ fn no_damaged_cache_fails_a_build_or_gives_a_wrong_file() {
         } else {
             "used in part or not at all"
         };
-        println!("{context}: {outcome} {:?}", built.warnings);
-        *outcomes.entry(outcome).or_default() += 1;
+        println!("{context}: {way}: {outcome} {:?}", built.warnings);
+        *outcomes.entry((way, outcome)).or_default() += 1;
     }
     println!("{count} mutations from seed {first}: {outcomes:?}");
     // A few may all be harmless.
-    assert!(count < 40 || outcomes.contains_key("refused"));
-    let said = stand.inlay.log();
-    assert!(!said.contains("panicked"), "{said}");
+    assert!(count < 40 || outcomes.contains_key(&("loopback", "refused")));
+    for inlay in [stand.inlay, of_sessions.inlay] {
+        let said = inlay.log();
+        assert!(!said.contains("panicked"), "{said}");
+    }
 }
 
 /// A folder with an image, as OCI's image layout: its layers are links to the registry's.

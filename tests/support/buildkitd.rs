@@ -21,6 +21,16 @@ pub struct Buildkitd {
     // Before its directory: fields are dropped in order.
     daemon: Daemon,
     dir: TempDir,
+    network: Network,
+}
+
+/// The network that it runs in.
+#[derive(Clone, Copy, Debug)]
+enum Network {
+    /// The machine's.
+    Host,
+    /// One without any way out.
+    Own,
 }
 
 impl Buildkitd {
@@ -31,6 +41,16 @@ impl Buildkitd {
 
     /// Starts an empty one with more lines at the end of its `buildkitd.toml`.
     pub fn with_config(more: &str) -> Self {
+        Self::launched(more, Network::Host)
+    }
+
+    /// Starts an empty one in a network of its own, as in a container. It reaches no registry, and
+    /// clients reach it by its socket.
+    pub fn in_own_network() -> Self {
+        Self::launched("", Network::Own)
+    }
+
+    fn launched(more: &str, network: Network) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("inlay-buildkitd-")
             .tempdir()
@@ -54,8 +74,12 @@ root = "{path}/root"
 "#
         );
         fs::write(dir.path().join("buildkitd.toml"), config).expect("buildkitd.toml is written");
-        let daemon = launch(&dir);
-        Self { dir, daemon }
+        let daemon = launch(&dir, network);
+        Self {
+            dir,
+            daemon,
+            network,
+        }
     }
 
     /// Its address, as `buildctl --addr` takes it. It stays the same over restarts.
@@ -69,13 +93,13 @@ root = "{path}/root"
         let root = self.dir.path().join("root");
         fs::remove_dir_all(&root)
             .unwrap_or_else(|error| panic!("{} is not removed: {error}", root.display()));
-        self.daemon = launch(&self.dir);
+        self.daemon = launch(&self.dir, self.network);
     }
 
     /// Stops it in order and starts it again with the state that it had.
     pub fn restart(&mut self) {
         self.daemon.terminate();
-        self.daemon = launch(&self.dir);
+        self.daemon = launch(&self.dir, self.network);
     }
 
     /// Stops it as it is (SIGSTOP), or has it go on.
@@ -225,11 +249,18 @@ root = "{path}/root"
     }
 }
 
-fn launch(dir: &TempDir) -> Daemon {
+fn launch(dir: &TempDir, network: Network) -> Daemon {
     let peers = Peers::locate();
     let socket = dir.path().join("buildkitd.sock");
     let _ = fs::remove_file(&socket); // a killed daemon leaves its own behind
-    let mut command = Command::new(peers.buildkitd());
+    let mut command = match network {
+        Network::Host => Command::new(peers.buildkitd()),
+        Network::Own => {
+            let mut command = Command::new("unshare");
+            command.args(["--net", "--"]).arg(peers.buildkitd());
+            command
+        }
+    };
     command
         .arg("--config")
         .arg(dir.path().join("buildkitd.toml"))

@@ -33,22 +33,26 @@ pub struct Pushed {
 impl Stand {
     /// Starts them.
     pub fn start() -> Self {
-        let registry = Registry::start();
-        let buildkitd = Buildkitd::start();
-        let inlay = Inlay::start(&buildkitd, &[]);
-        Self {
-            inlay,
-            buildkitd,
-            registry,
-        }
+        Self::with(Buildkitd::start(), &[])
     }
 
     /// Starts them. inlay may read images below a folder.
     pub fn reading(images: &Path) -> Self {
-        let mut stand = Self::start();
-        let allowed = format!("--allow-path={}", images.display());
-        stand.inlay = Inlay::start(&stand.buildkitd, &[&allowed]);
-        stand
+        Self::with(Buildkitd::start(), &[&allowed(images)])
+    }
+
+    /// The same with a daemon in a network of its own: it reaches neither the registry nor inlay.
+    pub fn in_two_networks(images: &Path) -> Self {
+        Self::with(Buildkitd::in_own_network(), &[&allowed(images)])
+    }
+
+    fn with(buildkitd: Buildkitd, args: &[&str]) -> Self {
+        let inlay = Inlay::start(&buildkitd, args);
+        Self {
+            inlay,
+            buildkitd,
+            registry: Registry::start(),
+        }
     }
 
     /// A build of a project through inlay.
@@ -79,6 +83,10 @@ impl Stand {
         assert_eq!(built.warnings, [""; 0], "{built}");
         self.pushed(image)
     }
+}
+
+fn allowed(images: &Path) -> String {
+    format!("--allow-path={}", images.display())
 }
 
 // === impl Pushed ===
