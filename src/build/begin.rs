@@ -50,9 +50,7 @@ pub async fn begin(
     };
     let (_in_flight, unsent) = solves.hold(&plan.build);
     let call = call.until_sent(Arc::new(unsent));
-    let Some(plan) = shared.policy.restrict(plan) else {
-        return daemon.connection().forward(call.unchanged()).await;
-    };
+    let plan = shared.policy.restrict(plan);
     // A header ties a build's calls to it. Where none can hold its ref, there are no calls.
     if let Err(status) = daemon.gateway(&plan.build) {
         info!("the build is left to the daemon: {}", status.message());
@@ -61,13 +59,15 @@ pub async fn begin(
     let span = info_span!("build", build = %plan.build);
     let begun = async {
         let (build, direct) = Build::begin(shared, daemon, plan).await;
-        match build.solve_request(message, direct.is_some()) {
-            Ok(request) => solve(builds, daemon, call.with_message(&request), build, direct).await,
+        let request = match build.solve_request(message, direct.is_some()) {
+            Ok(Some(request)) => call.with_message(&request),
+            Ok(None) => call.unchanged(),
             Err(err) => {
                 let text = format!("inlay: the solve request: {err}");
-                Ok(refusal(Status::invalid_argument(text)))
+                return Ok(refusal(Status::invalid_argument(text)));
             }
-        }
+        };
+        solve(builds, daemon, request, build, direct).await
     };
     begun.instrument(span).await
 }
@@ -87,7 +87,7 @@ async fn solve(
             Some(direct) => drive::drive(build, direct).await,
             None => {
                 // By the time the client's own gateway asks for them, they may be there.
-                build.imports.outcomes().await;
+                build.imports.read_first().await;
                 pending().await
             }
         }
@@ -132,7 +132,7 @@ impl Build {
             plan,
             embedding,
             imports,
-            told: AtomicBool::new(false),
+            told_unreadable: AtomicBool::new(false),
             telling: TaskTracker::new(),
             sources_changed: AtomicBool::new(false),
         };
@@ -140,10 +140,13 @@ impl Build {
     }
 
     /// The solve request to forward: without `inline` among its cache exports if inlay embeds the
-    /// cache, and without what is solved if inlay drives the build.
-    fn solve_request(&self, message: &[u8], is_driven: bool) -> Result<Vec<u8>, WireError> {
+    /// cache, and without what is solved if inlay drives the build. `None` if it stays as it is.
+    fn solve_request(&self, message: &[u8], is_driven: bool) -> Result<Option<Vec<u8>>, WireError> {
         let embeds = matches!(self.embedding, Embedding::Inlay);
-        solve::forwarded(message, embeds, is_driven)
+        if !embeds && !is_driven {
+            return Ok(None);
+        }
+        solve::forwarded(message, embeds, is_driven).map(Some)
     }
 }
 

@@ -1,5 +1,4 @@
-//! `LLBBridge.Solve` of a build that inlay has a part in: its imports, and the source policies of its
-//! client.
+//! `LLBBridge.Solve` of a build: its imports, and the source policies of its client.
 //!
 //! A call with source policies passes as it is. The definition of a result is the one from before
 //! them, so a build with any gets no cache: it would be the cache of other sources.
@@ -10,7 +9,7 @@ use std::sync::atomic::Ordering;
 use tracing::Instrument as _;
 
 use super::{Build, import, report};
-use crate::protocol::imports::{Judged, are_named, in_gateway_solve};
+use crate::protocol::imports::{Judged, Named, in_gateway_solve, of_gateway_solve};
 use crate::protocol::wire::{self, WireError};
 
 /// The method's path.
@@ -35,18 +34,28 @@ impl Build {
         if fields.any(|field| field.number == SOURCE_POLICIES) {
             self.sources_changed.store(true, Ordering::Relaxed);
         }
-        if !are_named(message, self.imports.entries())? {
+        let Named {
+            mut entries,
+            unreadable,
+        } = of_gateway_solve(message)?;
+        entries.retain(|entry| self.shared.policy.registry_imports.takes(entry));
+        if entries.is_empty() && unreadable == 0 {
             return Ok(None);
         }
-        let outcomes = self.imports.outcomes().await;
+        let batches = self.imports.read(entries).await;
         let Judged {
             message,
             unreadable,
-        } = in_gateway_solve(message, |entry| import::verdict(outcomes, entry))?;
-        if !self.told.swap(true, Ordering::Relaxed) {
-            // Beside the build, which waits for it at its end.
+        } = in_gateway_solve(message, |entry| import::verdict(&batches, entry))?;
+        // Beside the build, which waits for it at its end.
+        if unreadable > 0 && !self.told_unreadable.swap(true, Ordering::Relaxed) {
             let build = Arc::clone(self);
-            let told = async move { report::imported(&build, unreadable).await };
+            let told = async move { report::unreadable_imports(&build, unreadable).await };
+            self.telling.spawn(told.in_current_span());
+        }
+        for batch in batches.into_iter().filter(|batch| batch.is_to_be_told()) {
+            let build = Arc::clone(self);
+            let told = async move { report::imported(&build, batch.outcomes()).await };
             self.telling.spawn(told.in_current_span());
         }
         Ok(Some(message))

@@ -5,7 +5,8 @@
 //! 2. `Control.Solve` begins a build (`begin`): what it asks for is read, and what inlay does itself
 //!    is taken out of the request. The build is known by its ref from then on (`registry`).
 //! 3. [`import`] reads and checks the images that the build names as cache sources.
-//! 4. `LLBBridge.Solve` names these imports again (`gateway`), and they are replaced there.
+//! 4. `LLBBridge.Solve` names these imports again (`gateway`), and they are replaced there. It may name
+//!    others, which are read then.
 //! 5. `LLBBridge.Return` has the build's result (`finish`). [`export`] puts the inline cache into
 //!    the configs of its images.
 //! 6. The user is told in the progress output of the build (`report`).
@@ -43,7 +44,7 @@ pub use policy::{Policy, RegistryImports};
 pub use router::Router;
 pub use shared::Shared;
 
-/// A build in flight that inlay has a part in.
+/// A build in flight.
 #[derive(Debug)]
 pub struct Build {
     /// What all builds share.
@@ -56,9 +57,9 @@ pub struct Build {
     embedding: Embedding,
     /// The caches that it imports.
     imports: Imports,
-    /// Whether its user has been told of the imports.
-    told: AtomicBool,
-    /// What tells them.
+    /// Whether its user has been told of imports that cannot be read.
+    told_unreadable: AtomicBool,
+    /// What tells the user of imports.
     telling: TaskTracker,
     /// Whether the client replaces sources by policies in its gateway calls. The definitions of its
     /// results are then not what was solved.
@@ -82,5 +83,10 @@ impl Build {
     /// The ref, which ties the calls of the build together.
     fn reference(&self) -> &str {
         &self.plan.build
+    }
+
+    /// Whether its result passes as it is, and nothing has to be said to the user before.
+    fn is_left_to_daemon(&self) -> bool {
+        matches!(self.embedding, Embedding::None) && self.telling.is_empty()
     }
 }

@@ -1,4 +1,4 @@
-//! The builds in flight that inlay has a part in, by their refs.
+//! The builds in flight, by their refs.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use http::Request;
 use super::Build;
 use crate::daemon::build_of;
 
-/// All builds in flight that inlay has a part in.
+/// All builds in flight.
 #[derive(Debug, Clone, Default)]
 pub struct Registry(Arc<Mutex<HashMap<String, Arc<Build>>>>);
 
@@ -112,7 +112,7 @@ mod tests {
             ),
             shared,
             daemon,
-            told: AtomicBool::new(false),
+            told_unreadable: AtomicBool::new(false),
             telling: TaskTracker::new(),
             sources_changed: AtomicBool::new(false),
         }

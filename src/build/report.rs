@@ -4,23 +4,25 @@ use futures_util::{StreamExt as _, stream};
 use tracing::info;
 
 use super::Build;
-use super::import::Note;
+use super::import::{Note, Outcome};
 use crate::daemon::progress;
 
 /// How many are told of at a time.
 const AT_A_TIME: usize = 16;
 
-/// Tells what became of them. `unreadable` imports were dropped because they cannot be read.
-pub async fn imported(build: &Build, unreadable: usize) {
+/// Tells that imports were dropped because they cannot be read.
+pub async fn unreadable_imports(build: &Build, imports: usize) {
+    let text = format!(
+        "{imports} of the build's cache imports cannot be read and are not used: \
+         cache-imports has to be a list of JSON objects with Type and Attrs"
+    );
+    progress::warn(&build.daemon, build.reference(), &text, None).await;
+}
+
+/// Tells what became of imports.
+pub async fn imported(build: &Build, outcomes: &[Outcome]) {
     let (daemon, reference) = (&build.daemon, build.reference());
-    if unreadable > 0 {
-        let text = format!(
-            "{unreadable} of the build's cache imports cannot be read and are not used: \
-             cache-imports has to be a list of JSON objects with Type and Attrs"
-        );
-        progress::warn(daemon, reference, &text, None).await;
-    }
-    let outcomes = stream::iter(build.imports.outcomes().await);
+    let outcomes = stream::iter(outcomes);
     let told = outcomes.for_each_concurrent(AT_A_TIME, |outcome| async move {
         match &outcome.note {
             Note::Nothing => {}
@@ -34,7 +36,7 @@ pub async fn imported(build: &Build, unreadable: usize) {
 /// Logs what the daemon has read through inlay. It is known once the image is exported, when no step
 /// can be added to the build any more.
 pub fn log_moved(build: &Build) {
-    let served = build.imports.served();
+    let served = build.imports.served().into_iter();
     for (image, moved) in served.filter(|(_, moved)| moved.bytes > 0) {
         let (layers, bytes) = (moved.layers.len(), moved.bytes);
         info!("inline cache of {image}: {bytes} bytes of {layers} layers went to the daemon");

@@ -21,7 +21,7 @@ use crate::transport::http2::Body;
 #[derive(Debug, Clone)]
 pub struct Router {
     shared: Arc<Shared>,
-    /// The builds in flight that inlay has a part in.
+    /// The builds in flight.
     builds: Registry,
     /// The solves in flight, of all builds.
     solves: Solves,
@@ -60,7 +60,10 @@ impl Service for Router {
         } else {
             None
         };
-        if !begins && build.is_none() {
+        let passes = build
+            .as_ref()
+            .map_or(!begins, |build| finishes && build.is_left_to_daemon());
+        if passes {
             return daemon.connection().forward(request).await;
         }
 

@@ -7,7 +7,7 @@
 //! the frontend: `cache-imports` (`[{"Type":…,"Attrs":{…}}]`), or the older `cache-from`, a list of
 //! refs (`frontend/dockerui/config.go` of BuildKit).
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
@@ -108,17 +108,23 @@ pub(super) fn text<'a>(options: &'a HashMap<String, Bytes>, name: &str) -> Optio
     std::str::from_utf8(options.get(name)?).ok()
 }
 
-/// Whether an encoded gateway solve request names one of these imports, or one that cannot be read.
+/// All imports of an encoded gateway solve request.
 ///
 /// # Errors
 /// Where it is no protobuf message.
-pub fn are_named(message: &[u8], entries: &[Entry]) -> Result<bool, WireError> {
-    let named = Cell::new(false);
+pub fn of_gateway_solve(message: &[u8]) -> Result<Named, WireError> {
+    let entries = RefCell::new(Vec::new());
     let judged = in_gateway_solve(message, |entry| {
-        named.set(named.get() || entries.contains(entry));
+        entries.borrow_mut().push(entry.clone());
         Verdict::Keep
     })?;
-    Ok(named.get() || judged.unreadable > 0)
+    let mut entries = entries.into_inner();
+    entries.sort();
+    entries.dedup();
+    Ok(Named {
+        entries,
+        unreadable: judged.unreadable,
+    })
 }
 
 /// The encoded gateway solve request with each import as `verdict` says, and without those that cannot
@@ -378,16 +384,9 @@ mod tests {
     #[test]
     fn imports_that_stay_leave_the_message_as_it_was() {
         let message = request();
-        let seen = std::cell::RefCell::new(Vec::new());
-        let kept = in_gateway_solve(&message, |entry| {
-            seen.borrow_mut().push(entry.clone());
-            Verdict::Keep
-        });
-        let kept = kept.unwrap();
-        assert_eq!((kept.message, kept.unreadable), (message, 0));
-        let mut seen = seen.into_inner();
-        seen.sort();
-        seen.dedup();
+        let kept = in_gateway_solve(&message, |_| Verdict::Keep).unwrap();
+        assert_eq!((&kept.message, kept.unreadable), (&message, 0));
+        let seen = of_gateway_solve(&message).unwrap().entries;
         let gha = Entry {
             kind: "gha".to_owned(),
             attrs: BTreeMap::new(),
@@ -460,7 +459,7 @@ mod tests {
         ] {
             let unreadable = option(unreadable);
             assert_eq!(dropped(&unreadable), (1, none.clone()));
-            assert!(are_named(&unreadable, &[]).unwrap());
+            assert_eq!(of_gateway_solve(&unreadable).unwrap().unreadable, 1);
         }
         let mut import = Entry::registry("a").encode();
         wire::put(&mut import, 2, b"\x0a\x01b\x12\x01\xff");
@@ -468,7 +467,10 @@ mod tests {
         wire::put(&mut message, 12, &import);
         assert_eq!(dropped(&message), (0, None));
         for nothing in [&b""[..], b"null", b"[]"] {
-            assert!(!are_named(&option(nothing), &[]).unwrap());
+            assert_eq!(
+                of_gateway_solve(&option(nothing)).unwrap(),
+                Named::default()
+            );
         }
     }
 

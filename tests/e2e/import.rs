@@ -768,6 +768,44 @@ fn for_a_client_without_a_gateway() {
     }
 }
 
+/// A client of the gateway may name its imports in a call of it alone. They are read and checked, too.
+#[test]
+fn that_a_gateway_call_names() {
+    let mut stand = Stand::start();
+    let project = Project::new().base().file("file", "some text\n");
+    let name = stand.registry.image("demo:1");
+    let command = "head -c 16 /dev/urandom >/random";
+    let solve = |stand: &Stand| {
+        let solve = Direct::gateway(stand.inlay.addr(), &project).command(command);
+        solve.push(&stand.registry.image("demo:2"))
+    };
+    let first = solve(&stand).export_cache("type=inline").push(&name);
+    first.run_ok();
+    let ran = stand.buildkitd.executed().len();
+    assert_eq!(ran, 1);
+    let layers = stand.registry.layers("demo:1", None);
+    for (policy, kind) in [
+        ("checked", "inline"),
+        ("checked", "registry"),
+        ("inlay", "registry"),
+    ] {
+        let policy = format!("--registry-imports={policy}");
+        stand.inlay = Inlay::start(&stand.buildkitd, &[&policy]);
+        for exports in [false, true] {
+            stand.buildkitd.wipe();
+            let mut solve = solve(&stand).import_cache(&format!("type={kind},ref={name}"));
+            if exports {
+                solve = solve.export_cache("type=inline");
+            }
+            let built = solve.run_ok();
+            assert_imported(&built, &name);
+            assert_eq!(stand.buildkitd.executed().len(), ran, "{built}");
+            assert_eq!(stand.registry.layers("demo:2", None), layers);
+        }
+    }
+    assert_eq!(stand.pushed("demo:1"), stand.pushed("demo:2"));
+}
+
 /// Two builds in one session, each with its import: what is offered for one is in nobody's way.
 #[test]
 fn for_builds_that_share_a_session() {

@@ -29,6 +29,11 @@ impl Direct {
         Self::new(addr, "twice").of(project)
     }
 
+    /// The same by a gateway call, which alone names the imports.
+    pub fn gateway(addr: impl Into<String>, project: &Project) -> Self {
+        Self::new(addr, "gateway").of(project)
+    }
+
     /// A gateway client from before refs came with definitions.
     pub fn old_refs(addr: impl Into<String>) -> Self {
         Self::new(addr, "old-refs")

@@ -162,7 +162,7 @@ impl Side<'_> {
             |image| Some(image.iter().map(|layer| layer.diff_id.clone()).collect()),
         );
         let shared = Arc::clone(self.shared);
-        let imports: Vec<_> = self.imports.images().cloned().collect();
+        let imports = self.imports.images();
         let finish = move || {
             let images = imports.iter().flat_map(|images| images.iter());
             let told: Vec<_> = images
@@ -207,13 +207,16 @@ impl Side<'_> {
     /// The cache of an image that was imported, as it was written there, if the build has made that
     /// image again, and the cache has the same records. A daemon may tell less than it imported.
     fn imported(&self, layers: &[Digest], cache: &InlineCache) -> Option<String> {
-        let mut images = self.imports.images().flat_map(|images| images.iter());
-        let same = images.find(|image| {
-            // To the last link: what is not of this build, another build must not have from it.
-            image.diff_ids() == layers
-                && select(image.set())
-                    .is_ok_and(|known| known.is_all_of(image.set()) && known.extends(cache))
-        })?;
+        let images = self.imports.images();
+        let same = images
+            .iter()
+            .flat_map(|images| images.iter())
+            .find(|image| {
+                // To the last link: what is not of this build, another build must not have from it.
+                image.diff_ids() == layers
+                    && select(image.set())
+                        .is_ok_and(|known| known.is_all_of(image.set()) && known.extends(cache))
+            })?;
         debug!("the cache is that of an imported image");
         Some(same.encoded())
     }

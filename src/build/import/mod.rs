@@ -16,7 +16,8 @@ mod reading;
 mod store;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -65,11 +66,21 @@ const SHORT_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Imports {
     shared: Arc<Shared>,
     daemon: Daemon,
-    entries: Vec<Entry>,
     session: String,
     platforms: Vec<Platform>,
-    outcomes: OnceCell<Vec<Outcome>>,
+    batches: Mutex<Vec<Arc<Batch>>>,
     _in_flight: Arc<InFlight>,
+}
+
+/// Imports that are named together: those of the solve, or those that a gateway call adds.
+#[derive(Debug)]
+pub struct Batch {
+    entries: Vec<Entry>,
+    /// How many imports the build had before.
+    before: usize,
+    outcomes: OnceCell<Vec<Outcome>>,
+    /// Whether the user has been told of them.
+    told: AtomicBool,
 }
 
 /// What became of an import.
@@ -119,8 +130,8 @@ enum Way {
 // === impl Imports ===
 
 impl Imports {
-    /// The imports of a build that inlay reads. Nothing is read yet. `platforms` are the build's;
-    /// without any, it is for the daemon's own.
+    /// The imports of a build that inlay reads, as its solve names them. Nothing is read yet. `platforms`
+    /// are the build's; without any, it is for the daemon's own.
     pub fn new(
         shared: Arc<Shared>,
         daemon: Daemon,
@@ -129,34 +140,91 @@ impl Imports {
         platforms: Vec<Platform>,
     ) -> Self {
         let in_flight = shared.loopback.enter();
-        Self {
+        let imports = Self {
             shared,
             daemon,
-            entries,
             session,
             platforms,
-            outcomes: OnceCell::new(),
+            batches: Mutex::default(),
             _in_flight: in_flight,
-        }
-    }
-
-    /// The imports that inlay reads.
-    pub fn entries(&self) -> &[Entry] {
-        &self.entries
+        };
+        imports.add(entries);
+        imports
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.batches().is_empty()
     }
 
-    /// What became of them. The first call reads them.
-    pub async fn outcomes(&self) -> &[Outcome] {
-        self.outcomes
+    /// Reads those of the solve.
+    pub async fn read_first(&self) {
+        let first = self.batches().first().cloned();
+        if let Some(first) = first {
+            self.outcomes(&first).await;
+        }
+    }
+
+    /// Reads these imports, unless they have been read, and gives the batches that they are in.
+    pub async fn read(&self, entries: Vec<Entry>) -> Vec<Arc<Batch>> {
+        self.add(entries.clone());
+        let mut batches = self.batches().clone();
+        batches.retain(|batch| entries.iter().any(|entry| batch.entries.contains(entry)));
+        for batch in &batches {
+            self.outcomes(batch).await;
+        }
+        batches
+    }
+
+    /// The images of each, as far as they have been read.
+    pub fn images(&self) -> Vec<Arc<[CachedImage]>> {
+        let batches = self.batches();
+        let outcomes = batches.iter().flat_map(|batch| batch.outcomes());
+        outcomes
+            .map(|outcome| Arc::clone(&outcome.images))
+            .collect()
+    }
+
+    /// What the daemon has read of each image that inlay serves.
+    pub fn served(&self) -> Vec<(String, store::Moved)> {
+        let batches = self.batches();
+        let outcomes = batches.iter().flat_map(|batch| batch.outcomes());
+        let served = outcomes.filter_map(|outcome| {
+            let served = outcome.served.as_ref()?;
+            Some((outcome.reference.clone(), served.store.moved()))
+        });
+        served.collect()
+    }
+
+    /// Adds those that are not there yet.
+    fn add(&self, mut entries: Vec<Entry>) {
+        let mut batches = self.batches();
+        entries.retain(|entry| !batches.iter().any(|batch| batch.entries.contains(entry)));
+        if entries.is_empty() {
+            return;
+        }
+        let before = batches.iter().map(|batch| batch.entries.len()).sum();
+        batches.push(Arc::new(Batch {
+            entries,
+            before,
+            outcomes: OnceCell::new(),
+            told: AtomicBool::new(false),
+        }));
+    }
+
+    fn batches(&self) -> MutexGuard<'_, Vec<Arc<Batch>>> {
+        // Each change is one call, so a panic elsewhere leaves them whole.
+        self.batches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What became of those of a batch. The first call reads them.
+    async fn outcomes<'a>(&self, batch: &'a Batch) -> &'a [Outcome] {
+        batch
+            .outcomes
             .get_or_init(|| async {
                 let platforms = self.platforms().await;
-                let mut outcomes = Vec::with_capacity(self.entries.len());
-                for (number, entry) in self.entries.iter().enumerate() {
+                let mut outcomes = Vec::with_capacity(batch.entries.len());
+                for (number, entry) in (batch.before..).zip(&batch.entries) {
                     outcomes.push(self.outcome(entry, number < MAX_READ, &platforms));
                 }
                 let mut outcomes: Vec<_> =
@@ -169,21 +237,6 @@ impl Imports {
                 outcomes
             })
             .await
-    }
-
-    /// The images of each, as far as they have been read.
-    pub fn images(&self) -> impl Iterator<Item = &Arc<[CachedImage]>> {
-        let outcomes = self.outcomes.get().into_iter().flatten();
-        outcomes.map(|outcome| &outcome.images)
-    }
-
-    /// What the daemon has read of each image that inlay serves.
-    pub fn served(&self) -> impl Iterator<Item = (&str, store::Moved)> {
-        let outcomes = self.outcomes.get().into_iter().flatten();
-        outcomes.filter_map(|outcome| {
-            let served = outcome.served.as_ref()?;
-            Some((outcome.reference.as_str(), served.store.moved()))
-        })
     }
 
     /// The platforms whose images are of use: those that the build is for, and the daemon's own, for
@@ -452,6 +505,20 @@ impl Imports {
     }
 }
 
+// === impl Batch ===
+
+impl Batch {
+    /// What became of them, if they have been read.
+    pub fn outcomes(&self) -> &[Outcome] {
+        self.outcomes.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether the user has not been told of them before this call.
+    pub fn is_to_be_told(&self) -> bool {
+        !self.told.swap(true, Ordering::Relaxed)
+    }
+}
+
 // === impl Outcome ===
 
 impl Outcome {
@@ -470,8 +537,8 @@ impl Outcome {
 }
 
 /// What becomes of an import. One that was not read is kept.
-pub fn verdict(outcomes: &[Outcome], entry: &Entry) -> Verdict {
-    let mut outcomes = outcomes.iter();
+pub fn verdict(batches: &[Arc<Batch>], entry: &Entry) -> Verdict {
+    let mut outcomes = batches.iter().flat_map(|batch| batch.outcomes());
     let outcome = outcomes.find(|outcome| outcome.entry == *entry);
     outcome.map_or(Verdict::Keep, |outcome| outcome.verdict.clone())
 }

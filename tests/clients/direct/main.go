@@ -18,6 +18,7 @@ import (
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/client/buildid"
 	"github.com/moby/buildkit/client/llb"
+	gwclient "github.com/moby/buildkit/frontend/gateway/client"
 	gateway "github.com/moby/buildkit/frontend/gateway/pb"
 	"github.com/moby/buildkit/identity"
 	"github.com/moby/buildkit/session"
@@ -41,6 +42,7 @@ func (l *list) Set(s string) error { *l = append(*l, s); return nil }
 var (
 	addr = flag.String("addr", "", "address of the daemon")
 	mode = flag.String("mode", "", "frontend, definition, twice: a definition two times in one session,\n"+
+		"gateway: a definition by a gateway call, which alone names the imports,\n"+
 		"old-refs, or marshal: print the definition")
 	contextDir = flag.String("context", "", "directory with the sources")
 	command    = flag.String("command", "cat /src/file | tr a-z A-Z > /out", "shell command of the definition's step")
@@ -104,9 +106,14 @@ func run(ctx context.Context) error {
 		kind, attrs := entry(export)
 		opt.CacheExports = append(opt.CacheExports, client.CacheOptionsEntry{Type: kind, Attrs: attrs})
 	}
+	var gatewayImports []gwclient.CacheOptionsEntry
 	for _, cache := range imports {
 		kind, attrs := entry(cache)
-		opt.CacheImports = append(opt.CacheImports, client.CacheOptionsEntry{Type: kind, Attrs: attrs})
+		if *mode == "gateway" {
+			gatewayImports = append(gatewayImports, gwclient.CacheOptionsEntry{Type: kind, Attrs: attrs})
+		} else {
+			opt.CacheImports = append(opt.CacheImports, client.CacheOptionsEntry{Type: kind, Attrs: attrs})
+		}
 	}
 	if from, to, ok := strings.Cut(*policy, "="); ok {
 		opt.SourcePolicyProvider = policysession.NewPolicyProvider(
@@ -126,7 +133,7 @@ func run(ctx context.Context) error {
 		if *behind {
 			opt.Frontend = "gateway.v0"
 		}
-	case "definition", "twice":
+	case "definition", "twice", "gateway":
 		if def, err = definition(ctx); err != nil {
 			return err
 		}
@@ -158,7 +165,15 @@ func run(ctx context.Context) error {
 		_, err := display.UpdateFrom(ctx, statuses)
 		shown <- err
 	}()
-	response, err := c.Solve(ctx, def, opt, statuses)
+	var response *client.SolveResponse
+	if *mode == "gateway" {
+		build := func(ctx context.Context, c gwclient.Client) (*gwclient.Result, error) {
+			return c.Solve(ctx, gwclient.SolveRequest{Definition: def.ToPB(), CacheImports: gatewayImports, Evaluate: true})
+		}
+		response, err = c.Build(ctx, opt, "", build, statuses)
+	} else {
+		response, err = c.Solve(ctx, def, opt, statuses)
+	}
 	<-shown
 	if err != nil {
 		return err
