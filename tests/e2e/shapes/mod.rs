@@ -57,7 +57,6 @@ const SHRINKING: Duration = Duration::from_secs(120);
 const SHRUNK: usize = 3;
 
 #[test]
-#[ignore = "what it finds is being mended: `make shapes` runs it"]
 fn generated_builds() {
     let number = |name| variable(name).map(|value| value.parse::<u64>().unwrap());
     let limit = Duration::from_secs(number("SECONDS").unwrap_or(SECONDS));
