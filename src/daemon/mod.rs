@@ -2,6 +2,7 @@
 //! told by them.
 
 pub mod address;
+mod asked;
 mod connect;
 mod connection;
 mod content;

@@ -149,6 +149,16 @@ pub enum SourceError {
         /// What happened.
         reason: String,
     },
+    /// Its registry gives no answer at all.
+    #[error("{what}: {host} does not answer within {seconds} s")]
+    NoAnswer {
+        /// What was asked for.
+        what: String,
+        /// The registry.
+        host: String,
+        /// The timeout.
+        seconds: u64,
+    },
     /// The user's login cannot be had.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
@@ -169,6 +179,7 @@ impl SourceError {
             | Self::Closed { .. }
             | Self::Io { .. }
             | Self::Unavailable { .. }
+            | Self::NoAnswer { .. }
             | Self::Credentials(_) => false,
         }
     }

@@ -153,6 +153,35 @@ fn of_a_slow_registry_are_not_asked_for() {
     }
 }
 
+/// A registry that answers nobody costs the cache. One that answers the daemon alone is the daemon's.
+#[test]
+fn of_a_silent_registry_are_not_waited_for() {
+    let mut stand = Stand::start();
+    let project = project(&stand);
+    let build = stand.build(&project).export_cache("type=inline");
+    stand.push(&build, "app:1", "");
+    for answers_daemon in [false, true] {
+        let gate = Gate::start(&stand.registry, move |asked, _| {
+            let agent = asked.headers.get("user-agent");
+            let is_daemon = agent.is_some_and(|agent| agent.starts_with("buildkit/"));
+            match answers_daemon && is_daemon {
+                true => AT_ONCE,
+                false => Passage::After(Duration::from_secs(3600)),
+            }
+        });
+        let image = gate.image("app:1");
+        stand.buildkitd.wipe();
+        let import = format!("type=registry,ref={image}");
+        let built = build.clone().import_cache(&import).run_ok();
+        if answers_daemon {
+            assert_eq!(built.warnings, [""; 0], "{built}");
+            assert_eq!(built.steps_ran(), [""; 0], "{built}");
+        } else {
+            assert_told(&built, &image, "does not answer the daemon either");
+        }
+    }
+}
+
 /// A client goes away while another one's build reads what inlay serves to both.
 #[test]
 fn of_a_client_that_is_gone_are_read_on() {

@@ -27,16 +27,12 @@ use hyper::body::{Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use crate::cache::record::Digest;
 use crate::daemon::{Daemon, new_id};
-use crate::protocol::proto::control::SolveRequest;
-use crate::protocol::proto::pb::{self, op::Op};
 use crate::session::{ReadError, Store};
 
 /// The tag of each cache.
@@ -205,33 +201,8 @@ impl Server {
         let reached = Arc::new(AtomicBool::new(false));
         let probe = Repository::Probe(Arc::clone(&reached));
         let repository = self.repositories.add(probe);
-        let source = pb::Op {
-            op: Some(Op::Source(pb::SourceOp {
-                identifier: format!("docker-image://{}/{repository}:{TAG}", self.address),
-                ..Default::default()
-            })),
-            ..Default::default()
-        };
-        let source = source.encode_to_vec();
-        let result = pb::Op {
-            inputs: vec![pb::Input {
-                digest: Digest::of(&source).to_string(),
-                index: 0,
-            }],
-            ..Default::default()
-        };
-        let definition = pb::Definition {
-            def: vec![source, result.encode_to_vec()],
-            ..Default::default()
-        };
-        let request = SolveRequest {
-            r#ref: new_id(),
-            definition: Some(definition.encode_to_vec().into()),
-            internal: true,
-            ..Default::default()
-        };
-        // It fails either way.
-        let _ = timeout(REACH_TIMEOUT, daemon.hold_solve().send(request)).await;
+        let image = format!("{}/{repository}:{TAG}", self.address);
+        let _ = timeout(REACH_TIMEOUT, daemon.ask_for_image(&image, "")).await;
         lock(&self.repositories.0).remove(&repository);
         reached.load(Ordering::Relaxed)
     }

@@ -16,6 +16,7 @@ mod reading;
 mod store;
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -27,7 +28,7 @@ use oci_spec::image::Descriptor;
 use thiserror::Error;
 use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use self::combine::{Combination, combine};
@@ -58,6 +59,8 @@ const MAX_IMPORTS: usize = 64;
 const MAX_READ: usize = 4 * MAX_IMPORTS;
 /// The timeout for fetching an image's documents, which are small. A build waits for it.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a registry may take for its first answer to inlay, before the daemon is had to ask it, too.
+const ASKING_DELAY: Duration = Duration::from_secs(1);
 /// The timeout where the daemon can read the image without inlay.
 const SHORT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -268,8 +271,7 @@ impl Imports {
             true => self.judge(&mut outcome, platforms, limit).await,
             false => Err(Refusal::TooMany),
         };
-        let policy = self.shared.policy.registry_imports;
-        let may_pass = of_daemon && policy != RegistryImports::Inlay;
+        let may_pass = self.may_be_left(entry);
         let reference = &outcome.reference;
         match judged {
             Ok(()) => {}
@@ -313,8 +315,16 @@ impl Imports {
                 Documents::fetch(&*source, &self.shared.known_documents, platforms).await?;
             Ok::<_, ReadingError>((source, documents))
         };
-        let fetched = timeout(limit, fetch).await;
-        let (source, documents) = fetched.map_err(|_| Refusal::TimedOut(limit))??;
+        let fetch = async {
+            let fetched = timeout(limit, fetch).await;
+            Ok(fetched.map_err(|_| Refusal::TimedOut(limit))??)
+        };
+        let (source, documents) = match &location {
+            Location::Registry(name) if self.may_be_left(entry) => {
+                self.fetch_or_ask(&name.whole(), fetch).await?
+            }
+            _ => fetch.await?,
+        };
         let bytes = documents.bytes;
         let skipped = match documents.skipped {
             0 => String::new(),
@@ -368,6 +378,37 @@ impl Imports {
         }
         outcome._memory = kept;
         Ok(())
+    }
+
+    /// Whether the daemon may read an import that inlay cannot fetch.
+    fn may_be_left(&self, entry: &Entry) -> bool {
+        let policy = self.shared.policy.registry_imports;
+        entry.kind == REGISTRY && policy != RegistryImports::Inlay
+    }
+
+    /// Fetches an image that the daemon could read itself. Where its registry answers neither, it is not left to
+    /// the daemon, which would wait for it much longer.
+    async fn fetch_or_ask<T>(
+        &self,
+        image: &str,
+        fetch: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, Refusal> {
+        let mut fetch = pin!(fetch);
+        let mut asked = pin!(async {
+            sleep(ASKING_DELAY).await;
+            self.daemon.ask_for_image(image, &self.session).await;
+        });
+        let mut answers_daemon = false;
+        loop {
+            tokio::select! {
+                fetched = &mut fetch => return match fetched {
+                    Err(Refusal::Reading(ReadingError::Source(err @ SourceError::NoAnswer { .. })))
+                        if !answers_daemon => Err(Refusal::Silent(err)),
+                    fetched => fetched,
+                },
+                () = &mut asked, if !answers_daemon => answers_daemon = true,
+            }
+        }
     }
 
     /// Opens the source of an import.
@@ -580,6 +621,8 @@ enum Refusal {
     NoSession,
     #[error("a build may have {MAX_IMPORTS} imports")]
     TooMany,
+    #[error("{0}, and does not answer the daemon either")]
+    Silent(SourceError),
 }
 
 // === impl Refusal ===
@@ -600,7 +643,8 @@ impl Refusal {
             | Self::Document(_)
             | Self::Full
             | Self::NoSession
-            | Self::TooMany => false,
+            | Self::TooMany
+            | Self::Silent(_) => false,
         }
     }
 

@@ -81,6 +81,14 @@ fn source_errors() -> Vec<(SourceError, bool)> {
             },
             true,
         ),
+        (
+            SourceError::NoAnswer {
+                what: what(),
+                host: what(),
+                seconds: 1,
+            },
+            true,
+        ),
         (SourceError::Credentials(credentials), true),
     ];
     let kinds = all.iter().map(|(err, _)| match err {
@@ -94,9 +102,10 @@ fn source_errors() -> Vec<(SourceError, bool)> {
         SourceError::Malformed { .. } => 7,
         SourceError::Io { .. } => 8,
         SourceError::Unavailable { .. } => 9,
-        SourceError::Credentials(_) => 10,
+        SourceError::NoAnswer { .. } => 10,
+        SourceError::Credentials(_) => 11,
     });
-    assert!(kinds.eq(0..11), "each kind is there");
+    assert!(kinds.eq(0..12), "each kind is there");
     all
 }
 
@@ -154,6 +163,7 @@ fn reading_errors() -> Vec<(ReadingError, bool)> {
 #[test]
 fn only_what_could_not_be_fetched_may_be_left_to_the_daemon() {
     let second = Duration::from_secs(1);
+    let missing = || SourceError::Missing("it".to_owned());
     let location = "App".parse::<Location>().unwrap_err();
     let reading = reading_errors().into_iter();
     let mut all: Vec<_> = reading
@@ -172,6 +182,7 @@ fn only_what_could_not_be_fetched_may_be_left_to_the_daemon() {
         (Refusal::Busy, true),
         (Refusal::Full, false),
         (Refusal::Unnamed, false),
+        (Refusal::Silent(missing()), false),
     ]);
     let kinds = all.iter().map(|(refusal, _)| match refusal {
         Refusal::Reading(_) => 0,
@@ -187,10 +198,11 @@ fn only_what_could_not_be_fetched_may_be_left_to_the_daemon() {
         Refusal::Busy => 10,
         Refusal::Full => 11,
         Refusal::Unnamed => 12,
+        Refusal::Silent(_) => 13,
     });
     let mut kinds: Vec<_> = kinds.collect();
     kinds.dedup();
-    assert_eq!(kinds, Vec::from_iter(0..13), "each kind is there");
+    assert_eq!(kinds, Vec::from_iter(0..14), "each kind is there");
     for (refusal, passes) in all {
         assert_eq!(refusal.is_fetching(), passes, "{refusal:?}");
     }

@@ -142,9 +142,10 @@ impl RegistryImage {
                 send.await
             } else {
                 let answered = timeout(FIRST_ANSWER_TIMEOUT, send).await;
-                let seconds = FIRST_ANSWER_TIMEOUT.as_secs();
-                answered.map_err(|_| {
-                    unavailable(format!("{} does not answer within {seconds} s", self.host))
+                answered.map_err(|_| SourceError::NoAnswer {
+                    what: what.to_owned(),
+                    host: self.host.clone(),
+                    seconds: FIRST_ANSWER_TIMEOUT.as_secs(),
                 })?
             };
             let response = response.map_err(|err| unavailable(causes(err)))?;
