@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use tracing::Instrument as _;
 
 use super::{Build, import, report};
-use crate::protocol::imports::{Judged, Named, in_gateway_solve, of_gateway_solve};
+use crate::protocol::imports::{Judged, Named, Verdict, in_gateway_solve, of_gateway_solve};
 use crate::protocol::wire::{self, WireError};
 
 /// The method's path.
@@ -34,11 +34,12 @@ impl Build {
         if fields.any(|field| field.number == SOURCE_POLICIES) {
             self.sources_changed.store(true, Ordering::Relaxed);
         }
+        let policy = self.shared.policy.registry_imports;
         let Named {
             mut entries,
             unreadable,
         } = of_gateway_solve(message)?;
-        entries.retain(|entry| self.shared.policy.registry_imports.takes(entry));
+        entries.retain(|entry| policy.takes(entry));
         if entries.is_empty() && unreadable == 0 {
             return Ok(None);
         }
@@ -46,7 +47,10 @@ impl Build {
         let Judged {
             message,
             unreadable,
-        } = in_gateway_solve(message, |entry| import::verdict(&batches, entry))?;
+        } = in_gateway_solve(message, |entry| match policy.takes(entry) {
+            true => import::verdict(&batches, entry),
+            false => Verdict::Keep,
+        })?;
         // Beside the build, which waits for it at its end.
         if unreadable > 0 && !self.told_unreadable.swap(true, Ordering::Relaxed) {
             let build = Arc::clone(self);

@@ -199,14 +199,14 @@ impl Imports {
         served.collect()
     }
 
-    /// Adds those that are not there yet.
+    /// Adds those that are not there yet. A build that has had the most that are read gets no more.
     fn add(&self, mut entries: Vec<Entry>) {
         let mut batches = self.batches();
         entries.retain(|entry| !batches.iter().any(|batch| batch.entries.contains(entry)));
-        if entries.is_empty() {
+        let before = batches.iter().map(|batch| batch.entries.len()).sum();
+        if entries.is_empty() || before >= MAX_READ {
             return;
         }
-        let before = batches.iter().map(|batch| batch.entries.len()).sum();
         batches.push(Arc::new(Batch {
             entries,
             before,
@@ -577,11 +577,11 @@ impl Outcome {
     }
 }
 
-/// What becomes of an import. One that was not read is kept.
+/// What becomes of an import that is to be read. One that a build has too many is dropped.
 pub fn verdict(batches: &[Arc<Batch>], entry: &Entry) -> Verdict {
     let mut outcomes = batches.iter().flat_map(|batch| batch.outcomes());
     let outcome = outcomes.find(|outcome| outcome.entry == *entry);
-    outcome.map_or(Verdict::Keep, |outcome| outcome.verdict.clone())
+    outcome.map_or(Verdict::Drop, |outcome| outcome.verdict.clone())
 }
 
 /// The name of an image with a digest.

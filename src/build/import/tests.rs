@@ -10,8 +10,9 @@ use super::image::ImageError;
 use super::memory::ImportMemory;
 use super::reading::Documents;
 use super::*;
+use crate::build::policy::Policy;
 use crate::cache::image::manifest::{Document, ManifestError};
-use crate::source::{ByteStream, CredentialsError};
+use crate::source::{Access, ByteStream, CredentialsError, Settings};
 
 /// Every error of a source, and whether the import may be left to the daemon.
 fn source_errors() -> Vec<(SourceError, bool)> {
@@ -399,4 +400,33 @@ async fn a_cache_that_was_exported_by_itself_is_checked() {
         let (refusal, may_pass) = memory.refusal().await;
         assert!(!may_pass, "{refusal}");
     }
+}
+
+#[tokio::test]
+async fn a_build_names_no_more_imports_than_are_read() {
+    let policy = Policy {
+        exports: true,
+        export_timeout: Duration::from_secs(1),
+        registry_imports: RegistryImports::Checked,
+        access: Access::new(Settings::default()).unwrap(),
+    };
+    let daemon = Daemon::new(Arc::new("unix:///nowhere".parse().unwrap()));
+    // Without an image, they are refused at once.
+    let entry = |number: usize| Entry {
+        kind: "inline".to_owned(),
+        attrs: [("number".to_owned(), number.to_string())].into(),
+    };
+    let shared = Arc::new(Shared::new(policy));
+    let of_solve = vec![entry(0)];
+    let imports = Imports::new(shared, daemon, of_solve, String::new(), Vec::new());
+    let entries = |numbers: std::ops::Range<usize>| numbers.map(entry).collect::<Vec<_>>();
+    let batches = imports.read(entries(0..MAX_READ)).await;
+    let outcomes = batches.iter().map(|batch| batch.outcomes().len());
+    assert_eq!(outcomes.collect::<Vec<_>>(), [1, MAX_READ - 1]);
+    let told = batches.iter().map(|batch| batch.is_to_be_told());
+    assert_eq!(told.collect::<Vec<_>>(), [true, true]);
+    let again = imports.read(entries(1..2 * MAX_READ)).await;
+    assert_eq!(again.len(), 1);
+    assert!(!again[0].is_to_be_told());
+    assert_eq!(verdict(&again, &entry(MAX_READ)), Verdict::Drop);
 }
