@@ -1,5 +1,6 @@
 //! The documentation against the source: each message that a user can see is explained, and no others, so is
-//! each flag, each test that a page names exists, and each link leads somewhere.
+//! each flag, each command is run by something or says why not, each test that a page names exists, and each
+//! link leads somewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -125,18 +126,63 @@ fn each_flag_has_its_row() {
     assert_eq!(flags, rows);
 }
 
+/// The line above a fenced block says who runs it: `<!-- run by: WHAT, WHAT -->` with tests and targets of
+/// `make`, `<!-- not run: WHY -->`, or `<!-- no command -->`.
+#[test]
+fn each_command_is_run_or_says_why_not() {
+    let makefile = read("Makefile");
+    let mut commands = 0;
+    for page in pages() {
+        let text = read(&page);
+        let mut above = "";
+        let mut is_open = false;
+        for (number, line) in text.lines().map(str::trim).enumerate() {
+            if line.starts_with("```") {
+                is_open = !is_open;
+                if is_open && line != "```mermaid" {
+                    let place = format!("{}:{}", page.display(), number + 1);
+                    let mark = above.strip_prefix("<!-- ");
+                    let mark = mark.and_then(|rest| rest.strip_suffix(" -->"));
+                    check_mark(mark.unwrap_or_default(), &makefile, &place);
+                    commands += usize::from(mark != Some(NO_COMMAND));
+                }
+            }
+            above = line;
+        }
+        assert!(!is_open, "{}: a block has no end", page.display());
+    }
+    assert!(commands > 10, "only {commands} blocks have commands");
+}
+
+/// What stands above a block that is output, a file or a picture.
+const NO_COMMAND: &str = "no command";
+
+fn check_mark(mark: &str, makefile: &str, place: &str) {
+    match mark.split_once(": ") {
+        Some(("run by", names)) => {
+            for name in names.split(", ") {
+                match name.strip_prefix("make ") {
+                    Some(target) => {
+                        let is_target = makefile.contains(&format!("\n{target}:"));
+                        assert!(is_target, "{place}: no target {target}");
+                    }
+                    None => assert!(is_test(name), "{place}: {name} is no test"),
+                }
+            }
+        }
+        Some(("not run", why)) => assert!(!why.is_empty(), "{place}: no reason"),
+        _ => assert_eq!(mark, NO_COMMAND, "{place}: who runs it?"),
+    }
+}
+
 #[test]
 fn each_test_that_a_page_names_exists() {
     let mut named = 0;
     for page in pages() {
         // Every second span is code.
         for span in read(&page).split('`').skip(1).step_by(2) {
-            let Some((file, function)) = span.split_once("::") else {
-                continue;
-            };
-            if file.starts_with("tests/") {
-                let defined = read(file).contains(&format!("fn {function}("));
-                assert!(defined, "{}: {span} is no test", page.display());
+            if span.starts_with("tests/") && span.contains("::") {
+                assert!(is_test(span), "{}: {span} is no test", page.display());
                 named += 1;
             }
         }
@@ -185,6 +231,15 @@ fn pages() -> Vec<PathBuf> {
         .map(PathBuf::from),
     );
     pages
+}
+
+/// Whether a test has this name, as `FILE::FUNCTION`.
+fn is_test(name: &str) -> bool {
+    let Some((file, function)) = name.split_once("::") else {
+        return false;
+    };
+    let code = fs::read_to_string(root().join(file)).unwrap_or_default();
+    code.contains(&format!("fn {function}("))
 }
 
 /// The anchor of a heading, as GitHub makes it.

@@ -23,6 +23,7 @@ mod mutations;
 mod neighbours;
 mod opt_in;
 mod outputs;
+mod pages;
 mod plain_buildkit;
 mod protocol;
 mod proxy;
