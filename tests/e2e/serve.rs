@@ -376,6 +376,23 @@ fn a_build_longer_than_the_grace_does_not_keep_it() {
     assert!(idle.is_some(), "{:?}", buildkitd.processes());
 }
 
+#[test]
+fn a_second_signal_ends_builds_at_once() {
+    let registry = Registry::start();
+    let buildkitd = Buildkitd::start();
+    let mut inlay = Inlay::start(&buildkitd, &[]);
+    let build = in_a_step(&inlay, &buildkitd, &registry, 300);
+    inlay.daemon().signal(Signal::TERM);
+    let refused = wait_for(SOON, || {
+        (!info(&inlay.addr()).status.success()).then_some(())
+    });
+    assert!(refused.is_some(), "no new connections");
+    inlay.daemon().signal(Signal::INT);
+    let status = wait_for(SOON, || inlay.daemon().ended());
+    assert_eq!(status.and_then(|status| status.code()), Some(0));
+    assert_eq!(build.wait().status.code(), Some(1));
+}
+
 /// The soft limit of descriptors is for programs that use `select`.
 #[test]
 fn descriptors_are_limited_by_the_hard_limit_alone() {
