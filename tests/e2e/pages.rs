@@ -51,7 +51,10 @@ impl Machine {
         let inlay = Path::new(inlay.get_program()).display();
         machine.program("inlay", &format!("exec {inlay} \"$@\""));
         // Its plugin, without Docker.
-        machine.program("docker", "[ \"$1\" = buildx ] && shift && exec buildx \"$@\"");
+        machine.program(
+            "docker",
+            "[ \"$1\" = buildx ] && shift && exec buildx \"$@\"",
+        );
         machine
     }
 
@@ -160,7 +163,10 @@ fn a_build_by_buildctl() {
     assert_eq!(machine.buildkitd.executed().len(), COMMANDS);
     machine.buildkitd.wipe();
     let again = machine.run(&build);
-    assert!(again.contains("inlay: importing inline cache from"), "{again}");
+    assert!(
+        again.contains("inlay: importing inline cache from"),
+        "{again}"
+    );
 }
 
 #[test]
@@ -172,7 +178,10 @@ fn a_build_by_buildx() {
     machine.run(&build);
     machine.buildkitd.wipe();
     let again = machine.run(&build);
-    assert!(again.contains("inlay: importing inline cache from"), "{again}");
+    assert!(
+        again.contains("inlay: importing inline cache from"),
+        "{again}"
+    );
 }
 
 #[test]
@@ -198,7 +207,10 @@ fn bake_and_compose() {
         machine.run(&build);
         machine.buildkitd.wipe();
         let again = machine.run(&build);
-        assert!(again.contains("inlay: importing inline cache from"), "{again}");
+        assert!(
+            again.contains("inlay: importing inline cache from"),
+            "{again}"
+        );
     }
 }
 
@@ -231,6 +243,9 @@ fn the_check_of_a_new_service() {
     let ran = machine.buildkitd.executed().len();
     machine.run(&prune);
     let again = machine.run(&build);
-    assert!(again.contains("inlay: importing inline cache from"), "{again}");
+    assert!(
+        again.contains("inlay: importing inline cache from"),
+        "{again}"
+    );
     assert_eq!(machine.buildkitd.executed().len(), ran, "{again}");
 }
