@@ -107,8 +107,8 @@ fn each_message_is_in_troubleshooting() {
     assert!(stale.is_empty(), "no message of inlay: {stale:#?}");
 }
 
-#[test]
-fn each_flag_has_its_row() {
+/// The flags of `inlay serve`, by its help.
+fn flags() -> BTreeSet<String> {
     let help = Command::new(env!("CARGO_BIN_EXE_inlay"))
         .args(["serve", "--help"])
         .output()
@@ -116,13 +116,38 @@ fn each_flag_has_its_row() {
     assert!(help.status.success(), "{help:?}");
     let help = String::from_utf8(help.stdout).unwrap();
     let lines = help.lines().map(str::trim_start);
-    let flags =
+    let first =
         lines.filter_map(|line| line.strip_prefix("-h, ").unwrap_or(line).split(' ').next());
-    let flags: BTreeSet<_> = flags.filter(|word| word.starts_with("--")).collect();
+    let flags = first.filter(|word| word.starts_with("--"));
+    flags.map(str::to_owned).collect()
+}
+
+/// Also in commands that no test runs, such as that of a systemd unit.
+#[test]
+fn each_flag_in_a_command_exists() {
+    let flags = flags();
+    let mut used = 0;
+    for page in pages() {
+        let text = read(&page).replace("\\\n", " ");
+        for command in text.lines().filter(|line| line.contains("inlay serve --")) {
+            let words = command.split([' ', '=', '`']);
+            for flag in words.filter(|word| word.starts_with("--")) {
+                assert!(flags.contains(flag), "{}: {command}", page.display());
+                used += 1;
+            }
+        }
+    }
+    assert!(used > 10, "only {used} flags are used");
+}
+
+#[test]
+fn each_flag_has_its_row() {
+    let flags = flags();
     let page = read("docs/command-line.md");
     let cells: Vec<_> = page.lines().filter_map(first_cell).collect();
     let rows = cells.iter().filter_map(|cell| cell.split(' ').next());
-    let rows: BTreeSet<_> = rows.filter(|word| word.starts_with("--")).collect();
+    let rows = rows.filter(|word| word.starts_with("--"));
+    let rows: BTreeSet<_> = rows.map(str::to_owned).collect();
     assert_eq!(flags, rows);
 }
 
