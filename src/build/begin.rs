@@ -17,6 +17,7 @@ use super::shared::Shared;
 use super::solves::Solves;
 use super::{Build, Embedding, drive, report};
 use crate::cache::image::Platform;
+use crate::daemon::progress::LastWord;
 use crate::daemon::{ConnectionError, Daemon};
 use crate::protocol::solve::{self, Direct, Plan};
 use crate::protocol::wire::WireError;
@@ -129,6 +130,10 @@ impl Build {
         let build = Self {
             shared: Arc::clone(shared),
             daemon: daemon.clone(),
+            last_word: match embedding {
+                Embedding::Inlay => LastWord::open(daemon, &plan.build),
+                Embedding::None | Embedding::LeftToDaemon(_) => None,
+            },
             plan,
             embedding,
             imports,

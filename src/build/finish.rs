@@ -1,7 +1,6 @@
 //! `LLBBridge.Return`: a client's build has its result, and gets its cache before the daemon
 //! exports it.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -53,7 +52,7 @@ impl Build {
     /// The return request to forward in place of one that cannot be read or written.
     async fn unreadable(&self, err: ResultError) -> Option<Vec<u8>> {
         let concluded = match &self.embedding {
-            Embedding::Inlay => export::unreadable(&self.daemon, &self.plan, err).await,
+            Embedding::Inlay => export::unreadable(self, err).await,
             Embedding::None | Embedding::LeftToDaemon(_) => Conclusion::Unchanged,
         };
         match concluded {
@@ -71,17 +70,12 @@ impl Build {
     }
 
     async fn with_cache(&self, result: &[u8]) -> Conclusion {
-        let (shared, daemon, plan) = (&self.shared, &self.daemon, &self.plan);
         match &self.embedding {
             Embedding::None => Conclusion::Unchanged,
-            Embedding::Inlay => {
-                let sources_changed = self.sources_changed.load(Ordering::Relaxed);
-                let imports = &self.imports;
-                export::conclude(shared, daemon, plan, imports, sources_changed, result).await
-            }
+            Embedding::Inlay => export::conclude(self, result).await,
             Embedding::LeftToDaemon(reason) => {
                 let text = format!("inline cache is left to the daemon: {reason}");
-                export::warn_user(daemon, &plan.build, result, &text).await;
+                export::warn_user(&self.daemon, self.reference(), result, &text).await;
                 Conclusion::Unchanged
             }
         }

@@ -38,6 +38,7 @@ use tokio_util::task::TaskTracker;
 
 use self::import::Imports;
 use crate::daemon::Daemon;
+use crate::daemon::progress::LastWord;
 use crate::protocol::solve::Plan;
 
 pub use policy::{Policy, RegistryImports};
@@ -55,6 +56,8 @@ pub struct Build {
     plan: Plan,
     /// Who embeds its inline cache.
     embedding: Embedding,
+    /// What can still be said to its user if the daemon takes no more calls.
+    last_word: Option<LastWord>,
     /// The caches that it imports.
     imports: Imports,
     /// Whether its user has been told of imports that cannot be read.

@@ -103,6 +103,7 @@ mod tests {
         Build {
             plan: Plan::read(&request.encode_to_vec()).unwrap(),
             embedding: Embedding::LeftToDaemon(reason.to_owned()),
+            last_word: None,
             imports: Imports::new(
                 Arc::clone(&shared),
                 daemon.clone(),

@@ -10,7 +10,8 @@ use prost::Message;
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::client::Grpc;
-use tonic::{Request, Status};
+use tonic::metadata::MetadataMap;
+use tonic::{Extensions, Request, Status};
 use tonic_prost::ProstCodec;
 
 use super::connection::{Connection, origin};
@@ -30,8 +31,8 @@ where
     M: Message + 'static,
     R: Message + Default + 'static,
 {
-    /// Opens a call to the method at a path.
-    pub(super) fn open(connection: Connection, path: &'static str) -> Self {
+    /// Opens a call to the method at a path, with these headers.
+    pub(super) fn open(connection: Connection, path: &'static str, headers: MetadataMap) -> Self {
         let (message, later) = oneshot::channel();
         // On the wire a unary call is one of a stream with one message.
         let messages = stream::once(later).filter_map(async |message| message.ok());
@@ -40,7 +41,7 @@ where
             client = client.max_decoding_message_size(MAX_MESSAGE);
             let codec = ProstCodec::<M, R>::default();
             let path = PathAndQuery::from_static(path);
-            let request = Request::new(messages);
+            let request = Request::from_parts(headers, Extensions::default(), messages);
             let answer = client.client_streaming(request, path, codec).await?;
             Ok(answer.into_inner())
         });

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tonic::metadata::{Ascii, MetadataValue};
+use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Status};
@@ -33,8 +33,10 @@ use crate::protocol::proto::control::{
     CacheOptions, CacheOptionsEntry, SolveRequest, SolveResponse,
 };
 use crate::protocol::proto::gateway::llb_bridge_client::LlbBridgeClient;
+use crate::protocol::proto::gateway::{WarnRequest, WarnResponse};
 
 const SOLVE: &str = "/moby.buildkit.v1.Control/Solve";
+const WARN: &str = "/moby.buildkit.v1.frontend.LLBBridge/Warn";
 /// How a daemon refuses a cache export of a type that it does not have, and one to nowhere.
 const NO_EXPORTER: &str = "unknown cache exporter";
 const NO_DESTINATION: &str = "requires dest";
@@ -84,7 +86,18 @@ impl Daemon {
 
     /// A solve whose request is given later. Its stream is open from now on.
     pub fn hold_solve(&self) -> HeldCall<SolveRequest, SolveResponse> {
-        HeldCall::open(self.connection.clone(), SOLVE)
+        HeldCall::open(self.connection.clone(), SOLVE, MetadataMap::new())
+    }
+
+    /// A warning in the progress of a build in flight, whose text is given later. Its stream is open from
+    /// now on.
+    ///
+    /// # Errors
+    /// Where the ref cannot be a header's value.
+    pub fn hold_warning(&self, build: &str) -> Result<HeldCall<WarnRequest, WarnResponse>, Status> {
+        let mut headers = MetadataMap::new();
+        headers.insert(BUILD_HEADER, header_of(build)?);
+        Ok(HeldCall::open(self.connection.clone(), WARN, headers))
     }
 
     /// The gateway of a build in flight.
@@ -92,10 +105,8 @@ impl Daemon {
     /// # Errors
     /// Where the ref cannot be a header's value.
     pub fn gateway(&self, build: &str) -> Result<Gateway, Status> {
-        let build = build
-            .parse()
-            .map_err(|_| Status::invalid_argument(format!("ref {build:?} is no header value")))?;
-        let service = InterceptedService::new(self.connection.clone(), OfBuild(build));
+        let build = OfBuild(header_of(build)?);
+        let service = InterceptedService::new(self.connection.clone(), build);
         Ok(LlbBridgeClient::with_origin(service, origin()).max_decoding_message_size(MAX_MESSAGE))
     }
 
@@ -142,6 +153,12 @@ impl Daemon {
             Ok(_) => Ok(true),
         }
     }
+}
+
+/// A build's ref as a header has it.
+fn header_of(build: &str) -> Result<MetadataValue<Ascii>, Status> {
+    let refused = || Status::invalid_argument(format!("ref {build:?} is no header value"));
+    build.parse().map_err(|_| refused())
 }
 
 /// A new id for a solve or a session, of the form that BuildKit's tools use: 25 characters of base

@@ -3,6 +3,7 @@
 //! It knows how something is said there, and nothing of what there is to say. A build goes on
 //! whether or not it can be said.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,9 +11,9 @@ use tokio::time::timeout;
 use tonic::Status;
 use tracing::{info, warn};
 
-use crate::daemon::Daemon;
 use crate::daemon::notice::{Notice, notice};
-use crate::protocol::proto::gateway::{SolveRequest, WarnRequest};
+use crate::daemon::{Daemon, HeldCall};
+use crate::protocol::proto::gateway::{SolveRequest, WarnRequest, WarnResponse};
 
 /// How long it may take to say something.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,9 +34,44 @@ pub async fn warn(daemon: &Daemon, build: &str, text: &str, of: Option<String>) 
     tell(daemon, build, text, of).await;
 }
 
-/// Says a warning without logging it.
-pub async fn tell(daemon: &Daemon, build: &str, text: &str, of: Option<String>) {
-    bounded(show(daemon, build, text, Some(of))).await;
+/// Says a warning without logging it, and returns whether it was said.
+pub async fn tell(daemon: &Daemon, build: &str, text: &str, of: Option<String>) -> bool {
+    bounded(show(daemon, build, text, Some(of))).await
+}
+
+/// A warning that can be said even if the daemon takes no more calls, since its own is open already.
+#[derive(Debug)]
+pub struct LastWord(Mutex<Option<HeldCall<WarnRequest, WarnResponse>>>);
+
+// === impl LastWord ===
+
+impl LastWord {
+    /// Opens the call. `None` for a build that can have none.
+    pub fn open(daemon: &Daemon, build: &str) -> Option<Self> {
+        let call = daemon.hold_warning(build).ok()?;
+        Some(Self(Mutex::new(Some(call))))
+    }
+
+    /// Says it, once, as a warning of the vertex `of`.
+    pub async fn say(&self, text: &str, of: Option<String>) {
+        // A panic elsewhere leaves it there or not.
+        let call = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(call) = call {
+            let text = format!("inlay: {}", plain(text));
+            let of = of.unwrap_or_else(|| notice(&text).vertex);
+            let said = call.send(warning(&text, of));
+            bounded(async { said.await.map(drop) }).await;
+        }
+    }
+}
+
+fn warning(text: &str, of: String) -> WarnRequest {
+    WarnRequest {
+        digest: of,
+        level: 1,
+        short: Bytes::copy_from_slice(text.as_bytes()),
+        ..Default::default()
+    }
 }
 
 async fn show(
@@ -53,14 +89,8 @@ async fn show(
         evaluate: true,
         ..Default::default()
     };
-    let warning = warns.map(|of| WarnRequest {
-        digest: of.unwrap_or(vertex),
-        level: 1,
-        short: Bytes::from(text),
-        ..Default::default()
-    });
-    if let Some(warning) = warning {
-        gateway.warn(warning).await?;
+    if let Some(of) = warns {
+        gateway.warn(warning(&text, of.unwrap_or(vertex))).await?;
     }
     gateway.solve(shown).await?;
     Ok(())
@@ -72,10 +102,13 @@ fn plain(text: &str) -> String {
     text.map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-async fn bounded(said: impl Future<Output = Result<(), Status>>) {
-    match timeout(TIMEOUT, said).await {
+/// Whether it was said.
+async fn bounded(said: impl Future<Output = Result<(), Status>>) -> bool {
+    let said = timeout(TIMEOUT, said).await;
+    match &said {
         Ok(Ok(())) => {}
         Ok(Err(status)) => warn!("the user could not be told: {:?}", status.code()),
         Err(_) => warn!("the user could not be told in time"),
     }
+    matches!(said, Ok(Ok(())))
 }

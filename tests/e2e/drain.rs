@@ -3,14 +3,27 @@
 use std::io::{self, Write as _};
 use std::net::{Shutdown, TcpListener};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::Response;
+use bytes::{BufMut as _, Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body_util::BodyExt as _;
+use inlay::protocol::proto::control::{
+    CacheOptions, CacheOptionsEntry, Exporter, ListWorkersResponse, SolveRequest,
+    types::WorkerRecord,
+};
+use inlay::protocol::proto::gateway::{
+    Ref, Result as BuildResult, ReturnRequest, WarnRequest, result,
+};
+use inlay::protocol::proto::pb;
 use inlay::transport::http2;
+use prost::Message;
 use tokio::net::UnixListener;
-use tokio::time::sleep;
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
@@ -118,6 +131,189 @@ async fn leave_soon(listener: UnixListener) {
             let _ = tokio::join!(served, told);
         });
     }
+}
+
+/// A gRPC answer: no message where the status is not 0.
+fn answer(
+    status: &'static str,
+    text: &'static str,
+    message: &impl Message,
+) -> Response<http2::Body> {
+    let mut data = BytesMut::new();
+    if status == "0" {
+        let message = message.encode_to_vec();
+        data.put_u8(0);
+        data.put_u32(message.len() as u32);
+        data.extend(message);
+    }
+    let trailers = HeaderMap::from_iter([
+        (
+            "grpc-status".parse().unwrap(),
+            HeaderValue::from_static(status),
+        ),
+        (
+            "grpc-message".parse().unwrap(),
+            HeaderValue::from_static(text),
+        ),
+    ]);
+    let mut answer = Response::new(http2::from_parts(data.freeze(), Some(trailers)));
+    let grpc = HeaderValue::from_static("application/grpc");
+    answer.headers_mut().insert("content-type", grpc);
+    answer
+}
+
+/// A daemon that takes no more calls while a build is evaluated, and cannot evaluate it. Gives on
+/// what it is to warn of.
+async fn leave_at_the_end(listener: UnixListener, warnings: UnboundedSender<WarnRequest>) {
+    let returned = Arc::new(Notify::new());
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let leave = CancellationToken::new();
+        let shared = (leave.clone(), Arc::clone(&returned), warnings.clone());
+        let call = move |request: Request<http2::Body>| {
+            let (leave, returned, warnings) = shared.clone();
+            async move {
+                let (head, body) = request.into_parts();
+                if head.uri.path().ends_with("/Session") {
+                    return Ok(answer("12", "it has no sessions", &()));
+                }
+                let message = body.collect().await.map(|body| body.to_bytes());
+                let message = message.unwrap_or_default();
+                let message = message.get(5..).unwrap_or_default();
+                let path = head.uri.path().rsplit('/').next().unwrap_or_default();
+                Ok::<_, http::Error>(match path {
+                    "ListWorkers" => {
+                        let platform = pb::Platform {
+                            os: "linux".to_owned(),
+                            architecture: "amd64".to_owned(),
+                            ..Default::default()
+                        };
+                        let worker = WorkerRecord {
+                            platforms: vec![platform],
+                            ..Default::default()
+                        };
+                        answer(
+                            "0",
+                            "",
+                            &ListWorkersResponse {
+                                record: vec![worker],
+                            },
+                        )
+                    }
+                    "Solve" => {
+                        let solve = SolveRequest::decode(message).unwrap();
+                        if solve.exporters.is_empty() {
+                            answer("2", "requires dest", &())
+                        } else {
+                            returned.notified().await;
+                            answer("0", "", &())
+                        }
+                    }
+                    "Evaluate" => {
+                        leave.cancel();
+                        sleep(Duration::from_millis(300)).await;
+                        answer("12", "it has no such call", &())
+                    }
+                    "Return" => {
+                        returned.notify_one();
+                        answer("0", "", &())
+                    }
+                    "Warn" => {
+                        warnings
+                            .send(WarnRequest::decode(message).unwrap())
+                            .unwrap();
+                        answer("0", "", &())
+                    }
+                    _ => answer("12", "it has no such call", &()),
+                })
+            }
+        };
+        tokio::spawn(http2::serve(stream, leave, call));
+    }
+}
+
+/// A daemon that takes no more calls takes the warning that an image has no cache: its call is open
+/// since the build began.
+#[tokio::test]
+async fn a_draining_daemon_is_told_why_there_is_no_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("buildkitd.sock");
+    let (warn, mut warnings) = unbounded_channel();
+    tokio::spawn(leave_at_the_end(UnixListener::bind(&socket).unwrap(), warn));
+    let inlay = Inlay::in_front_of(&format!("unix://{}", socket.display()), &[]);
+    let addr = inlay.addr();
+    let stream = tokio::net::UnixStream::connect(addr.strip_prefix("unix://").unwrap());
+    let (requests, connection) = h2::client::handshake(stream.await.unwrap()).await.unwrap();
+    tokio::spawn(connection);
+    let call = async |path: &str, message: Vec<u8>| {
+        let request = Request::post(format!("http://localhost/{path}"))
+            .header("content-type", "application/grpc")
+            .header("buildkit-controlapi-buildid", "build-1");
+        let request = request.body(()).unwrap();
+        let mut ready = requests.clone().ready().await.unwrap();
+        let (answer, mut body) = ready.send_request(request, false).unwrap();
+        let mut data = BytesMut::new();
+        data.put_u8(0);
+        data.put_u32(message.len() as u32);
+        data.extend(message);
+        body.send_data(data.freeze(), true).unwrap();
+        let mut body = answer.await.unwrap().into_body();
+        while body.data().await.is_some() {}
+        body.trailers().await.unwrap().unwrap()["grpc-status"].clone()
+    };
+    let entry = |kind: &str| CacheOptionsEntry {
+        r#type: kind.to_owned(),
+        ..Default::default()
+    };
+    let solve = SolveRequest {
+        r#ref: "build-1".to_owned(),
+        exporters: vec![Exporter {
+            r#type: "image".to_owned(),
+            ..Default::default()
+        }],
+        cache: Some(CacheOptions {
+            exports: vec![entry("inline")],
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let definition = pb::Definition {
+        def: vec![pb::Op::default().encode_to_vec()],
+        ..Default::default()
+    };
+    let made = Ref {
+        id: "ref-1".to_owned(),
+        def: definition.encode_to_vec().into(),
+    };
+    let result = BuildResult {
+        result: Some(result::Result::Ref(made)),
+        ..Default::default()
+    };
+    let returned = ReturnRequest {
+        result: Some(result.encode_to_vec().into()),
+        ..Default::default()
+    };
+    let build = async {
+        tokio::join!(
+            call("moby.buildkit.v1.Control/Solve", solve.encode_to_vec()),
+            async {
+                sleep(Duration::from_millis(200)).await;
+                let path = "moby.buildkit.v1.frontend.LLBBridge/Return";
+                call(path, returned.encode_to_vec()).await
+            }
+        )
+    };
+    let (solved, returned) = timeout(6 * SOON, build).await.expect("the build ends");
+    assert_eq!(
+        (solved, returned),
+        ("0".parse().unwrap(), "0".parse().unwrap())
+    );
+    let warning = timeout(SOON, warnings.recv())
+        .await
+        .expect("a warning")
+        .unwrap();
+    let text = String::from_utf8(warning.short.to_vec()).unwrap();
+    assert!(text.contains("built without inline cache"), "{text}");
 }
 
 /// Calls that run go on. One that is too late is reset with REFUSED_STREAM after GOAWAY, so that

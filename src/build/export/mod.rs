@@ -12,7 +12,7 @@ pub mod unknown_keys;
 
 use std::collections::HashMap;
 use std::error::Error as _;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures_util::future::{join, try_join_all};
 use prost::Message as _;
@@ -21,8 +21,7 @@ use tracing::{debug, info, warn};
 
 use self::error::MAX_RESULT;
 use self::side_solve::{Made, Side, Solves};
-use super::import::Imports;
-use super::shared::Shared;
+use super::Build;
 use crate::cache::image::config;
 use crate::cache::image::default::default_config;
 use crate::cache::record::Limits;
@@ -30,7 +29,7 @@ use crate::daemon::Daemon;
 use crate::daemon::progress;
 use crate::protocol::proto::gateway::{EvaluateRequest, Result as BuildResult};
 use crate::protocol::result::{self, Image, ResultError};
-use crate::protocol::solve::{Inline, Plan};
+use crate::protocol::solve::Inline;
 use crate::session::{Blobs, Session};
 
 pub use error::ExportError;
@@ -49,46 +48,27 @@ pub enum Conclusion {
 }
 
 /// Gives a build's result its cache if that can be had, and tells the user if it cannot.
-/// `sources_changed`: the result's definitions are not what was solved.
-pub async fn conclude(
-    shared: &Arc<Shared>,
-    daemon: &Daemon,
-    plan: &Plan,
-    imports: &Imports,
-    sources_changed: bool,
-    result: &[u8],
-) -> Conclusion {
-    let Some(inline) = &plan.inline else {
+pub async fn conclude(build: &Build, result: &[u8]) -> Conclusion {
+    let Some(inline) = &build.plan.inline else {
         return Conclusion::Unchanged;
     };
-    match with_cache(
-        shared,
-        daemon,
-        plan,
-        inline,
-        imports,
-        sources_changed,
-        result,
-    )
-    .await
-    {
+    match with_cache(build, inline, result).await {
         Ok(cached) => Conclusion::Cached(cached),
-        Err(err) => without_cache(daemon, plan, inline, result, &err).await,
+        Err(err) => without_cache(build, inline, result, &err).await,
     }
 }
 
 /// What becomes of a return request that cannot be read or written: nothing is known of its result.
-pub async fn unreadable(daemon: &Daemon, plan: &Plan, err: ResultError) -> Conclusion {
-    match &plan.inline {
+pub async fn unreadable(build: &Build, err: ResultError) -> Conclusion {
+    match &build.plan.inline {
         None => Conclusion::Unchanged,
-        Some(inline) => without_cache(daemon, plan, inline, &[], &err.into()).await,
+        Some(inline) => without_cache(build, inline, &[], &err.into()).await,
     }
 }
 
 /// Tells the user why a result gets no cache, by an error if they want no image without it.
 async fn without_cache(
-    daemon: &Daemon,
-    plan: &Plan,
+    build: &Build,
     inline: &Inline,
     result: &[u8],
     err: &ExportError,
@@ -105,7 +85,11 @@ async fn without_cache(
         err => {
             warn!("built without inline cache: {}", err.logged());
             let text = format!("built without inline cache: {err}");
-            progress::tell(daemon, &plan.build, &text, vertex(result)).await;
+            let of = vertex(result);
+            let told = progress::tell(&build.daemon, build.reference(), &text, of.clone()).await;
+            if let (false, Some(last_word)) = (told, &build.last_word) {
+                last_word.say(&text, of).await;
+            }
             Conclusion::Unchanged
         }
     }
@@ -123,15 +107,14 @@ fn vertex(result: &[u8]) -> Option<String> {
     result::images(&result).ok()?.first()?.vertex()
 }
 
-async fn with_cache(
-    shared: &Arc<Shared>,
-    daemon: &Daemon,
-    plan: &Plan,
-    inline: &Inline,
-    imports: &Imports,
-    sources_changed: bool,
-    result: &[u8],
-) -> Result<Vec<u8>, ExportError> {
+async fn with_cache(build: &Build, inline: &Inline, result: &[u8]) -> Result<Vec<u8>, ExportError> {
+    let Build {
+        shared,
+        daemon,
+        plan,
+        imports,
+        ..
+    } = build;
     let decoded = BuildResult::decode(result).map_err(ResultError::from)?;
     let images = result::images(&decoded)?;
     // All that the export calls is opened now: once the result is evaluated, a daemon that drains takes
@@ -145,7 +128,7 @@ async fn with_cache(
     debug!("evaluating the result");
     let (evaluated, opened) = join(evaluate(daemon, &plan.build, &images), opened).await;
     evaluated?;
-    if sources_changed {
+    if build.sources_changed.load(Ordering::Relaxed) {
         return Err(ExportError::SourcesChanged);
     }
     debug!("exporting the cache of the result");
