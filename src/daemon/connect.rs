@@ -17,7 +17,7 @@ use crate::daemon::address::DaemonAddress;
 use crate::transport::tcp;
 
 /// The timeout for a connection: that of gRPC.
-const TIMEOUT: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why a daemon cannot be reached.
 #[derive(Debug, Error)]
@@ -51,6 +51,12 @@ pub enum ConnectError {
         address: DaemonAddress,
         /// What broke.
         source: h2::Error,
+    },
+    /// It takes the connection and says nothing.
+    #[error("{address} closed the connection without a word of HTTP/2")]
+    Closed {
+        /// The address.
+        address: DaemonAddress,
     },
     /// What answers as Docker Engine has no BuildKit.
     #[error("{address} does not offer BuildKit (POST /grpc answered {status})")]

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::address::DaemonAddress;
-use super::connect::{ConnectError, connect};
+use super::connect::{ConnectError, TIMEOUT, connect};
 use crate::transport::Hop;
 use crate::transport::http2::{self, Body, CallError, Incoming, Requests, to_body};
 
@@ -197,6 +197,7 @@ impl Connection {
                     address: (*self.0.address).clone(),
                     source,
                 })?;
+        let connection = self.first_frame(connection).await?;
         let (lost, hop) = (self.0.lost.clone(), self.0.hop.clone());
         let unused = self.0.unused.clone();
         tokio::spawn(async move {
@@ -214,6 +215,23 @@ impl Connection {
             }
         });
         Ok(requests)
+    }
+
+    /// Waits until the daemon has begun, as gRPC does: what listens there may be no HTTP/2 server.
+    async fn first_frame<C>(&self, mut connection: C) -> Result<C, ConnectError>
+    where
+        C: Future<Output = Result<(), h2::Error>> + Unpin,
+    {
+        let address = || (*self.0.address).clone();
+        tokio::select! {
+            biased;
+            () = self.0.hop.begun() => Ok(connection),
+            ended = &mut connection => Err(match ended {
+                Ok(()) => ConnectError::Closed { address: address() },
+                Err(source) => ConnectError::Http2 { address: address(), source },
+            }),
+            () = sleep(TIMEOUT) => Err(ConnectError::TimedOut { address: address() }),
+        }
     }
 
     fn slot(&self) -> MutexGuard<'_, Slot> {

@@ -11,6 +11,8 @@ pub const PING: usize = HEAD + 8;
 pub const DATA: u8 = 0;
 /// The first frame of a block of headers.
 pub const HEADERS: u8 = 1;
+/// The first frame of a server.
+pub const SETTINGS: u8 = 4;
 const PUSH_PROMISE: u8 = 5;
 const PING_TYPE: u8 = 6;
 /// The end of a connection.

@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::frames::{self, Beginning, DATA, GOAWAY, HEADERS, PING, Part, Ping, Place};
+use super::frames::{self, Beginning, DATA, GOAWAY, HEADERS, PING, Part, Ping, Place, SETTINGS};
 
 /// How long after data a ping still measures the connection. gRPC's clients ask after 10 s or more.
 const MEASURED: Duration = Duration::from_secs(1);
@@ -41,6 +41,7 @@ pub struct Hop(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     between: Mutex<Between>,
+    begun: CancellationToken,
     draining: CancellationToken,
     failing: CancellationToken,
     /// How much was written to the client (bytes).
@@ -106,6 +107,11 @@ struct Piece {
 // === impl Hop ===
 
 impl Hop {
+    /// Ends when the daemon has begun to speak HTTP/2.
+    pub async fn begun(&self) {
+        self.0.begun.cancelled().await;
+    }
+
     /// Ends when the daemon takes no more calls on its connection (GOAWAY), in order.
     pub async fn draining(&self) {
         self.0.draining.cancelled().await;
@@ -268,6 +274,9 @@ impl<S> HopStream<S> {
         self.incoming.pass(bytes, |part| match part {
             Part::Head(kind) => {
                 *begin = None;
+                if peer == Peer::Daemon && kind == SETTINGS {
+                    hop.0.begun.cancel();
+                }
                 *goaway = (peer == Peer::Daemon && kind == GOAWAY).then(Vec::new);
             }
             Part::Payload(bytes, left) => {

@@ -2,11 +2,12 @@
 //! see without inlay, nothing is left running, and the next build works.
 
 use std::ffi::{OsStr, OsString};
+use std::io::{Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 
 use crate::support::{
-    Buildctl, Buildkitd, Buildx, Direct, DockerEngine, ImageStore, Inlay, Project, Registry,
-    Running, SOON, failing, inline_records, wait_for,
+    Buildctl, Buildkitd, Buildx, Direct, DockerEngine, ImageStore, Inlay, Listening, Project,
+    Registry, Running, SOON, failing, inline_records, wait_for,
 };
 
 const DOCKERFILE: &str = "\
@@ -225,6 +226,27 @@ fn a_daemon_that_is_not_there_is_named_and_served_when_it_comes() {
     assert_eq!(failed.status.code(), Some(1));
     setup.buildkitd.restart();
     setup.assert_works(&project);
+}
+
+/// Another server at the daemon's address, or one that wants TLS: the client is told, and the next call
+/// tries again.
+#[test]
+fn a_server_that_is_no_daemon_is_named() {
+    let alert = &b"\x15\x03\x03\x00\x02\x02\x46"[..];
+    for said in [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], alert, b""] {
+        let other = Listening::start(move |mut stream| {
+            let _ = stream.read(&mut [0; 1024]).unwrap();
+            stream.write_all(said).unwrap();
+        });
+        let address = format!("tcp://{}", other.addr());
+        let inlay = Inlay::in_front_of(&address, &[]);
+        for _ in 0..2 {
+            let told = Buildctl::command(&inlay.addr(), &["debug", "info"]);
+            let told = String::from_utf8_lossy(&told.stderr).into_owned();
+            assert!(told.contains(&address), "{said:?}: {told}");
+            assert!(told.contains("HTTP/2"), "{said:?}: {told}");
+        }
+    }
 }
 
 #[test]

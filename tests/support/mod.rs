@@ -62,6 +62,7 @@ pub use git_server::GitServer;
 pub use http_server::HttpServer;
 pub use inlay::{Inlay, Usage};
 pub use layout::Layout;
+pub use listening::Listening;
 pub use llb::{Llb, State};
 pub use output::{BuildOutput, instruction};
 pub use peers::Peers;
