@@ -296,12 +296,21 @@ fn no_damaged_cache_fails_a_build_or_gives_a_wrong_file() {
             2 => ("session", &mut of_sessions),
             _ => ("loopback", &mut stand),
         };
-        stand.buildkitd.wipe();
-        fs::remove_dir_all(&tree).unwrap();
         let build = build.clone().addr(stand.inlay.addr());
-        let built = build.import_cache(&import).run();
-        assert!(built.status.success(), "{context}\n{built}");
-        assert_eq!(files(&tree), expected, "{context}\n{built}");
+        let build = build.import_cache(&import);
+        let run = || {
+            fs::remove_dir_all(&tree).unwrap();
+            let built = build.run();
+            assert!(built.status.success(), "{context}\n{built}");
+            assert_eq!(files(&tree), expected, "{context}\n{built}");
+            built
+        };
+        let mut built = run();
+        // A daemon that has all steps itself does not use what is imported.
+        if built.warnings.is_empty() {
+            stand.buildkitd.wipe();
+            built = run();
+        }
         let outcome = if !built.warnings.is_empty() {
             "refused"
         } else if built.steps_ran().is_empty() {
