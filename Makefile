@@ -77,7 +77,7 @@ week: peers ## a week of CI of four PROJECTS, against BuildKit's inline cache an
 
 soak: peers ## CLIENTS (200) build for SECONDS (1800) while they, inlay and buildkitd are killed
 	INLAY_SOAK_SECONDS=$(or $(SECONDS),1800) INLAY_SOAK_CLIENTS=$(or $(CLIENTS),200) INLAY_SEED=$(SEED) \
-		$(CARGO) test --locked --test e2e -- soak:: --nocapture --ignored
+		$(CARGO) test --locked --test e2e -- soak:: --nocapture
 
 suite: build peers ## BuildKit's own suites through inlay: SUITES (all) FILTER (part of a test's name)
 	FILTER=$(FILTER) dev/suite.sh $(SUITES)

@@ -27,7 +27,7 @@ pub struct Usage {
     pub descriptors: usize,
     /// Its threads.
     pub threads: u64,
-    /// Resident, in kB.
+    /// Resident and its own, without its program, in kB.
     pub memory: u64,
 }
 
@@ -98,7 +98,7 @@ impl Inlay {
         Usage {
             descriptors: files.count(),
             threads: self.status("Threads"),
-            memory: self.status("VmRSS"),
+            memory: self.status("RssAnon"),
         }
     }
 
