@@ -18,7 +18,7 @@ use crate::daemon::address::{DaemonAddress, ListenAddress};
 use crate::proxy::Server;
 use crate::source::{Access, Settings};
 
-/// Where BuildKit's tools, too, look for the daemon's address.
+/// The variable with the daemon's address, which BuildKit's tools read, too.
 const BUILDKIT_HOST: &str = "BUILDKIT_HOST";
 
 /// Listen for BuildKit's clients and forward their calls to a daemon
@@ -41,47 +41,47 @@ pub struct Serve {
     // Not clap's `env`: for BuildKit's tools an empty variable is none, for clap it is a value.
     #[arg(long, value_name = "ADDR")]
     buildkitd: Option<DaemonAddress>,
-    /// Whether builds that ask for inline cache get it from inlay, or are left to the daemon
+    /// When inlay embeds the inline cache; otherwise, the daemon embeds its own
     #[arg(long, value_enum, value_name = "WHEN", default_value = "on-request")]
     inline_export: WhenInline,
     /// Who reads `type=registry` cache imports
     #[arg(long, value_enum, value_name = "WHO", default_value = "checked")]
     registry_imports: Registry,
-    /// A folder on this machine whose image layouts and archives may be imported from; may be given
+    /// A folder on this machine below which image layouts and archives may be imported; may be given
     /// several times
     #[arg(long, value_name = "DIR")]
     allow_path: Vec<PathBuf>,
-    /// containerd's socket, for imports of containerd:NAME; all users who may build can then read the images
-    /// in its allowed namespaces
+    /// containerd's socket, for imports of containerd:NAME; every user who may build can then read the images
+    /// in the allowed namespaces
     #[cfg(feature = "containerd")]
     #[arg(long, value_name = "PATH")]
     containerd_address: Option<PathBuf>,
-    /// A containerd namespace that may be imported from, the first for imports that name none (Docker
-    /// Engine's is moby); may be given several times
+    /// A containerd namespace that may be imported from (Docker Engine's is moby); may be given several
+    /// times, and the first one is for imports that name none
     #[cfg(feature = "containerd")]
     #[arg(long, value_name = "NAME", default_value = "default")]
     containerd_namespace: Vec<String>,
-    /// A registry, as HOST or HOST:PORT, that is spoken to without TLS, as those on this machine
-    /// are; may be given several times
+    /// A registry (HOST or HOST:PORT) that inlay speaks to without TLS, in addition to those on this
+    /// machine; may be given several times
     #[arg(long, value_name = "HOST")]
     plain_http_registry: Vec<String>,
-    /// A file of certificates (PEM) that registries may have beside the system's; may be given
+    /// A PEM file of CA certificates to trust for registries, in addition to the system's; may be given
     /// several times
     #[arg(long, value_name = "FILE")]
     registry_ca: Vec<PathBuf>,
-    /// How long the daemon may take to export the cache of one image, in seconds; then the image is
-    /// built without it
+    /// The timeout for the daemon's cache export of one image, in seconds; after that, the image is
+    /// exported without inline cache
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     export_timeout: u64,
-    /// How long running builds may take to end after SIGTERM or SIGINT, in seconds; a second signal
-    /// ends them
+    /// How long inlay waits for running builds after SIGTERM or SIGINT, in seconds; a second signal ends
+    /// them at once
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     grace: u64,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum WhenInline {
-    /// When a build asks for it
+    /// In builds that ask for inline cache
     OnRequest,
     /// Never
     Never,
@@ -91,10 +91,10 @@ enum WhenInline {
 enum Registry {
     /// The daemon alone
     Daemon,
-    /// inlay, and then the daemon what inlay found sound, or could not fetch; inlay serves what the
-    /// daemon would not find
+    /// inlay first; the daemon then reads what passed inlay's checks, and what inlay could not fetch;
+    /// inlay serves caches that the daemon would not find in the image
     Checked,
-    /// inlay, layers included; nothing is left to the daemon
+    /// inlay alone; it serves them to the daemon, layers included, and leaves none to it
     Inlay,
 }
 
@@ -179,8 +179,8 @@ fn is_same(listen: &ListenAddress, daemon: &DaemonAddress) -> bool {
     }
 }
 
-/// Lets the process have as many descriptors as the system allows, as Go's programs do: each client has
-/// two. The usual limit is low for programs that use `select`, and inlay starts no others.
+/// Raises the soft limit of descriptors to the hard one, as Go's programs do, since each client takes
+/// two. The usual soft limit is low for the sake of programs that use `select`, and inlay starts no others.
 fn raise_descriptor_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
@@ -191,7 +191,7 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// Ends with the first SIGTERM or SIGINT, and with the second.
+/// Two tokens: one that the first SIGTERM or SIGINT cancels, and one that the second cancels.
 fn stop_on_signals() -> io::Result<(CancellationToken, CancellationToken)> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
