@@ -24,15 +24,16 @@ use crate::protocol::wire::WireError;
 use crate::proxy::unary::{Call, refusal};
 use crate::transport::http2::Body;
 
-/// How long a daemon may take to tell whether it exports caches to sessions. The solve waits for it, and
-/// the client's `Control.Status` waits at the daemon for the solve: 6 s (`Get` in `solver/jobs.go`).
+/// The timeout for asking a daemon whether it exports caches to sessions. The solve waits for the answer.
+/// It is below the 6 s that the daemon waits for the solve when the client calls `Control.Status`
+/// (`Get` in `solver/jobs.go`).
 const EXPORTS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The method's path.
 pub const PATH: &str = "/moby.buildkit.v1.Control/Solve";
 
-/// Forwards a solve without what inlay does in the daemon's place. The build is registered until
-/// the solve ends.
+/// Begins a build: takes out of its solve request what inlay does in the daemon's place, and forwards
+/// the request. The build is registered until the solve ends.
 pub async fn begin(
     shared: &Arc<Shared>,
     builds: &Registry,
@@ -44,7 +45,7 @@ pub async fn begin(
     let plan = match Plan::read(message) {
         Ok(plan) => plan,
         Err(err) => {
-            // The daemon has the last word on what it can read.
+            // The daemon may be able to read it. If not, it says why.
             warn!("a solve request passes unread, and its caches are the daemon's: {err}");
             return daemon.connection().forward(call.unchanged()).await;
         }
@@ -52,7 +53,7 @@ pub async fn begin(
     let (_in_flight, unsent) = solves.hold(&plan.build);
     let call = call.until_sent(Arc::new(unsent));
     let plan = shared.policy.restrict(plan);
-    // A header ties a build's calls to it. Where none can hold its ref, there are no calls.
+    // Gateway calls name their build in a header. A build whose ref fits no header can have none.
     if let Err(status) = daemon.gateway(&plan.build) {
         info!("the build is left to the daemon: {}", status.message());
         return daemon.connection().forward(call.unchanged()).await;
@@ -87,7 +88,7 @@ async fn solve(
         match direct {
             Some(direct) => drive::drive(build, direct).await,
             None => {
-                // By the time the client's own gateway asks for them, they may be there.
+                // Ahead of the client's gateway calls, which name them again.
                 build.imports.read_first().await;
                 pending().await
             }
@@ -95,8 +96,8 @@ async fn solve(
     };
     let response = tokio::select! {
         response = daemon.connection().forward(request) => response,
-        // The solve ends by what the driver returned; the driver itself ends before it only if it
-        // cannot return.
+        // As a rule the solve ends first, by the driver's `Return`. The driver ends first only if it
+        // cannot call that.
         status = driven => Ok(refusal(status)),
     };
     report::log_moved(build);
@@ -106,8 +107,8 @@ async fn solve(
 // === impl Build ===
 
 impl Build {
-    /// Begins a build by its plan, and returns with it what inlay is to drive: a client's own
-    /// frontend or definition, if the daemon alone would not do the same.
+    /// Begins a build by its plan. Also returns what inlay is to drive: the frontend or definition of
+    /// the solve request, if inlay has something to do for the build.
     async fn begin(
         shared: &Arc<Shared>,
         daemon: &Daemon,

@@ -1,4 +1,4 @@
-//! Solves what a client's solve request names itself, as the gateway client of that build.
+//! Builds whose `Control.Solve` names a frontend or a definition: inlay is their gateway client.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -16,20 +16,17 @@ use crate::protocol::proto::gateway::{PingRequest, SolveRequest};
 use crate::protocol::proto::{control, gateway};
 use crate::protocol::solve::Direct;
 
-/// How often the build is looked for. The daemon itself waits some seconds for it each time, and
-/// the build is known as soon as the solve has begun; a daemon under load may take its time to
-/// begin.
+/// The most pings until the daemon knows the build, which it does once the solve has begun. For each
+/// ping the daemon waits some seconds. Under load the solve can take longer than that to begin.
 const PINGS: usize = 20;
 
-/// How long a solve may take to end after its gateway calls fail, as a rule because the solve has
-/// failed itself. It is how long BuildKit's own clients wait then.
+/// The timeout for the solve to end after a gateway call failed. As a rule the call failed because the
+/// solve did, and the solve's error says more. BuildKit's own clients wait as long.
 const MAX_OUTCOME: Duration = Duration::from_secs(5);
 
-/// Drives a build to its `Return`, and then waits: the forwarded solve has the outcome.
-/// Gives a status only if there is no way to that, and the solve would wait for its result for
-/// ever.
-///
-/// It is to be dropped when that solve ends, for whatever reason.
+/// Drives a build to its `Return`, and then waits for ever: the forwarded solve has the outcome, and
+/// the caller drops this when the solve ends. Returns a status only if `Return` cannot be called. The
+/// solve would then wait for its result for ever.
 pub async fn drive(build: &Arc<Build>, direct: Direct) -> Status {
     match to_return(build, direct).await {
         Ok(()) => pending().await,
@@ -60,7 +57,7 @@ async fn to_return(build: &Arc<Build>, direct: Direct) -> Result<(), Status> {
     Ok(())
 }
 
-/// Has the daemon import what became of the imports.
+/// The request with its imports replaced by what inlay found of them.
 async fn with_imports(build: &Arc<Build>, request: SolveRequest) -> Result<SolveRequest, Status> {
     let internal = |err: &dyn std::error::Error| Status::internal(format!("inlay: {err}"));
     let judged = build.gateway_solve(&request.encode_to_vec()).await;

@@ -19,7 +19,7 @@ use crate::protocol::wire::{self, Edit, WireError};
 /// The method's path.
 pub const PATH: &str = "/moby.buildkit.v1.frontend.LLBBridge/Return";
 
-/// The timeout for what is being said to the user when the build ends.
+/// The timeout for messages to the user that are under way when the build ends.
 const TELLING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The field of a return request with the result.
@@ -44,7 +44,7 @@ impl Build {
             },
             // A failed build has no result.
             Ok(ReturnRequest { result: None, .. }) => None,
-            // The daemon reads text that is no UTF-8.
+            // Such as text that is not UTF-8, which prost refuses and the daemon takes.
             Err(err) => self.unreadable(err.into()).await,
         }
     }
@@ -61,8 +61,8 @@ impl Build {
         }
     }
 
-    /// Gives a result its cache, if inlay embeds it. Nothing can be said to the user afterwards, so all
-    /// that is to be said has been said then.
+    /// Gives a result its cache, if inlay embeds it, and waits until all messages have reached the user.
+    /// After the build's `Return` nothing can be said in its progress output.
     pub async fn conclude(&self, result: &[u8]) -> Conclusion {
         self.telling.close();
         let told = timeout(TELLING_TIMEOUT, self.telling.wait());
@@ -93,7 +93,7 @@ fn with_result(message: &[u8], result: &[u8]) -> Result<Vec<u8>, WireError> {
     })
 }
 
-/// What ends a build with a result.
+/// The return request that ends a build with a result.
 pub fn solved(result: Bytes) -> ReturnRequest {
     ReturnRequest {
         result: Some(result),
@@ -101,7 +101,7 @@ pub fn solved(result: Bytes) -> ReturnRequest {
     }
 }
 
-/// What ends a build with an error, its details included.
+/// The return request that ends a build with an error, its details included.
 pub fn failed(status: &Status) -> ReturnRequest {
     let error = if status.details().is_empty() {
         rpc::Status {

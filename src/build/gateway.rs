@@ -1,7 +1,7 @@
 //! `LLBBridge.Solve` of a build: its imports, and the source policies of its client.
 //!
-//! A call with source policies passes as it is. The definition of a result is the one from before
-//! them, so a build with any gets no cache: it would be the cache of other sources.
+//! The daemon applies the source policies of a call, and the definition in the result is the one from
+//! before them. So a build with such policies gets no cache: it would be the cache of other sources.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

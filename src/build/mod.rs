@@ -52,17 +52,17 @@ pub struct Build {
     shared: Arc<Shared>,
     /// The daemon that it is on, by the connection of its solve.
     daemon: Daemon,
-    /// What it asks for.
+    /// What its solve request asks for.
     plan: Plan,
     /// Who embeds its inline cache.
     embedding: Embedding,
-    /// What can still be said to its user if the daemon takes no more calls.
+    /// A warning that can still reach its user if the daemon takes no more calls.
     last_word: Option<LastWord>,
     /// The caches that it imports.
     imports: Imports,
     /// Whether its user has been told of imports that cannot be read.
     told_unreadable: AtomicBool,
-    /// What tells the user of imports.
+    /// The tasks that tell the user of imports.
     telling: TaskTracker,
     /// Whether the client replaces sources by policies in its gateway calls. The definitions of its
     /// results are then not what was solved.
@@ -88,7 +88,7 @@ impl Build {
         &self.plan.build
     }
 
-    /// Whether its result passes as it is, and nothing has to be said to the user before.
+    /// Whether its result passes as it is, and the user has not to be told anything before.
     fn is_left_to_daemon(&self) -> bool {
         matches!(self.embedding, Embedding::None) && self.telling.is_empty()
     }

@@ -11,9 +11,9 @@ use crate::source::Access;
 pub struct Policy {
     /// Whether inlay makes the inline caches that builds ask for.
     pub exports: bool,
-    /// How long the daemon may take to export the cache of one image.
+    /// The timeout for the daemon's export of the cache of one image.
     pub export_timeout: Duration,
-    /// What becomes of imports that the daemon could do alone.
+    /// What inlay does with imports that the daemon could do alone.
     pub registry_imports: RegistryImports,
     /// Which images may be read, and how.
     pub access: Access,

@@ -38,7 +38,7 @@ impl Registry {
         }
     }
 
-    /// The build that a gateway call is of.
+    /// The build that a gateway call belongs to.
     pub fn of<T>(&self, call: &Request<T>) -> Option<Arc<Build>> {
         self.lock().get(build_of(call.headers())?).cloned()
     }

@@ -7,10 +7,10 @@ use super::Build;
 use super::import::{Note, Outcome};
 use crate::daemon::progress;
 
-/// How many are told of at a time.
+/// How many imports the user is told of at a time.
 const AT_A_TIME: usize = 16;
 
-/// Tells that imports were dropped because they cannot be read.
+/// Tells the user that imports were dropped because they cannot be read.
 pub async fn unreadable_imports(build: &Build, imports: usize) {
     let text = format!(
         "{imports} of the build's cache imports cannot be read and are not used: \
@@ -19,7 +19,7 @@ pub async fn unreadable_imports(build: &Build, imports: usize) {
     progress::warn(&build.daemon, build.reference(), &text, None).await;
 }
 
-/// Tells what became of imports.
+/// Tells the user what became of imports.
 pub async fn imported(build: &Build, outcomes: &[Outcome]) {
     let (daemon, reference) = (&build.daemon, build.reference());
     let outcomes = stream::iter(outcomes);
@@ -33,8 +33,8 @@ pub async fn imported(build: &Build, outcomes: &[Outcome]) {
     told.await;
 }
 
-/// Logs what the daemon has read through inlay. It is known once the image is exported, when no step
-/// can be added to the build any more.
+/// Logs what the daemon has read through inlay. That is known once the image is exported. Then it is
+/// too late to tell the user.
 pub fn log_moved(build: &Build) {
     let served = build.imports.served().into_iter();
     for (image, moved) in served.filter(|(_, moved)| moved.bytes > 0) {

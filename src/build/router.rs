@@ -25,14 +25,14 @@ pub struct Router {
     builds: Registry,
     /// The solves in flight, of all builds.
     solves: Solves,
-    /// Of the messages that are read.
+    /// The memory for the messages that are read.
     memory: Memory,
 }
 
 // === impl Router ===
 
 impl Router {
-    /// No build is in flight yet.
+    /// A router with no build in flight.
     pub fn new(shared: Shared) -> Self {
         Self {
             shared: Arc::new(shared),

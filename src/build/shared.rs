@@ -15,22 +15,22 @@ pub struct Shared {
     pub policy: Policy,
     /// The sessions of clients.
     pub sessions: Sessions,
-    /// What is remembered of images.
+    /// What is remembered of earlier builds.
     pub recall: Recall,
-    /// Where daemons import from what inlay serves.
+    /// The registry from which daemons import what inlay serves.
     pub loopback: Loopback,
-    /// What imports read before.
+    /// Documents of images that imports read before.
     pub known_documents: KnownDocuments,
-    /// What imports may take.
+    /// The memory for imports.
     pub import_memory: ImportMemory,
-    /// Builds whose keys are not known.
+    /// Builds whose daemons derive keys in a way that inlay does not know.
     pub unknown_keys: UnknownKeys,
 }
 
 // === impl Shared ===
 
 impl Shared {
-    /// Nothing is in flight, and nothing is remembered yet.
+    /// The state of a server that starts.
     pub fn new(policy: Policy) -> Self {
         Self {
             policy,

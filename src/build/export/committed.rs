@@ -1,8 +1,7 @@
 //! The image that a side solve commits: its layers, read from the daemon's own content store.
 //!
-//! A daemon that exports an image without a name writes its config and its manifest, pulls nothing
-//! that it has not pulled, and pushes nothing. The two tell what the cache's export may not: which
-//! layers the image has.
+//! A daemon that exports an image without a name writes a config and a manifest, and pulls and pushes
+//! nothing. These two have the layers of the image. The exported cache may have others.
 
 use std::collections::HashMap;
 
@@ -14,9 +13,9 @@ use crate::cache::JsonError;
 use crate::cache::record::{Digest, ImageLayer};
 use crate::daemon::Daemon;
 
-/// The exporter's answer with the digest of what it wrote.
+/// The key of the exporter's response with the digest of the manifest.
 const DIGEST: &str = "containerimage.digest";
-/// How long a manifest or a config may be.
+/// The largest manifest or config (bytes).
 const MAX_DOCUMENT: usize = 8 << 20;
 
 #[derive(Deserialize)]

@@ -12,8 +12,7 @@ use crate::protocol::MAX_MESSAGE;
 use crate::protocol::result::ResultError;
 use crate::session::SessionError;
 
-/// How large a result may be with its cache (bytes): the message that carries it has other fields,
-/// too.
+/// The largest result with its cache (bytes). The message that carries it has other fields, too.
 pub const MAX_RESULT: usize = MAX_MESSAGE - (4 << 10);
 
 /// Why a result gets no cache.
@@ -40,8 +39,8 @@ pub enum ExportError {
     /// The daemon does not export the cache.
     #[error("exporting the cache: {}", .0.message())]
     Solve(Status),
-    /// The daemon exports no cache of steps. It finds steps that an earlier build in the same session
-    /// had by keys that are that session's alone.
+    /// The daemon exports no records. It found the steps by keys that exist only within the session,
+    /// where an earlier build of the same session had them.
     #[error("the daemon has no keys of its steps that mean anything to another build")]
     NoRecords,
     /// The daemon does not say what platform it has.

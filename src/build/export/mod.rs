@@ -1,8 +1,8 @@
 //! The export: a build's result in, the same result with a cache in its image configs out.
 //!
 //! Top to bottom: evaluate the result's refs in the client's own build, have the daemon export
-//! their cache to a session of inlay's, make the record set of each image, embed it. It knows the
-//! order of things, and leaves the record set, configs, sessions and messages to their modules.
+//! their cache to a session of inlay's, make the record set of each image, embed it. This file has the
+//! order of the steps; other modules have the record set, configs, sessions and messages.
 
 mod committed;
 mod error;
@@ -34,16 +34,18 @@ use crate::session::{Blobs, Session};
 
 pub use error::ExportError;
 
-/// How many blobs an export writes for one image: a cache config and its manifest, and some room.
+/// The most blobs that the session takes for one image. An export writes two, a cache config and its
+/// manifest.
 const MAX_BLOBS: usize = 8;
+
 /// What becomes of a result.
 #[derive(Debug)]
 pub enum Conclusion {
-    /// It goes on as it is.
+    /// It is forwarded as it is.
     Unchanged,
-    /// It goes on like this, an encoded `Result`.
+    /// This encoded `Result` is forwarded in its place.
     Cached(Vec<u8>),
-    /// The build ends with an error, since the user wants no image without its cache.
+    /// The build ends with an error: the user asked for that if there is no cache.
     Failed(Status),
 }
 
@@ -58,7 +60,7 @@ pub async fn conclude(build: &Build, result: &[u8]) -> Conclusion {
     }
 }
 
-/// What becomes of a return request that cannot be read or written: nothing is known of its result.
+/// What becomes of a return request that cannot be read or written.
 pub async fn unreadable(build: &Build, err: ResultError) -> Conclusion {
     match &build.plan.inline {
         None => Conclusion::Unchanged,
@@ -66,7 +68,7 @@ pub async fn unreadable(build: &Build, err: ResultError) -> Conclusion {
     }
 }
 
-/// Tells the user why a result gets no cache, by an error if they want no image without it.
+/// Tells the user why a result gets no cache: by a warning, or by an error if they asked for that.
 async fn without_cache(
     build: &Build,
     inline: &Inline,
@@ -195,7 +197,7 @@ async fn evaluate(daemon: &Daemon, build: &str, images: &[Image<'_>]) -> Result<
     }));
     match evaluated.await {
         Ok(_) => Ok(()),
-        // Of the call, and not of the build: the connection broke, or the daemon has no such call.
+        // The call failed, not the build: the connection broke, or the daemon has no such method.
         Err(status) if status.source().is_some() || status.code() == Code::Unimplemented => {
             Err(ExportError::Evaluate(status))
         }

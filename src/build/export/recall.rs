@@ -1,9 +1,9 @@
 //! What inlay remembers: the content of stages that a build copied from, as the daemon once told it.
 //!
-//! BuildKit forgets: a daemon that found steps in an imported cache, by their definitions, cannot
-//! tell their content when it exports a build with the same steps without that import. If inlay saw
-//! an export with the import, it can. There is no need to keep it: without it a cache has fewer keys,
-//! and no wrong ones.
+//! BuildKit forgets: if a daemon found steps in an imported cache, by their definitions, and then
+//! exports a build with the same steps without that import, it cannot tell their content. inlay can, if
+//! it saw an export with the import. What it remembers may be lost: the cache then has fewer keys, and
+//! no wrong ones.
 
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use lru::LruCache;
 use crate::cache::embed::Remembered;
 use crate::cache::record::Digest;
 
-/// How many contents are remembered, of all builds together; some 300 bytes each.
+/// The most contents that are remembered, of all builds together. Each takes some 300 bytes.
 // It is above 0, which the compiler checks.
 const MAX_CONTENTS: NonZeroUsize = NonZeroUsize::new(100_000).unwrap();
 

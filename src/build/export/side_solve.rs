@@ -1,5 +1,5 @@
-//! Solves beside a client's build: the export of a cache, and the probe that tells what it leaves
-//! open. They know one image at a time, and nothing of results and configs.
+//! Solves beside a client's build, for one image each: the export of its cache, and the probe that
+//! tells what the export leaves open.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,21 +26,21 @@ use crate::protocol::result::Image;
 use crate::protocol::solve::{Inline, Plan};
 use crate::session::Session;
 
-/// How long a probe may take. One that has the build's sources at hand takes some 30 ms, and one
-/// that has not waits for a client that will not come.
+/// The timeout for a probe. It takes some 30 ms if the daemon has the sources of the build. If not, the
+/// daemon waits for a client that sends them, and none comes.
 const MAX_PROBE: Duration = Duration::from_secs(10);
 
-/// inlay's own solves beside a client's build, on the same terms.
+/// inlay's own solves beside a client's build, with its entitlements and source policies.
 ///
-/// While the client's build is open its steps are shared: nothing runs again.
+/// While the client's build is open, the daemon shares its steps with these solves: nothing runs again.
 pub struct Side<'a> {
     /// What all builds share.
     pub shared: &'a Arc<Shared>,
     /// The daemon that the build is on.
     pub daemon: &'a Daemon,
-    /// The client's build.
+    /// The client's solve request.
     pub plan: &'a Plan,
-    /// What it asks for.
+    /// The inline cache that it asks for.
     pub inline: &'a Inline,
     /// What it imports.
     pub imports: &'a Imports,
@@ -58,11 +58,11 @@ pub struct Solves {
 
 /// The cache of an image.
 pub struct Made {
-    /// Encoded.
+    /// As the image config has it.
     pub cache: String,
     /// What the user is to be told of it.
     pub note: Option<String>,
-    /// Why keys of its operations are not known.
+    /// Why inlay does not know how the daemon derives keys, if so.
     pub unknown_keys: Option<String>,
 }
 
@@ -181,7 +181,7 @@ impl Side<'_> {
         for note in &notes {
             debug!("inline cache: {note}");
         }
-        // A larger cache is sound. But it may not be the same again.
+        // A cache with records of other builds is sound. But the next build may embed another one.
         let is_larger = |note: &Note| match note {
             Note::Content(_) | Note::Sources(_) => true,
             Note::Definition(_) | Note::Lineage(_) | Note::Operations(_) => false,
@@ -204,15 +204,15 @@ impl Side<'_> {
         }))
     }
 
-    /// The cache of an image that was imported, as it was written there, if the build has made that
-    /// image again, and the cache has the same records. A daemon may tell less than it imported.
+    /// The cache of an imported image, as it was written there, if the build has rebuilt that image, and
+    /// `cache` has the same records. The daemon may have exported fewer results than it imported.
     fn imported(&self, layers: &[Digest], cache: &InlineCache) -> Option<String> {
         let images = self.imports.images();
         let same = images
             .iter()
             .flat_map(|images| images.iter())
             .find(|image| {
-                // To the last link: what is not of this build, another build must not have from it.
+                // It may have no other link: one of another build would be passed on by this image.
                 image.diff_ids() == layers
                     && select(image.set())
                         .is_ok_and(|known| known.is_all_of(image.set()) && known.extends(cache))
@@ -221,15 +221,14 @@ impl Side<'_> {
         Some(same.encoded())
     }
 
-    /// Solves a probe. Where the sources of the build are at hand this takes no time, and where they
-    /// are not, they must not be waited for.
+    /// Solves a probe. If the daemon does not have the sources of the build, this ends with a timeout.
     async fn ask(
         &self,
         solve: HeldCall<SolveRequest, SolveResponse>,
         probe: &Probe,
         store: &str,
     ) -> Result<Option<Exported>, ExportError> {
-        // Its own layer is of no use to anybody.
+        // Nobody reads its layer, so it need not be compressed.
         let compression = [("compression".to_owned(), "uncompressed".to_owned())].into();
         let definition = Bytes::copy_from_slice(probe.definition());
         let solved = self.solve(solve, definition, store, &compression, false);
@@ -301,15 +300,15 @@ impl Side<'_> {
     }
 }
 
-/// Computes something away from the threads that wait for sockets.
+/// Computes something on a thread for such, since it would hold up the connections of this one.
 async fn computed<T: Send + 'static>(
     compute: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ExportError> {
     Ok(tokio::task::spawn_blocking(compute).await?)
 }
 
-/// Whether there is something to cache in the result of an encoded definition. What cannot be read
-/// may have something.
+/// Whether there is something to cache in the result of an encoded definition; `true` where it cannot
+/// be read.
 fn has_cache(definition: &[u8]) -> bool {
     Graph::parse(definition, &llb::GraphLimits::default()).map_or(true, |graph| graph.has_cache())
 }

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use crate::daemon::Worker;
 
-/// How many there were, by the daemon's version.
+/// The number of such builds, by the daemon's version.
 #[derive(Debug, Default)]
 pub struct UnknownKeys(Mutex<BTreeMap<Option<(u64, u64)>, u64>>);
 

@@ -10,19 +10,19 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::image::CachedImage;
 use crate::cache::record::{Digest, RecordSet};
 
-/// How many records all imports may have together. Those of more are imported as they are.
+/// The most records of all imports together. If they have more, no imports are combined.
 const MAX_RECORDS: usize = 100_000;
 
 /// What becomes of the imports of a build, by their numbers.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Combination {
-    /// Imports that bring nothing that another one does not have, each with that one.
+    /// Imports whose records and results another import has too, each with that one.
     pub contained: Vec<(usize, usize)>,
-    /// Imports that are to be one.
+    /// Imports that the daemon is to import as one, in groups.
     pub groups: Vec<Vec<usize>>,
 }
 
-/// Decides of imports, of which each has these images.
+/// Decides which imports to combine. Each import is given by its images.
 pub fn combine(imports: &[&[CachedImage]]) -> Combination {
     let sets = imports.iter().copied().flatten().map(CachedImage::set);
     if sets.map(|set| set.records().len()).sum::<usize>() > MAX_RECORDS {
@@ -35,7 +35,7 @@ pub fn combine(imports: &[&[CachedImage]]) -> Combination {
     Combination { contained, groups }
 }
 
-/// Takes out those that another one has all records and results of.
+/// Takes out the imports whose records and results another import has too.
 fn drop_contained(imports: &[&[CachedImage]], left: &mut Vec<usize>) -> Vec<(usize, usize)> {
     let records = imports.iter().map(|images| {
         let sets = images.iter().map(CachedImage::set);
@@ -62,7 +62,7 @@ fn drop_contained(imports: &[&[CachedImage]], left: &mut Vec<usize>) -> Vec<(usi
     contained
 }
 
-/// Those whose images share steps with another image.
+/// Groups the imports whose images share steps.
 fn groups(imports: &[&[CachedImage]], left: &[usize]) -> Vec<Vec<usize>> {
     // By import, the first one that it shares a step with.
     let mut group_of: BTreeMap<usize, usize> = left.iter().map(|n| (*n, *n)).collect();

@@ -1,7 +1,8 @@
 //! Documents of images in registries that were read before, by repository and digest.
 //!
-//! A build that imports an image reads what its tag points to, with its own login. What that names by
-//! digest and in the same repository, that login may read as well, so it need not be read again.
+//! A build that imports an image reads its manifest or index from the registry, with its own login. The
+//! documents below, which that names by digest, are in the same repository, so the login may read them
+//! too. They are taken from here, if they were read before.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -23,16 +23,17 @@ pub const MAX_DOCUMENT: usize = 1 << 20;
 /// The most layers that the results of all records have together. BuildKit makes a list for each
 /// result, of some 600 bytes a layer, even where results share layers.
 const MAX_STACKED: usize = 1 << 18;
+
 /// Why an image's cache is refused.
 #[derive(Debug, Error)]
 pub enum ImageError {
     /// Its config cannot be read.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Its config does not say what layers it has, or says it to Go in another way.
+    /// Its config has no list of layers, or one that Go reads in another way.
     #[error("the image config: {0}")]
     Rootfs(JsonError),
-    /// Manifest and config are not of one image.
+    /// Manifest and config have different numbers of layers.
     #[error("the manifest has {layers} layers and the config {diff_ids} diff IDs")]
     Layers {
         /// Of the manifest.
@@ -48,7 +49,7 @@ pub enum ImageError {
         /// What is wrong.
         why: DigestError,
     },
-    /// Manifest and config are not of one image.
+    /// Manifest and config have different diff IDs for a layer.
     #[error("layer {layer} has one diff ID by the manifest and another by the config")]
     DiffId {
         /// Its number.
@@ -66,7 +67,7 @@ pub enum ImageError {
     /// The records contradict each other.
     #[error("its records contradict each other: {0}")]
     Contradiction(#[from] Contradiction),
-    /// The last record is not the image.
+    /// The last record does not have all layers of the image.
     #[error("its last record has {found} of {layers} layers")]
     End {
         /// How many layers the last record has.
@@ -194,13 +195,13 @@ impl CachedImage {
         &self.set
     }
 
-    /// Its records as they were read, as text for an image config.
+    /// Its cache as it was read, as text for an image config.
     pub fn encoded(&self) -> String {
         base64::encode(&self.records)
     }
 
-    /// Whether BuildKit can import the cache from the image itself. BuildKit does not read the key
-    /// that was proposed first, and no config of more than [`MAX_DOCUMENT`] bytes. It panics where the
+    /// Whether BuildKit can import the cache from the image itself. BuildKit does not read the older
+    /// key of the config, and no config of more than [`MAX_DOCUMENT`] bytes. It panics where the
     /// history has fewer entries than the image has layers (v0.34.2, `parseCreatedLayerInfo` in
     /// `cache/remotecache/import.go`).
     pub fn is_importable(&self) -> bool {
@@ -224,7 +225,7 @@ pub fn check_export(config: &[u8], layers: &[Descriptor]) -> Result<usize, Image
     Ok(set.records().len())
 }
 
-/// Checks what BuildKit would make of records.
+/// Checks that BuildKit can read records, and that they do not contradict each other.
 fn check(set: &RecordSet) -> Result<(), ImageError> {
     if let Some(contradiction) = set.contradiction() {
         return Err(contradiction.into());
@@ -249,7 +250,7 @@ fn check_reading(set: &RecordSet) -> Result<(), ImageError> {
 /// an index of that and of the layers. The last document is the one to import.
 ///
 /// # Errors
-/// Where the caches are sound by themselves, and BuildKit could not take them together.
+/// Where BuildKit could not import them as one, though each is sound by itself.
 pub fn documents(images: &[&CachedImage]) -> Result<Vec<Vec<u8>>, ImageError> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
@@ -318,8 +319,8 @@ fn annotated(layer: &Descriptor, diff_id: &Digest, history: &History) -> Descrip
     layer
 }
 
-/// The records of a cache under the proposed key: an array of them, or a whole cache config, whose
-/// layers are the image's.
+/// The records of a cache under the older key: an array of them, or a whole cache config, whose layers
+/// are the image's.
 fn records_of(cache: &[u8]) -> Result<Vec<u8>, ImageError> {
     #[derive(Deserialize)]
     struct Whole<'a> {

@@ -5,8 +5,8 @@
 //! store on a session it reads all that it finds at once (`remotecache/local/local.go`). A daemon in
 //! another network, such as one in a container, cannot reach the registry; it is asked once.
 //!
-//! Each cache has a repository of its own with a random name, which nothing lists: who does not know it
-//! has no access.
+//! Each cache has a repository of its own with a random name that nothing lists. Only a user who knows
+//! the name can read it.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -58,11 +58,12 @@ pub struct Loopback {
 
 type Builds = Arc<Mutex<Vec<Weak<InFlight>>>>;
 
-/// A build in flight. What is offered to one build may be read by another, as long as they share steps.
+/// A build in flight. It may read what was offered to another build, if they share steps.
 #[derive(Debug)]
 pub struct InFlight(());
 
-/// A cache that is offered. Dropped, it is withdrawn, once all builds have ended that are in flight then.
+/// A cache that is offered. When this is dropped, the cache stays until all builds have ended that are
+/// in flight at that time.
 #[derive(Debug)]
 pub struct Offered {
     /// Its name, as an import's `ref` has it.
@@ -174,7 +175,7 @@ impl Drop for Offered {
 // === impl Server ===
 
 impl Server {
-    /// `None` where it cannot listen.
+    /// Starts it; `None` where it cannot listen.
     async fn start() -> Option<Self> {
         match Self::listen().await {
             Ok(server) => Some(server),
@@ -196,7 +197,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Has a daemon ask for an image that does not exist. Whether it gets here is all that counts.
+    /// Has a daemon ask for an image that does not exist, and returns whether the request came here.
     async fn is_reached(&self, daemon: &Daemon) -> bool {
         let reached = Arc::new(AtomicBool::new(false));
         let probe = Repository::Probe(Arc::clone(&reached));
@@ -357,7 +358,8 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// The part of a blob that a header `Range` asks for. `None` for all of it, which answers any other.
+/// The part of a blob that a header `Range` asks for. `None` for a header of another form, which is
+/// answered with the whole blob.
 fn part(range: &str, size: u64) -> Option<Range<u64>> {
     let (start, last) = range.strip_prefix("bytes=")?.split_once('-')?;
     let start: u64 = start.parse().ok()?;

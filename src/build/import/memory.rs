@@ -1,5 +1,5 @@
-//! The memory of imports, of all builds together. An image decides how much its documents take, and a
-//! user how many images a build names.
+//! Limits on the memory of imports, for all builds together. The maker of an image decides how large its
+//! documents are, and a user how many images a build names.
 
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -8,14 +8,14 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// What the documents of one import may have together (bytes).
+/// The most that the documents of one import have together (bytes).
 pub const MAX_DOCUMENTS: u64 = 32 << 20;
 /// How many imports are read at a time.
 const READS: usize = 8;
-/// What the caches that stay with their builds have together (bytes, as they were read). In memory they
-/// take some three times as much.
+/// The most that the caches of all builds in flight have together (bytes, as they were read). In memory
+/// they take some three times as much.
 const MAX_KEPT: usize = 32 << 20;
-/// The timeout for an import to be read at all.
+/// The timeout for an import's turn to be read.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What imports of all builds share.
@@ -47,18 +47,18 @@ impl Default for ImportMemory {
 }
 
 impl ImportMemory {
-    /// What reading an import takes; `None` where others take all of it for too long.
+    /// Waits for a share to read an import; `None` after a timeout.
     pub async fn read(&self) -> Option<Share> {
         let permit = timeout(TIMEOUT, Arc::clone(&self.reads).acquire_owned()).await;
         Share::of(permit.ok()?.ok())
     }
 
-    /// What checking a document takes.
+    /// Waits for a share to check a document.
     pub async fn check(&self) -> Option<Share> {
         Share::of(Arc::clone(&self.checks).acquire_owned().await.ok())
     }
 
-    /// What a cache of so many bytes takes that stays with its build; `None` where others have it all.
+    /// A share for a cache of so many bytes that its build keeps; `None` where too little is left.
     pub fn keep(&self, bytes: u64) -> Option<Share> {
         let bytes = u32::try_from(bytes).ok()?;
         Share::of(Arc::clone(&self.kept).try_acquire_many_owned(bytes).ok())

@@ -1,10 +1,10 @@
 //! The import: an image that a build names as a cache source is read and checked, and the daemon is
 //! told where to import it from.
 //!
-//! The daemon reads an image in a registry there, by the digest of the manifest that was checked.
-//! inlay serves every other image, an image whose cache the daemon would not find, and images that share
-//! steps: from a registry on a loopback address, or as a content store on the client's own session where
-//! the daemon cannot reach that.
+//! As a rule, the daemon imports an image in a registry from there, by the digest of the manifest that
+//! was checked. inlay serves all other images, images whose cache the daemon would not find, and images
+//! that share steps. It serves them from a registry on a loopback address, or, if the daemon cannot reach
+//! that, as a content store on the client's own session.
 
 mod combine;
 mod credentials;
@@ -53,15 +53,15 @@ const NAMESPACE: &str = "namespace";
 /// The daemon looks for the store `local:NAME` where an import says `src=NAME`.
 const STORE_PREFIX: &str = "local:";
 
-/// The most imports of a build that are used. Further ones are dropped.
+/// The most imports of a batch that are used. Further ones are dropped.
 const MAX_IMPORTS: usize = 64;
-/// The most imports of a build that are read, to find those.
+/// The most imports of a build that are read: some have no cache, and are not used.
 const MAX_READ: usize = 4 * MAX_IMPORTS;
 /// The timeout for fetching an image's documents, which are small. A build waits for it.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a registry may take for its first answer to inlay, before the daemon is had to ask it, too.
+/// How long a registry may take for its first answer to inlay, before inlay has the daemon ask it, too.
 const ASKING_DELAY: Duration = Duration::from_secs(1);
-/// The timeout where the daemon can read the image without inlay.
+/// The same where the daemon can read the image without inlay.
 const SHORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The imports of one build.
@@ -99,7 +99,7 @@ pub struct Outcome {
     /// Where their layers are read from.
     source: Option<Arc<dyn Source>>,
     served: Option<Served>,
-    /// For its images and for what is served.
+    /// The memory of its images and of what is served.
     _memory: Option<Share>,
 }
 
@@ -108,7 +108,7 @@ pub struct Outcome {
 pub enum Note {
     /// Nothing: the daemon says it all.
     Nothing,
-    /// What it is.
+    /// What is imported.
     Step(String),
     /// Why it is not used.
     Warning(String),
@@ -124,7 +124,7 @@ struct Served {
 /// The way by which a daemon imports what inlay serves.
 #[derive(Debug)]
 enum Way {
-    /// From a registry. What it does not read now, it may read later in the build.
+    /// From a registry. The daemon reads a layer when a step needs it.
     Loopback { _offered: Offered },
     /// From a content store on the client's session.
     Session { _offer: Offer },
@@ -134,7 +134,7 @@ enum Way {
 
 impl Imports {
     /// The imports of a build that inlay reads, as its solve names them. Nothing is read yet. `platforms`
-    /// are the build's; without any, it is for the daemon's own.
+    /// are those that the build names; the daemon's own is added.
     pub fn new(
         shared: Arc<Shared>,
         daemon: Daemon,
@@ -155,12 +155,12 @@ impl Imports {
         imports
     }
 
-    /// Whether there are none.
+    /// Whether the build has no import.
     pub fn is_empty(&self) -> bool {
         self.batches().is_empty()
     }
 
-    /// Reads those of the solve.
+    /// Reads the imports of the solve.
     pub async fn read_first(&self) {
         let first = self.batches().first().cloned();
         if let Some(first) = first {
@@ -168,7 +168,7 @@ impl Imports {
         }
     }
 
-    /// Reads these imports, unless they have been read, and gives the batches that they are in.
+    /// Reads these imports, unless they have been read, and returns the batches that they are in.
     pub async fn read(&self, entries: Vec<Entry>) -> Vec<Arc<Batch>> {
         self.add(entries.clone());
         let mut batches = self.batches().clone();
@@ -179,7 +179,7 @@ impl Imports {
         batches
     }
 
-    /// The images of each, as far as they have been read.
+    /// The images of each import that has been read.
     pub fn images(&self) -> Vec<Arc<[CachedImage]>> {
         let batches = self.batches();
         let outcomes = batches.iter().flat_map(|batch| batch.outcomes());
@@ -199,7 +199,7 @@ impl Imports {
         served.collect()
     }
 
-    /// Adds those that are not there yet. A build that has had the most that are read gets no more.
+    /// Adds the imports that are new, unless the build has [`MAX_READ`] already.
     fn add(&self, mut entries: Vec<Entry>) {
         let mut batches = self.batches();
         entries.retain(|entry| !batches.iter().any(|batch| batch.entries.contains(entry)));
@@ -220,7 +220,7 @@ impl Imports {
         self.batches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What became of those of a batch. The first call reads them.
+    /// What became of the imports of a batch. The first call reads them.
     async fn outcomes<'a>(&self, batch: &'a Batch) -> &'a [Outcome] {
         batch
             .outcomes
@@ -293,7 +293,7 @@ impl Imports {
     }
 
     /// Reads and checks the cache of an import, and decides what is imported in its place. `limit` is
-    /// the timeout for fetching it, and that for checking it.
+    /// the timeout for fetching it, and again for checking it.
     async fn judge(
         &self,
         outcome: &mut Outcome,
@@ -331,7 +331,8 @@ impl Imports {
             1 => "; an entry of its index is not read".to_owned(),
             many => format!("; {many} entries of its index are not read"),
         };
-        // The image has a say in how long this takes. So it is no reason to leave it to the daemon.
+        // How long this takes is up to the image. If a slow check left it to the daemon, it could avoid
+        // the check.
         let checked = timeout(limit, documents.check(memory)).await;
         let found = checked.map_err(|_| Refusal::Slow(limit))??;
         let what = match &found {
@@ -371,7 +372,7 @@ impl Imports {
         outcome.note = Note::Step(format!(
             "importing {what} from {reference}: {records} records, {layers} layers ({bytes} bytes read{from}){skipped}",
         ));
-        // Without them the cache of the same image is encoded anew.
+        // For a build that rebuilds the image, which then keeps its cache.
         if let (Found::Images(images), Some(_)) = (found, &kept) {
             outcome.images = images.into();
             outcome.source = Some(source);
@@ -386,8 +387,8 @@ impl Imports {
         entry.kind == REGISTRY && policy != RegistryImports::Inlay
     }
 
-    /// Fetches an image that the daemon could read itself. Where its registry answers neither, it is not left to
-    /// the daemon, which would wait for it much longer.
+    /// Fetches an image that the daemon could read itself. If its registry answers neither inlay nor the
+    /// daemon, it is not left to the daemon, which would wait for it much longer.
     async fn fetch_or_ask<T>(
         &self,
         image: &str,
@@ -426,8 +427,8 @@ impl Imports {
         access.open(location, namespace, credentials).await
     }
 
-    /// Has the daemon import what shares steps as one cache, and nothing twice. What cannot be combined
-    /// is imported as it is.
+    /// Makes one import of those that share steps, and drops those that another one contains. What cannot
+    /// be combined is imported as it is.
     async fn combine(&self, outcomes: &mut [Outcome]) {
         let images: Vec<_> = outcomes.iter().map(|of| Arc::clone(&of.images)).collect();
         let decide = move || combine(&images.iter().map(|of| &of[..]).collect::<Vec<_>>());
@@ -554,7 +555,7 @@ impl Batch {
         self.outcomes.get().map_or(&[], Vec::as_slice)
     }
 
-    /// Whether the user has not been told of them before this call.
+    /// Whether the user is still to be told of them. Only the first call returns `true`.
     pub fn is_to_be_told(&self) -> bool {
         !self.told.swap(true, Ordering::Relaxed)
     }
@@ -563,7 +564,7 @@ impl Batch {
 // === impl Outcome ===
 
 impl Outcome {
-    /// The daemon does not import it. Its images are known all the same.
+    /// The daemon does not import it. Its images stay known.
     fn drop_import(&mut self) {
         self.verdict = Verdict::Drop;
         self.served = None;
@@ -577,7 +578,7 @@ impl Outcome {
     }
 }
 
-/// What becomes of an import that is to be read. One that a build has too many is dropped.
+/// What becomes of an import that inlay reads. One beyond the limit of a build is dropped.
 pub fn verdict(batches: &[Arc<Batch>], entry: &Entry) -> Verdict {
     let mut outcomes = batches.iter().flat_map(|batch| batch.outcomes());
     let outcome = outcomes.find(|outcome| outcome.entry == *entry);

@@ -29,20 +29,20 @@ const MAX_MANIFEST: u64 = MAX_DOCUMENT as u64;
 const MAX_CONFIG: u64 = config::DEFAULT_LIMIT as u64;
 /// How many manifests and indexes of one image are read.
 const MAX_ENTRIES: usize = 64;
-/// How many indexes may lie in one another.
+/// How deep an index may be in other indexes.
 const MAX_DEPTH: usize = 4;
-/// How many layers are asked for at a time.
+/// How many layers are checked at a time.
 const STATS_AT_A_TIME: usize = 32;
-/// The timeout for asking for all of them. A build waits for it.
+/// The timeout for checking all of them. A build waits for it.
 const STATS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The documents of a location, as they were received. Nothing of them is checked but their digests.
+/// The documents of a location, as they were received. Their digests are checked, their content not yet.
 #[derive(Debug)]
 pub struct Documents {
     kind: Kind,
     /// The bytes that were read.
     pub bytes: u64,
-    /// How many entries of its index were not read, of those that may be for the build's platforms.
+    /// How many entries of its index were skipped that may be for the build's platforms.
     pub skipped: usize,
 }
 
@@ -345,7 +345,7 @@ fn malformed(descriptor: &Descriptor) -> impl FnOnce(ManifestError) -> ReadingEr
     move |reason| ReadingError::Manifest { digest, reason }
 }
 
-/// Runs work on a thread for such: reading a large cache takes a while.
+/// Runs work on a thread for such, since reading a large cache takes a while.
 async fn blocking<T: Send + 'static>(
     memory: &ImportMemory,
     work: impl FnOnce() -> T + Send + 'static,
@@ -385,7 +385,7 @@ impl Found {
         }
     }
 
-    /// The layers of all of it.
+    /// The layers of all images, or of the cache that was exported by itself.
     pub fn layers(&self) -> Vec<&Descriptor> {
         match self {
             Self::CacheExport(export) => export.layers.iter().collect(),
@@ -393,8 +393,8 @@ impl Found {
         }
     }
 
-    /// The digests by which BuildKit can import what was checked from its registry, and no more;
-    /// `None` where it cannot. Of an index it would read every image.
+    /// The digests of the manifests by which BuildKit can import what was checked from its registry;
+    /// `None` where it cannot. An index is not among them: BuildKit would read every image of it.
     pub fn digests(&self) -> Option<Vec<&str>> {
         match self {
             Self::CacheExport(export) => Some(vec![&export.digest]),
@@ -421,8 +421,8 @@ impl Found {
     }
 }
 
-/// Checks that the layers of images can be read: else a build fails when the daemon needs one that
-/// cannot. Layers that are not answered for in time are taken to be there.
+/// Checks that the layers of images can be read: a build fails when the daemon needs one that cannot.
+/// A layer for which no answer comes in time counts as readable.
 ///
 /// # Errors
 /// Where a layer cannot be read, or is not what its manifest says.
