@@ -1,4 +1,4 @@
-//! Addresses of listeners and daemons, as BuildKit's tools spell them; no sockets.
+//! Addresses of listeners and daemons, as BuildKit's tools spell them.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

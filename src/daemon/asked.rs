@@ -1,4 +1,4 @@
-//! Images that a daemon is had to ask for.
+//! Has the daemon ask a registry for an image.
 
 use prost::Message as _;
 
@@ -10,9 +10,9 @@ use crate::protocol::proto::pb::{self, op::Op};
 // === impl Daemon ===
 
 impl Daemon {
-    /// Has the daemon ask for an image in a registry, by a solve of its own that reads no layer. Ends
-    /// once the registry has answered anything, or cannot be reached. `session` is asked for a login, if there
-    /// is one.
+    /// Has the daemon ask a registry for an image, by a solve of inlay's own that reads no layer. Ends
+    /// once the registry has answered anything, or cannot be reached. The daemon asks `session` for a
+    /// login; it may be empty.
     pub async fn ask_for_image(&self, image: &str, session: &str) {
         let source = pb::Op {
             op: Some(Op::Source(pb::SourceOp {

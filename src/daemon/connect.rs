@@ -22,7 +22,7 @@ pub const TIMEOUT: Duration = Duration::from_secs(20);
 /// Why a daemon cannot be reached.
 #[derive(Debug, Error)]
 pub enum ConnectError {
-    /// It does not answer, or only half.
+    /// It does not accept in time, or does not begin with HTTP/2.
     #[error("cannot reach the daemon at {address}: no answer for {} s", TIMEOUT.as_secs())]
     TimedOut {
         /// The address.
@@ -36,7 +36,7 @@ pub enum ConnectError {
         /// What the system says.
         source: io::Error,
     },
-    /// What answers as Docker Engine broke off.
+    /// The connection to Docker Engine broke before the upgrade.
     #[error("{address} does not speak HTTP: {source}")]
     Http {
         /// The address.
@@ -44,7 +44,7 @@ pub enum ConnectError {
         /// What broke.
         source: hyper::Error,
     },
-    /// It does not take HTTP/2.
+    /// It speaks another protocol than HTTP/2.
     #[error("{address} does not speak HTTP/2: {source}")]
     Http2 {
         /// The address.
@@ -52,13 +52,13 @@ pub enum ConnectError {
         /// What broke.
         source: h2::Error,
     },
-    /// It takes the connection and says nothing.
+    /// It closed the connection before its first frame.
     #[error("{address} closed the connection without a word of HTTP/2")]
     Closed {
         /// The address.
         address: DaemonAddress,
     },
-    /// What answers as Docker Engine has no BuildKit.
+    /// It refused the upgrade, so it is no Docker Engine with BuildKit.
     #[error("{address} does not offer BuildKit (POST /grpc answered {status})")]
     NoBuildKit {
         /// The address.

@@ -17,7 +17,7 @@ use super::connect::{ConnectError, TIMEOUT, connect};
 use crate::transport::Hop;
 use crate::transport::http2::{self, Body, CallError, Incoming, Requests, to_body};
 
-/// The timeout for a daemon to take what is left to say to it when its client is gone.
+/// The timeout for writing to the daemon what is left when its client is gone.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The header that counts the servers of inlay that a call has passed.
@@ -29,7 +29,7 @@ pub fn hops(headers: &HeaderMap) -> u32 {
     hops.and_then(|hops| hops.parse().ok()).unwrap_or(0)
 }
 
-/// What inlay's own calls name as their server, as BuildKit's clients do on a unix socket.
+/// The authority of inlay's own calls: that of BuildKit's clients on a unix socket.
 pub(super) fn origin() -> Uri {
     Uri::from_static("http://localhost")
 }
@@ -45,8 +45,8 @@ pub enum ConnectionError {
     Call(#[from] CallError),
 }
 
-/// One connection to a daemon. It is made with the first call, and never a second time: what knows
-/// the daemon by it can rely on there being one daemon behind.
+/// One connection to a daemon. It connects with the first call. Once connected, it never connects anew,
+/// so all its calls reach one daemon, also behind a load balancer.
 #[derive(Debug, Clone)]
 pub struct Connection(Arc<State>);
 
@@ -75,7 +75,7 @@ enum Slot {
     Connected(Requests),
 }
 
-/// One more server has the call.
+/// Counts this server in the header of a call.
 fn count_hop<T>(request: &mut Request<T>) {
     let hops = hops(request.headers()).saturating_add(1);
     request.headers_mut().insert(HOPS_HEADER, hops.into());
@@ -117,8 +117,8 @@ impl Connection {
         &self.0.hop
     }
 
-    /// Forwards a call and returns the daemon's answer, whose body is still on its way. Where the
-    /// connection breaks there is no answer, and no end: [`Connection::lost`] tells of it.
+    /// Forwards a call and returns the daemon's answer, whose body is still on its way. If the connection
+    /// breaks, this or the body never ends; [`Connection::lost`] ends then.
     ///
     /// # Errors
     /// Where the daemon cannot be reached or gives no answer.
@@ -132,7 +132,7 @@ impl Connection {
         self.note(answer)
     }
 
-    /// Makes a call of inlay's own. Where the connection breaks it ends with an error.
+    /// Makes a call of inlay's own. If the connection breaks, it ends with an error.
     ///
     /// # Errors
     /// Where the daemon cannot be reached or gives no answer.
@@ -153,7 +153,7 @@ impl Connection {
         Ok(answer?)
     }
 
-    /// The connection's requests. All who wait for it wait for one attempt.
+    /// Connects, if that was not done yet. All calls that wait share one attempt.
     async fn requests(&self) -> Result<Requests, Arc<ConnectError>> {
         let connecting = {
             let mut slot = self.slot();

@@ -1,8 +1,7 @@
 //! Unary calls of inlay's own that are opened before their message is known.
 //!
-//! A daemon that drains (`GOAWAY`) lets calls in flight end and takes no new ones. What is to be
-//! called at the end of a build is opened while the client's own call shows that the daemon still
-//! takes calls.
+//! A daemon that drains (`GOAWAY`) lets calls in flight end and takes no new ones. So the calls for the
+//! end of a build are opened early, while the client's own call shows that the daemon still takes calls.
 
 use futures_util::{StreamExt as _, stream};
 use http::uri::PathAndQuery;

@@ -1,5 +1,5 @@
-//! The daemon behind inlay: addresses, connections, inlay's own calls, and what a build's user is
-//! told by them.
+//! The daemon that inlay forwards to: addresses, connections, inlay's own calls, and messages to a build's
+//! user.
 
 pub mod address;
 mod asked;
@@ -37,13 +37,13 @@ use crate::protocol::proto::gateway::{WarnRequest, WarnResponse};
 
 const SOLVE: &str = "/moby.buildkit.v1.Control/Solve";
 const WARN: &str = "/moby.buildkit.v1.frontend.LLBBridge/Warn";
-/// How a daemon refuses a cache export of a type that it does not have, and one to nowhere.
+/// How a daemon refuses a cache export of a type that it does not have, and one without a destination.
 const NO_EXPORTER: &str = "unknown cache exporter";
 const NO_DESTINATION: &str = "requires dest";
 /// The header that ties a gateway call to the build of a solve.
 pub const BUILD_HEADER: &str = "buildkit-controlapi-buildid";
 
-/// The build that a gateway call is of.
+/// The build that a gateway call belongs to.
 pub fn build_of(headers: &http::HeaderMap) -> Option<&str> {
     headers.get(BUILD_HEADER)?.to_str().ok()
 }
@@ -73,7 +73,7 @@ impl Daemon {
         }
     }
 
-    /// The connection that all calls go by.
+    /// The connection of all its calls.
     pub fn connection(&self) -> &Connection {
         &self.connection
     }
@@ -110,7 +110,7 @@ impl Daemon {
         Ok(LlbBridgeClient::with_origin(service, origin()).max_decoding_message_size(MAX_MESSAGE))
     }
 
-    /// Takes it from an error of an export that the daemon is another one now, and cannot do that.
+    /// Notes that the daemon cannot export to sessions, if that is what the error of an export says.
     pub fn cannot_export_to_sessions(&self, status: &Status) {
         if status.message().contains(NO_EXPORTER) {
             self.exports_to_sessions.store(false, Ordering::Relaxed);

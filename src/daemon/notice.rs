@@ -20,9 +20,9 @@ pub struct Notice {
     pub vertex: String,
 }
 
-/// An operation with this name. Another text makes another operation: equal ones of several builds
-/// have one name. The same text makes the same, which leaves nothing more in the daemon when it is
-/// said again.
+/// An operation with this text as its name. Another text makes another operation, since the daemon shows
+/// one name for equal operations of several builds. The same text makes the same operation. To say it
+/// again leaves nothing more in the daemon.
 pub fn notice(text: &str) -> Notice {
     const NONE: i64 = -1;
     let directory = pb::FileActionMkDir {

@@ -1,7 +1,6 @@
 //! What inlay says to a build's user: steps and warnings in the progress output of the build.
 //!
-//! It knows how something is said there, and nothing of what there is to say. A build goes on
-//! whether or not it can be said.
+//! This module says a given text there. A build goes on whether or not it can be said.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -15,10 +14,10 @@ use crate::daemon::notice::{Notice, notice};
 use crate::daemon::{Daemon, HeldCall};
 use crate::protocol::proto::gateway::{SolveRequest, WarnRequest, WarnResponse};
 
-/// How long it may take to say something.
+/// The timeout for saying something.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is said at most (characters).
+/// The longest text (characters). A longer one is cut.
 const MAX_TEXT: usize = 600;
 
 /// Says something as a step of its own.
@@ -27,8 +26,8 @@ pub async fn step(daemon: &Daemon, build: &str, text: &str) {
     bounded(show(daemon, build, text, None)).await;
 }
 
-/// Says something as a warning: of the vertex `of`, or of the step by which it is said as well. A
-/// plain log shows no warning of a step that is over.
+/// Says something as a warning, and by a step as well, since a plain log shows no warning of a step that
+/// has ended. It is a warning of the vertex `of`, or else of that step.
 pub async fn warn(daemon: &Daemon, build: &str, text: &str, of: Option<String>) {
     warn!("{}", plain(text));
     tell(daemon, build, text, of).await;
@@ -39,14 +38,14 @@ pub async fn tell(daemon: &Daemon, build: &str, text: &str, of: Option<String>) 
     bounded(show(daemon, build, text, Some(of))).await
 }
 
-/// A warning that can be said even if the daemon takes no more calls, since its own is open already.
+/// A warning that can be said even if the daemon takes no more calls, since its call is open already.
 #[derive(Debug)]
 pub struct LastWord(Mutex<Option<HeldCall<WarnRequest, WarnResponse>>>);
 
 // === impl LastWord ===
 
 impl LastWord {
-    /// Opens the call. `None` for a build that can have none.
+    /// Opens the call. `None` for a build whose ref cannot be a header's value.
     pub fn open(daemon: &Daemon, build: &str) -> Option<Self> {
         let call = daemon.hold_warning(build).ok()?;
         Some(Self(Mutex::new(Some(call))))
@@ -96,7 +95,7 @@ async fn show(
     Ok(())
 }
 
-/// A text of one line and some length: others may have had their say in it.
+/// The text in one line, cut to [`MAX_TEXT`]. It may have parts that registries or users wrote.
 fn plain(text: &str) -> String {
     let text = text.chars().take(MAX_TEXT);
     text.map(|c| if c.is_control() { ' ' } else { c }).collect()

@@ -1,4 +1,4 @@
-//! What the daemon says of itself: its platform, which builds are for that name none, and its version.
+//! What the daemon says of itself: its version, and the platform of builds that name none.
 
 use tonic::Status;
 
@@ -14,7 +14,7 @@ pub struct Worker {
     pub id: String,
     /// The platform that it builds for unless it is told otherwise.
     pub platform: pb::Platform,
-    /// Its version of BuildKit, as far as it is one: major and minor.
+    /// Its version of BuildKit, major and minor; `None` where what it says is no version.
     pub version: Option<(u64, u64)>,
 }
 
@@ -45,8 +45,8 @@ impl Daemon {
 }
 
 impl Worker {
-    /// Whether its only key of an image is that of its manifest. Up to v0.32 BuildKit has one of the
-    /// image's layers as well (`source/containerimage/pull.go`).
+    /// Whether the daemon's only key of an image is that of its manifest. Up to v0.32 BuildKit also has a
+    /// key of the image's layers (`source/containerimage/pull.go`).
     pub fn keys_images_by_manifest(&self) -> bool {
         self.version.is_some_and(|version| version >= (0, 34))
     }
@@ -58,8 +58,9 @@ fn version_of(text: &str) -> Option<(u64, u64)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-/// Of a worker's platforms the one of the machine, if that is known: the first one listed is that
-/// unless the worker is told otherwise. `machine` is an architecture in Rust's terms.
+/// The platform of a worker's list that is the machine's, if that is known, else the first one. The
+/// first one is the machine's unless the worker is told otherwise. `machine` is an architecture in Rust's
+/// terms.
 fn own_platform(platforms: Vec<pb::Platform>, machine: Option<&str>) -> Option<pb::Platform> {
     // Go has names of its own for some; the others differ by what containerd normalizes.
     let machine = machine.map(|machine| match machine {

@@ -1,7 +1,7 @@
-//! The client's access to registries, which inlay asks for as buildkitd does: by
-//! `moby.filesync.v1.Auth` on the client's session.
+//! The client's access to registries. inlay asks for it as buildkitd does, by `moby.filesync.v1.Auth` on
+//! the client's session.
 //!
-//! A client that can fetch tokens keeps its password. Others are asked for the login.
+//! A client that can fetch tokens keeps its password. inlay asks other clients for the login.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::source::{CLIENT_ID, CredentialsError, Login, Token, TokenRequest};
 const CREDENTIALS: &str = "/moby.filesync.v1.Auth/Credentials";
 const FETCH_TOKEN: &str = "/moby.filesync.v1.Auth/FetchToken";
 const GET_TOKEN_AUTHORITY: &str = "/moby.filesync.v1.Auth/GetTokenAuthority";
-/// The client may ask a credential helper, and that a person.
+/// The timeout for an answer. The client may ask a credential helper, which may ask a person.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The client's login to a registry; `None` where it has none. `host` is spelled as in image names.

@@ -1,8 +1,9 @@
 //! The byte stream within a session's call: a [`Reader`] of the messages in one body, and a
 //! [`Writer`] of the messages in another.
 //!
-//! What is written up to a flush goes together, in as few messages as it needs. Memory is bounded: a writer waits while as many messages are held as [`MAX_HELD`] says, and a
-//! reader takes the next frame of its body when the last one is read.
+//! What is written up to a flush is sent in as few messages as it needs. Memory is bounded: a writer
+//! waits while [`MAX_HELD`] messages are held, and a reader takes the next frame of its body when the last
+//! one is read.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -20,9 +21,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::framing::{self, Decoder, FramingError, HEAD};
 use crate::transport::http2::{Body, BodyError};
 
-/// The largest HTTP/2 frame that gRPC's Go implementation takes (bytes). Go reads a message of one
-/// frame in place. It copies one of several frames to a buffer that it clears first, of 1 MiB from
-/// 32 KiB on.
+/// The largest HTTP/2 frame that gRPC's Go implementation takes (bytes). Go reads a message of one frame
+/// in place. It copies a message of several frames to a buffer that it clears first. That buffer has
+/// 1 MiB for messages from 32 KiB on.
 pub const MAX_FRAME: usize = 16 << 10;
 /// The most data in a message that is written (bytes): with its head it fills a frame.
 pub const MAX_DATA: usize = MAX_FRAME - HEAD;
@@ -290,7 +291,7 @@ impl AsyncWrite for Writer {
 // === impl Held ===
 
 impl Held {
-    /// Has the messages taken.
+    /// Wakes the task that takes the messages.
     fn complete(&mut self) {
         self.complete = true;
         wake(&mut self.taker);

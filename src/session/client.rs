@@ -34,12 +34,12 @@ use crate::transport::http2::{
 pub const PATH: &str = "/moby.buildkit.v1.Control/Session";
 /// The header with the session's id.
 pub(super) const ID_HEADER: &str = "x-docker-expose-session-uuid";
-/// The header with a method that the session has; there is one for each.
+/// The header with a method that the session has, once for each method.
 pub(super) const METHOD_HEADER: &str = "x-docker-expose-session-grpc-method";
-/// The timeout for a session to be opened: a client opens it beside its solve.
+/// The timeout for a client to open its session, which it does at the same time as its solve.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The timeout for the client's connection within to end in order.
+/// The timeout for the connection to the client within the session to end in order.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The open sessions of clients, by their ids.
@@ -97,8 +97,8 @@ pub struct Opening {
 // === impl Sessions ===
 
 impl Sessions {
-    /// A session by its id; waits some seconds for one that is about to come, as buildkitd does. A
-    /// build without a session has an empty one.
+    /// A session by its id. Waits some seconds for one that is not open yet, as buildkitd does. `None`
+    /// for the empty id, which a build without a session has.
     pub async fn get(&self, id: &str) -> Option<Arc<ClientSession>> {
         if id.is_empty() {
             return None;
@@ -197,7 +197,7 @@ impl ClientSession {
         }
     }
 
-    /// For calls to the client's own services.
+    /// A handle for calls to the client's own services.
     pub fn call(&self) -> Calls {
         Calls(self.requests.clone())
     }
@@ -348,15 +348,15 @@ impl Opening {
                 return;
             }
         }
-        // The daemon has the last word: its trailers. They come alone. BuildKit's client takes what comes
-        // after its own end for whole buffers of 32 KiB, and tells its user of the HTTP/2 error that the
-        // rest of such a buffer is.
+        // The daemon's trailers end the stream, and no data goes before them: after its own end, BuildKit's
+        // client reads in whole buffers of 32 KiB. It reads the rest of a buffer as frames, and shows its
+        // user the HTTP/2 error that comes of that.
         let end = from_daemon.drain().await;
         to_client.finish_now(last_words("the daemon", Some(end), Ok(())));
     }
 }
 
-/// The end of the client's stream: what the daemon ended with, or the reason for an end without that.
+/// What ends the client's stream: the daemon's trailers or error, or else an error with the reason.
 fn last_words(
     who: &str,
     end: Option<End>,

@@ -21,7 +21,7 @@ use crate::protocol::proto::content as api;
 use crate::protocol::proto::content::WriteAction;
 use crate::protocol::proto::content::content_server::Content as Service;
 
-/// What the paths of the service's methods begin with.
+/// The prefix of the paths of the service's methods.
 pub const SERVICE: &str = "/containerd.services.content.v1.Content/";
 /// The methods that read a store.
 pub const READ_METHODS: [&str; 2] = [
@@ -36,7 +36,7 @@ pub const WRITE_METHODS: [&str; 3] = [
 ];
 /// The header by which a caller names one of a session's stores.
 pub const STORE_HEADER: &str = "buildkit-attachable-store-id";
-/// The ref of a layer's write begins with it; that of a manifest or config is its bare digest.
+/// The prefix of the ref of a layer's write. The ref for a manifest or config is its bare digest.
 const LAYER_REF: &str = "layer-";
 /// The most that one message of a read carries (bytes).
 const READ_CHUNK: usize = 1 << 20;
@@ -44,7 +44,7 @@ const READ_CHUNK: usize = 1 << 20;
 /// Pieces of a blob, in order.
 pub type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, ReadError>> + Send>>;
 
-/// A store of blobs that are read.
+/// A store of blobs, for reading.
 #[tonic::async_trait]
 pub trait Store: Send + Sync + fmt::Debug {
     /// The size of a blob; `None` where the store does not have it.
@@ -53,10 +53,10 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Where the store cannot tell.
     async fn info(&self, digest: &str) -> Result<Option<u64>, ReadError>;
 
-    /// A range of a blob, within its size. The reader verifies it.
+    /// Reads a range of a blob, within its size. The caller verifies what it reads.
     ///
     /// # Errors
-    /// Where it cannot be read; also later, in the stream.
+    /// Where it cannot be read. The stream can also end with an error.
     async fn read(&self, digest: &str, range: Range<u64>) -> Result<Chunks, ReadError>;
 }
 
@@ -100,7 +100,7 @@ pub enum StoreError {
     TooLarge {
         /// The write's ref.
         reference: String,
-        /// What is allowed.
+        /// What is allowed (bytes).
         limit: usize,
     },
     /// There are more blobs than allowed.
@@ -133,7 +133,7 @@ pub enum StoreError {
     },
 }
 
-/// Blobs in memory, by store and digest; bounded.
+/// Blobs in memory, by store and digest. Their number and size are bounded.
 #[derive(Debug, Clone)]
 pub struct Blobs {
     max_size: usize,
@@ -148,7 +148,7 @@ struct Named {
     name: String,
 }
 
-/// The service.
+/// The gRPC service.
 #[derive(Debug)]
 pub struct Content {
     stores: Stores,
@@ -174,7 +174,7 @@ struct Ingest {
 // === impl Blobs ===
 
 impl Blobs {
-    /// Empty. A store takes at most `max_count` blobs of at most `max_size` bytes.
+    /// No blobs yet. Each store takes at most `max_count` blobs of at most `max_size` bytes.
     pub fn new(max_size: usize, max_count: usize) -> Self {
         Self {
             max_size,
@@ -334,14 +334,14 @@ impl Store for Named {
 // === impl Content ===
 
 impl Content {
-    /// For reads and writes of these blobs.
+    /// A service that reads and writes these blobs.
     pub fn of_blobs(blobs: Blobs) -> Self {
         Self {
             stores: Stores::Blobs(blobs),
         }
     }
 
-    /// For reads of one store.
+    /// A service that reads one store.
     pub fn of_store(store: Arc<dyn Store>) -> Self {
         Self {
             stores: Stores::One(store),

@@ -2,7 +2,7 @@
 //! [framing](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md), a flag byte (1:
 //! compressed) and a big-endian length before each.
 //!
-//! Pure. No message is buffered: its data comes out in the pieces in which it came in.
+//! No I/O. Messages are not buffered: their data comes out in the pieces in which it came in.
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use thiserror::Error;
@@ -45,8 +45,8 @@ pub struct Decoder {
     state: State,
     /// The bytes of the message that are still to come.
     left: usize,
-    /// Whether the message had its data. By protobuf's rules a second one would replace the first,
-    /// which is out already.
+    /// Whether the message had its field `data`. By protobuf's rules a second one would replace the first,
+    /// but the first was given out already.
     had_data: bool,
 }
 

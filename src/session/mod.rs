@@ -1,9 +1,9 @@
 //! Sessions, over which the daemon calls its client: inlay's own, and those of clients, whose HTTP/2
 //! connection inlay terminates and whose calls it proxies.
 //!
-//! A session is an HTTP/2 connection within the messages of one call ([`byte_stream`], [`framing`]),
-//! and the daemon is its client. Here is also what the daemon finds there: the content service, and
-//! the client's credentials.
+//! A session is an HTTP/2 connection within the messages of one call ([`byte_stream`], [`framing`]). The
+//! daemon is the client of that connection. This folder also has two of the services in a session: the
+//! content service, by which the daemon reads and writes blobs, and the one for the client's credentials.
 
 mod auth;
 pub mod byte_stream;

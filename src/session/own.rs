@@ -1,4 +1,4 @@
-//! inlay's own session: the daemon writes what it exports into it, and reads it there.
+//! inlay's own session, to which the daemon exports a cache.
 
 use std::convert::Infallible;
 
@@ -18,7 +18,7 @@ use crate::daemon::{Daemon, new_id};
 use crate::protocol::proto::content::content_server::ContentServer;
 use crate::transport::http2::{self, to_body};
 
-/// The daemon ends a session that does not answer this call.
+/// The method of the daemon's health check. The daemon ends a session that does not answer it.
 const HEALTH_METHOD: &str = "/grpc.health.v1.Health/Check";
 
 /// Why a session cannot be opened.
@@ -32,7 +32,7 @@ pub enum SessionError {
     Call(#[from] http::Error),
 }
 
-/// A session that the daemon can call, as long as it is not dropped.
+/// A session that the daemon can call. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Session {
     id: String,

@@ -1,11 +1,11 @@
 //! Writes that are held until there is a batch of them, or nothing more comes.
 //!
 //! HTTP/2 writes and flushes each frame by itself, and gRPC's Go implementation has frames of at most
-//! 16 KiB. Each write to a socket wakes who reads it, so that a large context costs more in switches
-//! between processes than in copying.
+//! 16 KiB. Each write to a socket wakes the reader. So a large context would cost more in switches between
+//! processes than in copying.
 //!
-//! It knows nothing of HTTP/2, and holds nothing back by the clock: a flush is put off to the next
-//! time that its task is polled, which it asks for at once, and as long as each of these brings more.
+//! There is no timer. A flush is put off to the next poll of its task, which it asks for at once. It is
+//! put off again as long as each poll brings more to write, up to `BATCH` bytes.
 
 use std::io;
 use std::pin::Pin;
@@ -13,18 +13,18 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What is written at once (bytes): what fits beside what is read ahead in a processor's own cache.
+/// The size of a batch (bytes). It fits a processor's own cache, together with what is read ahead.
 const BATCH: usize = 64 << 10;
 
-/// A connection whose writes are batched. Who flushes it must go on to read from it and to flush it
-/// when woken, as the task of an HTTP/2 connection does.
+/// A connection whose writes are batched. The task that flushes it must read from it and flush it again
+/// when it is woken, as the task of an HTTP/2 connection does.
 #[derive(Debug)]
 pub struct Batched<S> {
     inner: S,
     batch: Vec<u8>,
     /// How much of the batch is written.
     written: usize,
-    /// How often it was read from: once or more with each poll of its task.
+    /// How often it was read from. Each poll of its task reads once or more.
     reads: u64,
     held: Option<Held>,
 }
@@ -32,7 +32,7 @@ pub struct Batched<S> {
 /// A flush that was put off.
 #[derive(Debug, Clone, Copy)]
 struct Held {
-    /// When, in reads.
+    /// When it was put off, in reads.
     at: u64,
     /// The batch's length then.
     len: usize,

@@ -1,4 +1,4 @@
-//! Where the frames of HTTP/2 begin in bytes that pass (RFC 9113, sections 3.4, 4.1 and 6).
+//! Finds where HTTP/2 frames begin in a stream of bytes (RFC 9113, sections 3.4, 4.1 and 6).
 
 /// What a client's connection begins with, before any frame (bytes).
 pub const PREFACE: usize = 24;
@@ -11,7 +11,7 @@ pub const PING: usize = HEAD + 8;
 pub const DATA: u8 = 0;
 /// The first frame of a block of headers.
 pub const HEADERS: u8 = 1;
-/// The first frame of a server.
+/// The type of the first frame that a server sends.
 pub const SETTINGS: u8 = 4;
 const PUSH_PROMISE: u8 = 5;
 const PING_TYPE: u8 = 6;
@@ -23,7 +23,7 @@ pub const CONTINUATION: u8 = 9;
 pub const END_HEADERS: u8 = 4;
 const ACK: u8 = 1;
 
-/// How far into a stream of frames it is read or written.
+/// A position in a stream of frames: how far it has been read or written.
 #[derive(Debug, Default)]
 pub struct Place {
     head: [u8; HEAD],
@@ -50,11 +50,11 @@ pub enum Part<'a> {
 pub struct Ping {
     /// Whether it answers one.
     pub ack: bool,
-    /// What its answer has too.
+    /// Opaque data, which the answer repeats.
     pub data: [u8; 8],
 }
 
-/// What bytes begin with, where a frame begins.
+/// What a frame is, by its first bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Beginning {
     /// A whole PING.
@@ -68,7 +68,7 @@ pub enum Beginning {
 // === impl Place ===
 
 impl Place {
-    /// The beginning of what a client sends: the preface.
+    /// The start of what a client sends, before the preface.
     pub fn of_client() -> Self {
         Self {
             payload: PREFACE,
@@ -77,7 +77,7 @@ impl Place {
         }
     }
 
-    /// The beginning of what a server sends.
+    /// The start of what a server sends.
     pub fn of_server() -> Self {
         Self {
             must_follow: true,
@@ -101,7 +101,7 @@ impl Place {
         }
     }
 
-    /// Passes bytes, and tells of the parts of frames in them.
+    /// Moves on by `bytes`, and calls `part` for each part of a frame in them.
     pub fn pass(&mut self, mut bytes: &[u8], mut part: impl FnMut(Part<'_>)) {
         while !bytes.is_empty() {
             let length = if self.payload > 0 {
@@ -152,10 +152,10 @@ impl Ping {
 // === impl Beginning ===
 
 impl Beginning {
-    /// How many bytes tell a ping from other frames: the length and the type.
+    /// How many bytes tell a ping from other frames: its length and type.
     pub const TOLD: usize = 4;
 
-    /// Of bytes where a frame begins.
+    /// Reads bytes that begin with a frame.
     pub fn of(bytes: &[u8]) -> Self {
         const LENGTH_AND_TYPE: [u8; Beginning::TOLD] = [0, 0, 8, PING_TYPE];
         let known = bytes.len().min(LENGTH_AND_TYPE.len());
@@ -172,7 +172,8 @@ impl Beginning {
     }
 }
 
-/// GOAWAY with a reason, as it is on the wire. It names no last stream: calls that run go on.
+/// GOAWAY with a reason, as it is on the wire. Its last stream is the highest possible, so calls in flight
+/// go on.
 pub fn goaway(code: u32, debug: &[u8]) -> Vec<u8> {
     let mut frame = (8 + debug.len() as u32).to_be_bytes()[1..].to_vec();
     frame.extend([GOAWAY, 0, 0, 0, 0, 0]);

@@ -1,13 +1,15 @@
-//! What passes between the two HTTP/2 connections of one client beside its calls: pings that ask
-//! whether the daemon is alive, and why the daemon leaves.
+//! What inlay forwards between the two HTTP/2 connections of one client beside its calls: pings that ask
+//! whether the daemon is alive, and the reason for which the daemon leaves (GOAWAY).
 //!
-//! HTTP/2 itself would answer a client's ping in the daemon's place, and a daemon that hangs would
-//! never be noticed. So such a ping is taken out of what the client sends and is put between the
-//! frames that go to the daemon, and its answer goes back likewise. A client asks after a time
-//! without data. A ping right behind data measures the connection instead (gRPC's Go implementation
-//! sends one for each part of a large answer), and HTTP/2 answers it here: data that inlay holds has
-//! left the daemon long ago, and a daemon ends connections with more pings than data
-//! (`too_many_pings`). No ping is added for the same reason.
+//! The HTTP/2 library would answer a client's ping in the daemon's place, and a client would never notice
+//! a daemon that hangs. So inlay takes such a ping out of what the client sends, and inserts it between
+//! the frames that go to the daemon. The answer goes back in the same way.
+//!
+//! A client asks whether the daemon is alive after a time without data. A ping right after data measures
+//! the connection instead: gRPC's Go implementation sends one for each part of a large answer. The HTTP/2
+//! library answers these pings here, for two reasons. The data that inlay holds left the daemon long ago.
+//! And a daemon ends connections with more pings than data (`too_many_pings`), so inlay adds no ping of
+//! its own either.
 
 use std::collections::VecDeque;
 use std::io;
@@ -25,11 +27,12 @@ use super::frames::{self, Beginning, DATA, GOAWAY, HEADERS, PING, Part, Ping, Pl
 
 /// How long after data a ping still measures the connection. gRPC's clients ask after 10 s or more.
 const MEASURED: Duration = Duration::from_secs(1);
-/// The most pings that wait for the daemon's answer. HTTP/2 answers more than these here.
+/// The most pings that wait for the daemon's answer. Further ones are answered here.
 const MAX_PINGS: usize = 16;
-/// The timeout for a client to begin with HTTP/2: that of gRPC's Go implementation.
+/// The timeout for a client to begin with HTTP/2, as in gRPC's Go implementation.
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(120);
-/// The longest GOAWAY that is read (bytes); of a longer one no more is forwarded than that it came.
+/// How much of a GOAWAY's payload is read (bytes): the last stream, the code, and as much of the reason as
+/// fits. The rest of a longer reason is not forwarded.
 const MAX_GOAWAY: usize = 1024;
 /// The code of GOAWAY without an error.
 const NO_ERROR: u32 = 0;
@@ -112,18 +115,18 @@ impl Hop {
         self.0.begun.cancelled().await;
     }
 
-    /// Ends when the daemon takes no more calls on its connection (GOAWAY), in order.
+    /// Ends when the daemon takes no more calls on its connection: it drains (GOAWAY without an error).
     pub async fn draining(&self) {
         self.0.draining.cancelled().await;
     }
 
-    /// The daemon takes no more calls on its connection.
+    /// Notes that the daemon takes no more calls on its connection.
     pub fn drain(&self) {
         self.0.draining.cancel();
     }
 
-    /// Ends when the daemon takes no more calls on its connection for an error (GOAWAY), which goes to
-    /// the client by itself.
+    /// Ends when the daemon takes no more calls on its connection because of an error. The hop forwards
+    /// that GOAWAY to the client by itself.
     pub async fn failing(&self) {
         self.0.failing.cancelled().await;
     }
@@ -133,7 +136,7 @@ impl Hop {
         self.0.written.load(Ordering::Relaxed)
     }
 
-    /// The client's connection.
+    /// Wraps the client's connection.
     pub fn client<S>(&self, inner: S) -> HopStream<S> {
         HopStream {
             begin: Some(Box::pin(sleep(BEGIN_TIMEOUT))),
@@ -141,7 +144,7 @@ impl Hop {
         }
     }
 
-    /// The daemon's connection: it is connected.
+    /// Wraps the daemon's connection, and notes that the daemon is connected.
     pub fn daemon<S>(&self, inner: S) -> HopStream<S> {
         self.lock().connected = true;
         HopStream::new(inner, self.clone(), Peer::Daemon)
@@ -177,8 +180,8 @@ impl Hop {
         true
     }
 
-    /// Takes note that the daemon leaves, and tells the client why, if it is for an error. That it
-    /// leaves in order is told by who serves the client.
+    /// Notes that the daemon leaves. If it leaves for an error, tells the client why. If it drains, the
+    /// server of the client tells it.
     fn leaves(&self, payload: &[u8]) {
         let [_, _, _, _, a, b, c, d, debug @ ..] = payload else {
             return;
@@ -256,7 +259,7 @@ impl<S> HopStream<S> {
         }
     }
 
-    /// Whether a ping that came is for the other connection. Then it is on its way there.
+    /// Forwards a ping to the other connection, if it is to be forwarded. Returns whether it is.
     fn takes(&self, ping: Ping) -> bool {
         match (self.peer, ping.ack) {
             (Peer::Client, false) => {
@@ -325,7 +328,7 @@ impl<S> HopStream<S> {
         }
     }
 
-    /// Reads of a piece that is no ping for the other connection.
+    /// Gives the reader a piece that turned out to be no ping for the other connection.
     fn read_released(&mut self, into: &mut ReadBuf<'_>) {
         let bytes = self.piece.bytes();
         let length = bytes.len().min(into.remaining());
@@ -357,7 +360,7 @@ impl<S: AsyncRead + Unpin> HopStream<S> {
     /// Reads more of a piece.
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut bytes = [0; PING];
-        // No further than it takes to tell: another frame may begin behind.
+        // Not more than it takes to tell what it is: another frame may begin right behind.
         let told = match self.piece.to < Beginning::TOLD {
             true => Beginning::TOLD,
             false => PING,
@@ -402,7 +405,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for HopStream<S> {
             ready!(Pin::new(&mut this.inner).poll_read(context, into))?;
             let ended = into.filled().len() == before;
             this.take_pings(into, before);
-            // Nothing read would mean the end.
+            // To return without data would mean the end of the stream.
             if ended || into.filled().len() > before {
                 return Poll::Ready(Ok(()));
             }

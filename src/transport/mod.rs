@@ -1,8 +1,8 @@
 //! HTTP/2 as inlay speaks it on both sides, and the bytes below it.
 //!
-//! [`http2`] has the settings of clients and servers, and forwards single calls. [`Batched`] writes
-//! to a socket in large pieces, [`HeldPings`] delays pings, and [`Hop`] forwards those that ask whether
-//! the daemon is alive.
+//! [`http2`] has the settings of clients and servers, and forwards single calls. [`Batched`] writes to a
+//! socket in large pieces. [`HeldPings`] delays pings. [`Hop`] forwards the pings that ask whether the
+//! daemon is alive.
 
 mod batched;
 mod frames;

@@ -1,12 +1,12 @@
 //! Pings that are held for a moment before HTTP/2 sees, and answers, them.
 //!
-//! gRPC's Go implementation measures with them how much a connection has in flight, and sends the
-//! next one with what arrives after an answer. The answer to a process beside it comes at once: then
-//! it pings for each 100 KiB, with a write and two switches each time, and takes the little that
-//! arrived meanwhile for all that the connection can hold, which keeps its windows small.
+//! gRPC's Go implementation measures with pings how much a connection has in flight. It sends the next
+//! ping with the first data after an answer. If the answer came at once, as on one machine, there would be
+//! a ping for each 100 KiB, with a write and two switches each time. Also, Go would treat the little that
+//! arrived meanwhile as all that the connection can hold, and keep its windows small.
 //!
-//! Nothing is put between the frames of a block of headers (RFC 9113, section 6.10). All but pings
-//! passes as it comes.
+//! A ping that was held is not put between the frames of a block of headers (RFC 9113, section 6.10).
+//! Everything but pings passes as it comes.
 
 use std::io;
 use std::pin::Pin;
@@ -18,12 +18,12 @@ use tokio::time::{Sleep, sleep};
 
 use super::frames::{Beginning, PING, Place};
 
-/// How long a ping is held: about as long as a local socket takes for as much as a window holds.
-/// Who waits for the answer waits for seconds.
+/// How long a ping is held. It is about the time that a local socket takes for a window of data, and
+/// little for a client that asks whether the server is alive: that one waits for seconds.
 const HELD: Duration = Duration::from_millis(5);
 
-/// A connection from which pings are read later than they come, one at a time: another one, or one
-/// that comes in pieces, is read at once.
+/// A connection from which a ping is read later than it comes. It holds one ping at a time. Further ones,
+/// and one that comes in pieces, are read at once.
 #[derive(Debug)]
 pub struct HeldPings<S> {
     inner: S,
@@ -44,7 +44,7 @@ enum Late {
 // === impl HeldPings ===
 
 impl<S> HeldPings<S> {
-    /// A connection that was made: it is the client's, and the server begins with a frame.
+    /// A connection to a server, which begins with a frame.
     pub fn connected(inner: S) -> Self {
         Self {
             inner,
@@ -53,7 +53,7 @@ impl<S> HeldPings<S> {
         }
     }
 
-    /// A connection that was accepted: it begins with the client's preface.
+    /// A connection of a client, which begins with the preface.
     pub fn accepted(inner: S) -> Self {
         Self {
             place: Place::of_client(),

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use rustix::net::sockopt;
 
-/// How long a connection is silent before it is probed, and between two probes: as Go has it.
+/// The keepalive time and interval, as in Go.
 const PROBED: Duration = Duration::from_secs(15);
-/// How long a daemon's host may acknowledge nothing, or take no more data, before the connection
-/// counts as broken. A daemon under load may take none for a while.
+/// How long a daemon's host may acknowledge nothing, or take no data, before the connection counts as
+/// broken. A daemon under load may take no data for a while.
 const USER_TIMEOUT: Duration = Duration::from_secs(150);
 
-/// Of a client's connection: what is written is sent at once, and a host that is gone is noticed.
+/// Sets up a client's connection: writes are sent at once, and a host that is gone is noticed.
 ///
 /// # Errors
 /// Where the system refuses.
@@ -24,8 +24,8 @@ pub fn of_client(stream: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Of a daemon's connection: the same, and data that is not acknowledged breaks it. A client may be
-/// stopped and go on; a daemon is not.
+/// Sets up a daemon's connection: the same, and data that is not acknowledged in time breaks it. A client's
+/// connection has no such timeout, since a client may be stopped and go on.
 ///
 /// # Errors
 /// Where the system refuses.

@@ -14,14 +14,14 @@ use hyper::body::{Body as HttpBody, Frame};
 use thiserror::Error;
 use tonic::Status;
 
-/// Why a body broke off. What reset a call is among the sources, and resets the call that it is
-/// forwarded to in the same way.
+/// Why a body broke off. If a reset is among the error's sources, the call that the body is forwarded to
+/// is reset with the same code.
 #[derive(Debug, Error)]
 pub enum BodyError {
     /// The call that it came with broke off.
     #[error("{0}")]
     Http2(#[from] h2::Error),
-    /// It is one of inlay's own, and failed.
+    /// inlay made the body itself, and failed.
     #[error(transparent)]
     Own(#[from] tonic::Status),
 }
@@ -29,7 +29,7 @@ pub enum BodyError {
 /// A body on its way, in either direction.
 pub type Body = UnsyncBoxBody<Bytes, BodyError>;
 
-/// The code that resets a call which failed for an error.
+/// The code with which to reset a call that failed with an error.
 pub(super) fn reason(err: &(dyn Error + 'static)) -> Reason {
     let mut source = Some(err);
     while let Some(err) = source {
@@ -41,7 +41,7 @@ pub(super) fn reason(err: &(dyn Error + 'static)) -> Reason {
     Reason::INTERNAL_ERROR
 }
 
-/// A body as it is on its way.
+/// Turns any body into a [`Body`].
 pub fn to_body<B>(body: B) -> Body
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
@@ -61,7 +61,7 @@ pub fn from_parts(data: Bytes, trailers: Option<HeaderMap>) -> Body {
     from_later_parts(ready(Ok((data, trailers))))
 }
 
-/// The same of what is there later.
+/// A body of what a future gives.
 pub fn from_later_parts<F>(parts: F) -> Body
 where
     F: Future<Output = Result<(Bytes, Option<HeaderMap>), BodyError>> + Send + 'static,
@@ -79,7 +79,7 @@ where
     StreamBody::new(frames).boxed_unsync()
 }
 
-/// What resets a call as one is that nobody waits for.
+/// An error that resets a call with `CANCEL`.
 pub fn canceled(reason: &str) -> BodyError {
     let mut status = Status::cancelled(reason);
     status.set_source(Arc::new(h2::Error::from(Reason::CANCEL)));

@@ -98,8 +98,8 @@ impl Requests {
         }
     }
 
-    /// Forwards a call and returns its answer, whose body is still on its way. Where the connection
-    /// breaks there is no answer, and no end: `broken` tells of it.
+    /// Forwards a call and returns its answer, whose body is still on its way. If the connection breaks,
+    /// this or the body never ends, and `broken` is cancelled.
     ///
     /// # Errors
     /// Where the call gets no answer.

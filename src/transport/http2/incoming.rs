@@ -19,7 +19,7 @@ pub struct Incoming {
     ended: bool,
     /// The other half of the call, if this is an answer: dropped before its end, it ends the call.
     sending: Option<Sending>,
-    /// Where the connection breaks this body has no end, and this tells of it.
+    /// If this is there, the body never ends when the connection breaks, and cancels this.
     broken: Option<CancellationToken>,
 }
 
@@ -46,7 +46,7 @@ impl Incoming {
         }
     }
 
-    /// The same body, with no end where its connection breaks.
+    /// The same body, which never ends if its connection breaks, and then cancels `broken`.
     pub(super) fn endless(mut self, broken: CancellationToken) -> Self {
         self.broken = Some(broken);
         self
@@ -120,8 +120,8 @@ impl Drop for Incoming {
     }
 }
 
-/// Whether the connection broke, and with it all calls: who called is to see their own connection
-/// break, as they would without inlay, and no call fail for a reason of its own before that.
+/// Whether the connection broke, and with it all its calls. The client is then to see its own connection
+/// break, as without inlay, and no call fail by itself before that.
 pub(super) fn is_of_connection(err: &h2::Error) -> bool {
     err.is_io() || (err.is_go_away() && !err.is_remote())
 }

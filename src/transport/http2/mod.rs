@@ -1,8 +1,8 @@
 //! HTTP/2: connections of clients and servers, single calls and their bodies, and what becomes of
 //! calls when a connection ends.
 //!
-//! It is on h2 itself, so that a call ends on one side exactly as it ended on the other: with the
-//! same code, and with what was sent before it.
+//! It uses h2 directly, so that a call ends on one side exactly as it ended on the other: with the same
+//! code, and after what was sent before.
 
 mod body;
 mod client;
@@ -19,34 +19,34 @@ pub use client::{CallError, Connection, Requests, connect};
 pub use incoming::Incoming;
 pub use server::serve;
 
-/// What HTTP/2 holds back of one call until it is taken (bytes). It bounds the memory that a slow reader
-/// costs, and is above what a fast local socket has in flight: below this, a client that sends a large
-/// context waits for its window more often than for anything else.
+/// The flow-control window of a call (bytes). It bounds the memory that a slow reader costs. It is above
+/// what a fast local socket has in flight: with less, a client that sends a large context would mostly
+/// wait for its window.
 const STREAM_WINDOW: u32 = 1 << 20;
-/// And of all calls of a connection: as long as fewer than 64 wait for who reads them, they hold up no
-/// other. Of frames that hold a few bytes each, as steps of a build and terminals make them, h2 bears
-/// half as many bytes before it takes them for an attack.
+/// The flow-control window of a connection (bytes). Calls that wait for their readers hold up no other
+/// call, as long as fewer than 64 of them wait. If the frames have a few bytes each, as those of progress
+/// and terminals, h2 treats half as many bytes as an attack.
 const CONNECTION_WINDOW: u32 = 64 * STREAM_WINDOW;
-/// The largest header list: that of gRPC's Go implementation, since errors carry whole sources in
-/// trailers. h2 takes as many frames of headers as make up this length if all are of the largest size
-/// that it was told of: no larger one than gRPC's 16 KiB, or the last of its frames are too many.
+/// The largest header list (bytes), as in gRPC's Go implementation: errors carry whole sources in
+/// trailers. h2 computes the most header frames of a list from this and from `MAX_FRAME`. gRPC sends
+/// frames of at most 16 KiB, so with a larger `MAX_FRAME` a long list would have too many.
 pub const MAX_HEADER_LIST: u32 = 16 << 20;
 /// The largest frame that is read (bytes).
 const MAX_FRAME: u32 = 16 << 10;
-/// What is read at once from a connection (bytes): no more than stays in a processor's own cache until
-/// it is written.
+/// The most that is read at once from a connection (bytes). It stays in a processor's own cache until it
+/// is written.
 const READ_AHEAD: usize = 64 << 10;
 
-/// A socket that HTTP/2 is spoken over, read and written in large pieces: HTTP/2 itself reads a
-/// frame's head and its data, each by a call of the system, and others send frames of at most 16 KiB.
+/// A socket for HTTP/2 that is read and written in large pieces. Without that, h2 makes a system call for
+/// each frame's head and another for its data, and peers send frames of at most 16 KiB.
 pub type Socket<S> = Batched<HeldPings<HopStream<BufReader<S>>>>;
 
-/// A socket on which a client was accepted.
+/// Wraps the socket of a client that was accepted.
 pub fn accepted<S: AsyncRead>(stream: S, hop: &Hop) -> Socket<S> {
     Batched::new(HeldPings::accepted(hop.client(read_ahead(stream))))
 }
 
-/// A socket that was connected to the daemon.
+/// Wraps a socket that was connected to the daemon.
 pub fn connected<S: AsyncRead>(stream: S, hop: &Hop) -> Socket<S> {
     Batched::new(HeldPings::connected(hop.daemon(read_ahead(stream))))
 }

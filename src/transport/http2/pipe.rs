@@ -15,11 +15,12 @@ use tokio::time::sleep;
 
 use super::body::{Body, BodyError, reason};
 
-/// How long a reset waits: it throws away what waits to be written, and the connection is to write it
-/// first, if the other side has room for it.
+/// How long a reset is put off. A reset drops what is still to be written, and the connection should write
+/// that first, if the other side has room for it.
 const RESET_DELAY: Duration = Duration::from_millis(1);
 
-/// How a client reset its call, for the call that it is forwarded to. It goes along with the request.
+/// The code with which a client reset its call. It goes along with the request, so that the forwarded call
+/// is reset with the same code.
 #[derive(Debug, Clone, Default)]
 pub struct GivenUp(Arc<OnceLock<Reason>>);
 
@@ -100,7 +101,7 @@ enum Next {
     Broken,
 }
 
-/// Sends a body to its end, or as far as it goes. Gives the code by which the other side reset the
+/// Sends a body to its end, or until the call ends. Returns the code with which the other side reset the
 /// call, if it did.
 pub async fn send(stream: &mut SendStream<Bytes>, body: &mut Body) -> Option<Reason> {
     loop {

@@ -19,8 +19,8 @@ use super::incoming::Incoming;
 use super::pipe::{self, GivenUp};
 use super::{CONNECTION_WINDOW, MAX_FRAME, MAX_HEADER_LIST, STREAM_WINDOW};
 
-/// How many calls may be given up before they are looked at: a build that is canceled gives up all of
-/// its calls in a moment.
+/// The most calls that a client may reset before they are accepted here. A build that is canceled resets
+/// all of its calls at once.
 const MAX_EARLY_RESETS: usize = 1024;
 
 /// Speaks HTTP/2 to a client, and has `call` answer its calls, each in a task of its own. A call that
