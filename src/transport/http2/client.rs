@@ -16,7 +16,7 @@ use super::incoming::{Incoming, is_of_connection};
 use super::pipe::{GivenUp, Sending};
 use super::{CONNECTION_WINDOW, MAX_FRAME, MAX_HEADER_LIST, STREAM_WINDOW};
 
-/// The most that waits to be sent of one call (bytes).
+/// The most of one call that waits to be sent (bytes).
 const MAX_SEND_BUFFER: usize = 1 << 20;
 
 /// Why a call got no answer.
@@ -34,17 +34,19 @@ pub enum CallError {
     Reset(#[source] h2::Error),
 }
 
-/// Calls on one connection. It ends when all clones are dropped, and all calls have ended.
+/// Makes calls on one connection. The connection ends when all clones of this are dropped and all calls
+/// have ended.
 #[derive(Debug, Clone)]
 pub struct Requests(SendRequest<Bytes>);
 
-/// The connection of [`Requests`], to be polled beside them. An end in order is no error.
+/// The connection of [`Requests`], which the caller polls at the same time. It ends with an error unless it
+/// ends in order.
 pub type Connection<S> = h2::client::Connection<S, Bytes>;
 
-/// Speaks HTTP/2 to a server whose calls are forwarded.
+/// Begins HTTP/2 with a server.
 ///
 /// # Errors
-/// Where it cannot be written to.
+/// Where the socket cannot be written to.
 pub async fn connect<S>(socket: S) -> Result<(Requests, Connection<S>), h2::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,

@@ -1,4 +1,4 @@
-//! Bodies as they come.
+//! Bodies that are received.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -11,13 +11,14 @@ use tokio_util::sync::CancellationToken;
 use super::body::BodyError;
 use super::pipe::Sending;
 
-/// A body as it comes.
+/// A body that is received.
 #[derive(Debug)]
 pub struct Incoming {
     received: RecvStream,
     data_ended: bool,
     ended: bool,
-    /// The other half of the call, if this is an answer: dropped before its end, it ends the call.
+    /// The request's half of the call, if this is an answer. If that is dropped before its end, the call is
+    /// reset.
     sending: Option<Sending>,
     /// If this is there, the body never ends when the connection breaks, and cancels this.
     broken: Option<CancellationToken>,
