@@ -138,7 +138,7 @@ impl Build {
             plan,
             embedding,
             imports,
-            told_unreadable: AtomicBool::new(false),
+            told_unused: AtomicBool::new(false),
             telling: TaskTracker::new(),
             sources_changed: AtomicBool::new(false),
         };

@@ -43,7 +43,8 @@ impl Build {
         if entries.is_empty() && unreadable == 0 {
             return Ok(None);
         }
-        let batches = self.imports.read(entries).await;
+        let batches = self.imports.read(&entries).await;
+        let left_out = import::left_out(&batches, &entries);
         let Judged {
             message,
             unreadable,
@@ -52,9 +53,10 @@ impl Build {
             false => Verdict::Keep,
         })?;
         // Beside the build, which waits for it at its end.
-        if unreadable > 0 && !self.told_unreadable.swap(true, Ordering::Relaxed) {
+        let is_unused = unreadable > 0 || left_out > 0;
+        if is_unused && !self.told_unused.swap(true, Ordering::Relaxed) {
             let build = Arc::clone(self);
-            let told = async move { report::unreadable_imports(&build, unreadable).await };
+            let told = async move { report::unused_imports(&build, unreadable, left_out).await };
             self.telling.spawn(told.in_current_span());
         }
         for batch in batches.into_iter().filter(|batch| batch.is_to_be_told()) {

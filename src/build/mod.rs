@@ -60,8 +60,8 @@ pub struct Build {
     last_word: Option<LastWord>,
     /// The caches that it imports.
     imports: Imports,
-    /// Whether its user has been told of imports that cannot be read.
-    told_unreadable: AtomicBool,
+    /// Whether its user has been told of imports that cannot be read, or are too many.
+    told_unused: AtomicBool,
     /// The tasks that tell the user of imports.
     telling: TaskTracker,
     /// Whether the client replaces sources by policies in its gateway calls. The definitions of its

@@ -113,7 +113,7 @@ mod tests {
             ),
             shared,
             daemon,
-            told_unreadable: AtomicBool::new(false),
+            told_unused: AtomicBool::new(false),
             telling: TaskTracker::new(),
             sources_changed: AtomicBool::new(false),
         }

@@ -4,19 +4,28 @@ use futures_util::{StreamExt as _, stream};
 use tracing::info;
 
 use super::Build;
-use super::import::{Note, Outcome};
+use super::import::{MAX_IMPORTS, Note, Outcome};
 use crate::daemon::progress;
 
 /// How many imports the user is told of at a time.
 const AT_A_TIME: usize = 16;
 
-/// Tells the user that imports were dropped because they cannot be read.
-pub async fn unreadable_imports(build: &Build, imports: usize) {
-    let text = format!(
-        "{imports} of the build's cache imports cannot be read and are not used: \
-         cache-imports has to be a list of JSON objects with Type and Attrs"
-    );
-    progress::warn(&build.daemon, build.reference(), &text, None).await;
+/// Tells the user of imports that were dropped without a look at an image: those that cannot be read, and those
+/// that are too many.
+pub async fn unused_imports(build: &Build, unreadable: usize, left_out: usize) {
+    let (daemon, reference) = (&build.daemon, build.reference());
+    if unreadable > 0 {
+        let text = format!(
+            "{unreadable} of the build's cache imports cannot be read and are not used: \
+             cache-imports has to be a list of JSON objects with Type and Attrs"
+        );
+        progress::warn(daemon, reference, &text, None).await;
+    }
+    if left_out > 0 {
+        let text =
+            format!("{left_out} more cache imports are not used: a build may have {MAX_IMPORTS}");
+        progress::warn(daemon, reference, &text, None).await;
+    }
 }
 
 /// Tells the user what became of imports.

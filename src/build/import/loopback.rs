@@ -148,7 +148,9 @@ impl Loopback {
         if let Some(&reached) = reached.get(&worker.id) {
             return reached;
         }
-        let is_reached = server.is_reached(daemon).await;
+        let Some(is_reached) = server.is_reached(daemon).await else {
+            return false;
+        };
         if !is_reached {
             info!(
                 "the daemon does not reach {}: caches are served by sessions",
@@ -198,14 +200,16 @@ impl Server {
     }
 
     /// Has a daemon ask for an image that does not exist, and returns whether the request came here.
-    async fn is_reached(&self, daemon: &Daemon) -> bool {
+    /// `None` where the daemon, which may be busy, has not asked in time.
+    async fn is_reached(&self, daemon: &Daemon) -> Option<bool> {
         let reached = Arc::new(AtomicBool::new(false));
         let probe = Repository::Probe(Arc::clone(&reached));
         let repository = self.repositories.add(probe);
         let image = format!("{}/{repository}:{TAG}", self.address);
-        let _ = timeout(REACH_TIMEOUT, daemon.ask_for_image(&image, "")).await;
+        let asked = timeout(REACH_TIMEOUT, daemon.ask_for_image(&image, "")).await;
         lock(&self.repositories.0).remove(&repository);
-        reached.load(Ordering::Relaxed)
+        let reached = reached.load(Ordering::Relaxed);
+        (reached || asked.is_ok()).then_some(reached)
     }
 }
 

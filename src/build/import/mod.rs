@@ -53,8 +53,8 @@ const NAMESPACE: &str = "namespace";
 /// The daemon looks for the store `local:NAME` where an import says `src=NAME`.
 const STORE_PREFIX: &str = "local:";
 
-/// The most imports of a batch that are used. Further ones are dropped.
-const MAX_IMPORTS: usize = 64;
+/// The most imports of a build that are used. Further ones are dropped.
+pub const MAX_IMPORTS: usize = 64;
 /// The most imports of a build that are read: some have no cache, and are not used.
 const MAX_READ: usize = 4 * MAX_IMPORTS;
 /// The timeout for fetching an image's documents, which are small. A build waits for it.
@@ -169,8 +169,8 @@ impl Imports {
     }
 
     /// Reads these imports, unless they have been read, and returns the batches that they are in.
-    pub async fn read(&self, entries: Vec<Entry>) -> Vec<Arc<Batch>> {
-        self.add(entries.clone());
+    pub async fn read(&self, entries: &[Entry]) -> Vec<Arc<Batch>> {
+        self.add(entries.to_vec());
         let mut batches = self.batches().clone();
         batches.retain(|batch| entries.iter().any(|entry| batch.entries.contains(entry)));
         for batch in &batches {
@@ -215,6 +215,14 @@ impl Imports {
         }));
     }
 
+    /// How many imports of earlier batches are used.
+    fn used_before(&self, batch: &Batch) -> usize {
+        let batches = self.batches();
+        let earlier = batches.iter().filter(|other| other.before < batch.before);
+        let outcomes = earlier.flat_map(|earlier| earlier.outcomes());
+        outcomes.filter(|of| of.is_used()).count()
+    }
+
     fn batches(&self) -> MutexGuard<'_, Vec<Arc<Batch>>> {
         // Each change is one call, so a panic elsewhere leaves them whole.
         self.batches.lock().unwrap_or_else(PoisonError::into_inner)
@@ -232,9 +240,8 @@ impl Imports {
                 }
                 let mut outcomes: Vec<_> =
                     stream::iter(outcomes).buffered(MAX_IMPORTS).collect().await;
-                let used = outcomes.iter_mut();
-                let used = used.filter(|of| matches!(of.verdict, Verdict::Replace(_)));
-                used.skip(MAX_IMPORTS)
+                let used = outcomes.iter_mut().filter(|of| of.is_used());
+                used.skip(MAX_IMPORTS.saturating_sub(self.used_before(batch)))
                     .for_each(|of| of.refuse(&Refusal::TooMany));
                 self.combine(&mut outcomes).await;
                 outcomes
@@ -564,6 +571,11 @@ impl Batch {
 // === impl Outcome ===
 
 impl Outcome {
+    /// Whether the daemon imports what was checked.
+    fn is_used(&self) -> bool {
+        matches!(self.verdict, Verdict::Replace(_))
+    }
+
     /// The daemon does not import it. Its images stay known.
     fn drop_import(&mut self) {
         self.verdict = Verdict::Drop;
@@ -576,6 +588,12 @@ impl Outcome {
         let text = format!("no cache is imported from {}: {refusal}", self.reference);
         self.note = Note::Warning(text);
     }
+}
+
+/// How many of these imports are in no batch, since the build has too many.
+pub fn left_out(batches: &[Arc<Batch>], entries: &[Entry]) -> usize {
+    let is_left_out = |entry: &&Entry| !batches.iter().any(|batch| batch.entries.contains(entry));
+    entries.iter().filter(is_left_out).count()
 }
 
 /// What becomes of an import that inlay reads. One beyond the limit of a build is dropped.
