@@ -1,10 +1,10 @@
-//! The inline cache of one image: made of what the daemon exported, and of the definition that was
-//! solved.
+//! Makes the inline cache of one image from what the daemon exported and the definition that was solved.
 //!
-//! It lays the two over each other, so that records of other builds go and records of this build
-//! have their results. [`embed`] does it in one call. Where a daemon can be asked, [`ImageCache`]
-//! does the same in steps: read the export, solve the [probe](ImageCache::probe) if there is one,
-//! [learn](ImageCache::learn) from its answer, [finish](ImageCache::finish).
+//! It compares the exported records with the operations of the definition. It drops records of other
+//! builds, and gives records of this build their results. [`embed`] does it in one call. A caller that can
+//! ask the daemon uses [`ImageCache`], which does it in steps: read the export, solve the
+//! [probe](ImageCache::probe) if there is one, [learn](ImageCache::learn) from its answer,
+//! [finish](ImageCache::finish).
 //!
 //! ```
 //! use inlay::cache::embed::embed;
@@ -52,25 +52,25 @@ mod memory;
 use memory::Names;
 pub use memory::{ImportedContents, Remembered};
 
-/// How many records may be looked at for the end of the build.
+/// The most records that may be the end of the build. With more, the end is not searched.
 const MAX_ENDS: usize = 64;
 
-/// How many records of one digest may be compared with one that has no content.
+/// The most records of one digest that are compared to find the content that one of them lacks.
 const MAX_REPEATED: usize = 64;
 
 /// Why there is no cache.
 #[derive(Debug, Error)]
 pub enum ImageCacheError {
-    /// The export is no sound cache.
+    /// The export breaks a rule of the format, or a limit.
     #[error("the exported cache: {0}")]
     Records(#[from] ParseError),
-    /// No record set can be made of it.
+    /// The records of the image cannot be selected from it.
     #[error("the exported cache: {0}")]
     Select(#[from] SelectError),
     /// No record can be the end of the build that the definition describes.
     #[error("none of the {0} exported records is the last step of this build")]
     NoEnd(usize),
-    /// Several records can be.
+    /// Several records can be the end of the build.
     #[error("no telling which of {0} exported records is the last step of this build")]
     SeveralEnds(usize),
 }
@@ -80,13 +80,13 @@ pub enum ImageCacheError {
 pub struct Embedded {
     /// Its records.
     pub cache: InlineCache,
-    /// What could not be told of them.
+    /// Why it may have records of other builds.
     pub notes: Vec<Note>,
-    /// What is to be remembered, by its name: a daemon may not tell it again.
+    /// What the caller should remember, by its name. A daemon may leave it out of the next export.
     pub memory: Vec<(Digest, Remembered)>,
 }
 
-/// Why a cache may hold more than its own build determines. It is sound all the same.
+/// Why a cache may have records that its own build does not determine. It is valid all the same.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum Note {
     /// The definition cannot be read.
@@ -95,23 +95,23 @@ pub enum Note {
     /// The definition cannot be compared with the records.
     #[error("records of other builds may be kept: {0}")]
     Lineage(#[from] LineageError),
-    /// No record has the key that inlay derives of these operations: a newer BuildKit may derive it in
+    /// No record has the key that inlay derives for these operations. A newer BuildKit may derive it in
     /// another way.
     #[error("records of other builds may be kept: the keys of {0} operations are not known")]
     Operations(usize),
-    /// Several keys may be the content that an input of a step has now.
+    /// An input of a step has several keys of content, and each may be this build's.
     #[error("records of earlier builds may be kept: the content of {0} inputs is not told")]
     Content(usize),
-    /// Several keys may be those that a source has now.
+    /// A source has several keys, and each may be this build's.
     #[error("records of earlier builds may be kept: the keys of {0} sources are not told")]
     Sources(usize),
 }
 
-/// Makes the inline cache of an image of an export and of the encoded definition that it is the
-/// cache of. `platform` is the daemon's own, of operations that name none.
+/// Makes the inline cache of an image from an export and the encoded definition that was solved.
+/// `platform` is the daemon's own. It applies to operations that name none.
 ///
 /// # Errors
-/// Where the export is no sound cache, or no record set can be made of it.
+/// Where the export is invalid, the end of the build is not found in it, or no records can be selected.
 pub fn embed(
     exported: &Exported,
     definition: &[u8],
@@ -129,23 +129,23 @@ pub fn embed(
 #[derive(Debug)]
 pub struct ImageCache {
     set: RecordSet,
-    /// Whether the end of the build is told by its key.
+    /// Whether the end of the build is found by its key.
     has_key: bool,
-    /// Nothing is concluded from a definition that cannot be read.
+    /// Or why the definition cannot be read.
     graph: Result<Graph, GraphError>,
     assumptions: Assumptions,
     evidence: Evidence,
-    /// Of the set, by all the evidence there is.
+    /// The lineage of the set, by the evidence so far.
     lineage: Result<Lineage, Note>,
 }
 
 // === impl ImageCache ===
 
 impl ImageCache {
-    /// Reads an export, if there is one, and the encoded definition that it is the cache of.
+    /// Reads an export, if there is one, and the encoded definition that was solved.
     ///
     /// # Errors
-    /// Where the export is no sound cache.
+    /// Where the export is invalid.
     pub fn read(
         exported: Option<&Exported>,
         definition: &[u8],
@@ -172,8 +172,8 @@ impl ImageCache {
         })
     }
 
-    /// What the daemon is to be asked before the records of this build can be told from others;
-    /// `None` if there is nothing to ask.
+    /// The probe that asks the daemon which records are this build's. `None` if there is nothing to ask.
+    /// `nonce` has to differ from probe to probe.
     pub fn probe(&self, definition: &[u8], nonce: &str) -> Option<Probe> {
         let graph = self.graph.as_ref().ok()?;
         let lineage = self.lineage.as_ref().ok()?;
@@ -182,10 +182,10 @@ impl ImageCache {
         Probe::new(graph, definition, content, sources, nonce)
     }
 
-    /// Takes what the export of a solved probe tells.
+    /// Adds what the export of a solved probe tells. An export without a single final record tells nothing.
     ///
     /// # Errors
-    /// Where the export is no sound cache.
+    /// Where the export is invalid.
     pub fn learn(&mut self, probe: &Probe, exported: &Exported) -> Result<(), ImageCacheError> {
         let answer = RecordSet::parse(&exported.config, &Limits::default())?;
         if let [record] = answer.finals()[..] {
@@ -205,18 +205,19 @@ impl ImageCache {
         self.set.records().len()
     }
 
-    /// The layers of the image, as the export tells them, see [`RecordSet::image`].
+    /// The layers of the image according to the export, see [`RecordSet::image`].
     pub fn layers(&self) -> Option<Vec<Digest>> {
         self.set.image()
     }
 
-    /// Makes the cache of an image, whose layers are those of its `image` if that is known.
+    /// Makes the cache of an image. `image` has the image's layers, if the caller knows them. Otherwise
+    /// they are those of the export.
     ///
-    /// `told` is what the caches of the images tell that the build imports. `recall` gives what is
+    /// `told` is the content of stages in the caches that the build imports. `recall` returns what is
     /// remembered by a name, see [`Embedded::memory`].
     ///
     /// # Errors
-    /// Where no record set can be made of the export.
+    /// Where the end of the build is not found in the export, or no records can be selected.
     pub fn finish(
         self,
         image: Option<&[ImageLayer]>,
@@ -225,7 +226,7 @@ impl ImageCache {
     ) -> Result<Embedded, ImageCacheError> {
         let (graph, lineage) = match (self.graph, self.lineage) {
             (Ok(graph), Ok(lineage)) => (graph, lineage),
-            // Nothing is known of the records but what they say of each other.
+            // Without a lineage the records are selected by their links alone.
             (graph, lineage) => {
                 let notes = [lineage.err(), graph.err().map(Note::Definition)];
                 let cache = record::select(&self.set)?;
@@ -262,7 +263,7 @@ impl ImageCache {
                     }
                 }
             }
-            // The daemon found the last steps by keys that are of no use to another build.
+            // The daemon found the last steps by keys that no other build can have.
             Err(ImageCacheError::NoEnd(_)) if !known.lineage.contradicted() => {
                 let derived = known.derived(&[], image, told, recall);
                 let none = ImageCacheError::NoEnd(known.set.records().len());
@@ -293,7 +294,7 @@ impl Known {
         self.assumptions.platform.as_ref()
     }
 
-    /// What could not be told.
+    /// Notes on content and sources with several keys.
     fn notes(&self) -> Vec<Note> {
         let questions = self.lineage.questions().iter();
         let content = questions.filter(|question| question.local).count();
@@ -303,7 +304,7 @@ impl Known {
         content.into_iter().chain(sources).collect()
     }
 
-    /// The operations whose keys no record has. Nothing tells their records from those of other builds.
+    /// A note on operations whose keys no record has. Records of other builds are kept for these.
     fn unknown_operations(&self) -> Option<Note> {
         let records = self.set.records().iter();
         let present: HashSet<_> = records.map(|record| &record.digest).collect();
@@ -312,7 +313,7 @@ impl Known {
             let vertex = &graph.vertices()[edge.vertex];
             let is_operation = match &vertex.op.op {
                 Some(Op::Exec(_) | Op::File(_) | Op::Merge(_) | Op::Diff(_)) | None => true,
-                // Their records are those of what they fetch or build.
+                // These have no digest that inlay derives.
                 Some(Op::Source(_) | Op::Build(_) | Op::Passthrough(_)) => false,
             };
             let mut digests = Dialect::ALL
@@ -358,7 +359,7 @@ impl Known {
         Ok(set)
     }
 
-    /// Selects of the exported records, with the results that the definition tells.
+    /// Selects from the exported records, with the results that follow from the definition.
     fn select(&self, set: &RecordSet) -> Result<InlineCache, SelectError> {
         let lineage = Lineage::trace(&self.graph, set, &self.evidence, &self.assumptions);
         let expected = lineage.map_or_else(
@@ -369,7 +370,7 @@ impl Known {
     }
 
     /// Derives the records of the build from its definition, and from what is known of the content
-    /// and the keys of its sources. `None` where that is not all told, or where an older daemon
+    /// and the keys of its sources. `None` where too little is known, or where an older daemon
     /// derives keys in another way.
     fn derived(
         &self,
@@ -418,7 +419,7 @@ impl Known {
         let mut expected: HashMap<usize, InlineResult> = places
             .filter_map(|(edge, range)| Some((*derived.edges.get(&edge)?, result_of(range)?)))
             .collect();
-        // What has one key has one result.
+        // Twins have one key, and so one result.
         for twins in derived.twins.into_iter().rev() {
             if let Some(result) = expected.get(&twins.second).cloned() {
                 expected.entry(twins.first).or_insert(result);
@@ -431,11 +432,11 @@ impl Known {
         })
     }
 
-    /// Adds the content of steps that repeat another one, which an imported cache does not tell.
+    /// Adds the content that repeated steps read, where an imported cache has none for them.
     ///
-    /// [`derive`](mod@llb::derive) leaves out the content of a step that is made of another one with
-    /// its key. If both have one result, they have read one content. So has a record that may be either
-    /// step, and has its content alone.
+    /// [`derive`](mod@llb::derive) leaves out the content of a step that is made of another step with the
+    /// same key. If records of both have the same result, both read the same content. So the content is
+    /// taken from the other step, or else from a record that may be either step and has content.
     fn complete_repeated(&self, evidence: &mut Evidence) {
         let records = self.set.records();
         let known = evidence.clone();
@@ -458,7 +459,7 @@ impl Known {
                 let others = same.iter().flat_map(|same| {
                     let links = records[*same].inputs.get(input).into_iter().flatten();
                     let has_content = links.into_iter().any(|link| self.set.is_content(link));
-                    // Of two steps of which one is made of the other, the lower one has the content.
+                    // If one of two steps is made of the other, the lower one has the content.
                     let others = self.lineage.vertices(*same);
                     others.filter(move |other| has_content || *other < vertex)
                 });
@@ -479,7 +480,7 @@ impl Known {
                 told.entry((vertex, input)).or_default().extend(read);
             }
         }
-        // Of several, whatever their order, none is used.
+        // If they differ, none is used: the choice would depend on their order.
         for ((vertex, input), told) in told {
             if let [content] = &Vec::from_iter(told)[..]
                 && content.len() == 1
@@ -489,8 +490,8 @@ impl Known {
         }
     }
 
-    /// The inputs of a record that it has no content for, by the vertices that it may be and of which
-    /// none is known.
+    /// For each vertex that a record may be, the inputs whose content neither the record nor `known` has:
+    /// vertex and input.
     fn untold(&self, record: usize, known: &Evidence) -> Vec<(usize, usize)> {
         let inputs = self.set.records()[record].inputs.iter().enumerate();
         let without =
@@ -504,7 +505,8 @@ impl Known {
             .collect()
     }
 
-    /// The names of the build, by what is known without the content of its stages, and by its layers.
+    /// The names of the build's content. They depend on its layers, and on the evidence without the content
+    /// of stages.
     fn names(
         &self,
         evidence: &Evidence,
@@ -524,7 +526,7 @@ impl Known {
     }
 }
 
-/// The records that the definition tells of a build, with the results that an export has of them.
+/// The records derived from a build's definition, with the results that an export has for them.
 struct DerivedSet {
     set: RecordSet,
     expected: HashMap<usize, InlineResult>,
@@ -532,7 +534,7 @@ struct DerivedSet {
 }
 
 impl DerivedSet {
-    /// Whether there is a record with the digest of each that is not a root.
+    /// Whether it has a record with the digest of each record of `other` that is not a root.
     fn has_all_of(&self, other: &RecordSet) -> bool {
         let digests: HashSet<_> = self.set.records().iter().map(|of| &of.digest).collect();
         let mut records = other.records().iter();
@@ -544,7 +546,7 @@ impl DerivedSet {
     }
 }
 
-/// Lays the definition over the records. What that takes is gone from the assumptions' steps.
+/// Traces the lineage of the records. Subtracts the steps that this takes from those of `assumptions`.
 fn trace(
     graph: &Result<Graph, GraphError>,
     set: &RecordSet,
@@ -558,9 +560,9 @@ fn trace(
     Ok(lineage?)
 }
 
-/// Makes the records of an export what can be laid a definition over: equal ones are one, and none is
-/// cut off from what it was made of. Gives whether the end of the build is told by its key; where it
-/// is not, it is what nothing is made of.
+/// Prepares exported records for the comparison with the definition: merges equal records, and drops those
+/// that lost the links of their inputs. Returns whether the end of the build is found by its key. If not,
+/// the end is the record that is the source of no other.
 fn settle(set: &mut RecordSet, graph: Option<&Graph>, platform: Option<&pb::Platform>) -> bool {
     if let Some(graph) = graph {
         lineage::drop_cut(graph, set, platform);
@@ -573,12 +575,13 @@ fn settle(set: &mut RecordSet, graph: Option<&Graph>, platform: Option<&pb::Plat
     false
 }
 
-/// Which of the records that may be the end of the build are it.
+/// The records that are the end of the build, of those that have its key.
 ///
-/// A daemon exports of a build what leads to its end. So what nothing is made of and has the end's
-/// key is the end, as it was found and as it is remembered, and so is what BuildKit makes one with it.
-/// If something is made of each, the end has the key of a step before it, and must be told by that
-/// key alone.
+/// A daemon exports only what leads to the end. So a record with the end's key that is the source of no
+/// other is the end. There can be two: the daemon exports the end as it was found, and as it is remembered.
+/// Records that BuildKit merges with such a record are the end, too. If each record is the source of
+/// another one, a step before the end has the same key. The end is found then only if BuildKit merges all
+/// of these records.
 fn the_end(set: &RecordSet, may_be: &[usize]) -> Result<Vec<usize>, ImageCacheError> {
     if may_be.len() > MAX_ENDS {
         return Err(ImageCacheError::SeveralEnds(may_be.len()));
@@ -598,8 +601,9 @@ fn the_end(set: &RecordSet, may_be: &[usize]) -> Result<Vec<usize>, ImageCacheEr
     }
 }
 
-/// The records whose results are the image's: of what it is put on or merged of, and of steps that such
-/// a one repeats. Those that a daemon has of others depend on what else it built.
+/// The records whose results are layers of the image: those of the image's own steps, of what it is based
+/// on or merged from, and of the steps that these repeat. Results of other records depend on earlier
+/// builds of the daemon.
 fn own_results(graph: &Graph, derived: &Derived) -> HashSet<usize> {
     let below = layers::below_image(graph);
     let edges = derived.edges.iter();
@@ -613,8 +617,8 @@ fn own_results(graph: &Graph, derived: &Derived) -> HashSet<usize> {
     own
 }
 
-/// The results that the definition tells: of each record that is one vertex, and that no other
-/// record is.
+/// The results that follow from the definition, by record. A record has one if it is exactly one vertex,
+/// and no other record is that vertex.
 fn expected_results(
     set: &RecordSet,
     graph: &Graph,
@@ -641,7 +645,7 @@ fn expected_results(
             let &[record] = &records.get(&edge.vertex)?[..] else {
                 return None;
             };
-            // Not one that has the place only because nothing is known of operations.
+            // Without digests of operations, a record may be this vertex only for want of a contradiction.
             let digest = &set.records()[record].digest;
             if !llb::digest::is_of_edge(graph, edge, platform, digest) {
                 return None;
@@ -663,9 +667,9 @@ fn result_of(range: Range<usize>) -> Option<InlineResult> {
 
 /// The links to content that may not be this build's: record, input and source.
 ///
-/// An operation that gave other content when it ran again leaves the earlier content linked to the
-/// later result. Which of them is true cannot be told without running it, so where the operation's
-/// own key leads to the same record, that alone is to stay.
+/// If an operation runs again and produces other content, the earlier content stays linked to the later
+/// result. Only another run could show which link is true. So a record that has a link by definition as
+/// well keeps that one alone.
 fn doubtful(lineage: &Lineage, set: &RecordSet) -> HashSet<(usize, usize, usize)> {
     let questions = lineage
         .questions()

@@ -1,7 +1,7 @@
-//! What the daemon writes when it exports cache: a manifest that names a cache config and the
+//! Reads what the daemon writes when it exports cache: a manifest that names a cache config and the
 //! layers.
 //!
-//! Pure. Format: `cache/remotecache/export.go` of BuildKit. The config is a manifest's `config`, or
+//! Format: `cache/remotecache/export.go` of BuildKit. The config is a manifest's `config`, or
 //! one of an index's `manifests`, as older daemons write it.
 
 use std::collections::HashMap;
@@ -12,8 +12,7 @@ use thiserror::Error;
 use crate::cache::JsonError;
 use crate::cache::record::Digest;
 
-/// The media type of the config of a cache that is exported by itself, of BuildKit's `type=registry`
-/// and `type=local`.
+/// The media type of the config of a cache export, as BuildKit's `type=registry` and `type=local` write it.
 pub const CACHE_CONFIG: &str = "application/vnd.buildkit.cacheconfig.v0";
 /// The annotation with a layer's diff ID.
 pub const DIFF_ID: &str = "containerd.io/uncompressed";
@@ -21,7 +20,7 @@ pub const DIFF_ID: &str = "containerd.io/uncompressed";
 /// Why an export cannot be read.
 #[derive(Debug, Error)]
 pub enum ExportedError {
-    /// A JSON document is none, or not of the form.
+    /// A document is not JSON, or has another form.
     #[error("the cache export's {what}: {source}")]
     Json {
         /// Which document.
@@ -32,7 +31,7 @@ pub enum ExportedError {
     /// The manifest names no cache config.
     #[error("the cache export's manifest {0} names no cache config")]
     NoConfig(String),
-    /// A blob that is named was not written.
+    /// A blob that the export names was not written.
     #[error("the cache export lacks its blob {0}")]
     NoBlob(String),
 }
@@ -66,10 +65,10 @@ struct Manifest {
     manifests: Vec<Descriptor>,
 }
 
-/// Reads the export whose manifest a descriptor (JSON) names; `blob` has what was written.
+/// Reads the export whose manifest a descriptor (JSON) names. `blob` returns a written blob by its digest.
 ///
 /// # Errors
-/// Where something is missing or not of the form.
+/// Where a blob is missing or malformed.
 pub fn read<B: AsRef<[u8]>>(
     descriptor: &str,
     blob: impl Fn(&str) -> Option<B>,

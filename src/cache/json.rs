@@ -3,11 +3,12 @@
 use serde_json::error::Category;
 use thiserror::Error;
 
-/// How serde's words begin that quote no value: the names are those of fields that are known.
+/// The beginnings of serde's messages that quote no value. They quote names of fields that inlay knows.
 const QUOTE_NOTHING: [&str; 2] = ["missing field ", "duplicate field "];
 
-/// Why a JSON document cannot be read. serde's own words for a value of another form quote the value,
-/// which may be somebody's secret: a document may be a file, or the answer of an internal service.
+/// Why a JSON document cannot be read. It quotes no value of the document, which may be a secret: a
+/// document may be any file, or the answer of an internal service. serde's own messages quote values that
+/// have a wrong type.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("{0}")]
 pub struct JsonError(String);
@@ -15,7 +16,7 @@ pub struct JsonError(String);
 // === impl JsonError ===
 
 impl JsonError {
-    /// Keeps the error's own words, which must quote nothing but names that are known.
+    /// Keeps serde's message, which must quote only names that inlay knows.
     pub(super) fn in_own_words(err: &serde_json::Error) -> Self {
         Self(err.to_string())
     }

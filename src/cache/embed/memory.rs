@@ -1,10 +1,10 @@
-//! Names of what a daemon may not tell: the content that a build's stages gave.
+//! Names for the content that a build's stages produced, which a daemon may leave out of an export.
 //!
-//! The caches of images that a build imports may tell it, and what was told of earlier builds. A name is
-//! made of the operations, of the content and the keys of the sources, and of the layers, but
-//! of no number, so that another build with the same steps has it too. The layers are those of the lowest
-//! part of the image that the content went into. Equal layers alone would not tell: a step may read
-//! another content and give the same.
+//! The content is found by its name in the caches that a build imports, and in what is remembered of
+//! earlier builds. A name is a hash of the operations, of the content and the keys of the sources, and of
+//! layers. It has no numbers of records, so another build with the same steps has the same name. The layers
+//! are those of the lowest part of the image that the content went into. Layers alone would not be enough:
+//! a step may read other content and produce the same layers.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -13,13 +13,13 @@ use crate::cache::llb::digest::input_keys;
 use crate::cache::llb::{Edge, Evidence, Graph, layers};
 use crate::cache::record::{Contents, Digest, RecordSet};
 
-/// What is known by a name.
+/// What is remembered by a name: digests of root records.
 pub type Remembered = BTreeSet<Digest>;
 
-/// What the cache of an image tells of the content of stages.
+/// The content of stages that the cache of an image has.
 #[derive(Debug)]
 pub struct ImportedContents {
-    /// The parts of the image.
+    /// The parts of the image, as `part` names them.
     parts: HashSet<Digest>,
     contents: Contents,
 }
@@ -27,9 +27,9 @@ pub struct ImportedContents {
 /// The names of a build.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    /// Of the content that a vertex reads as an input, where that is no directory of the client.
+    /// The names of content, by vertex and input. Content of the client's directories has none.
     contents: BTreeMap<(usize, usize), Name>,
-    /// Of the keys of an image that the definition pins. Older daemons have several.
+    /// The names of the keys of pinned images, by vertex. Older daemons have several keys of one image.
     images: BTreeMap<usize, Digest>,
 }
 
@@ -45,7 +45,7 @@ struct Name {
 // === impl ImportedContents ===
 
 impl ImportedContents {
-    /// What a cache tells. `None` where it is larger than its limits allow.
+    /// Reads it from a cache. `None` where the cache exceeds its limits.
     pub fn of(cache: &RecordSet) -> Option<Self> {
         let (without, contents) = cache.without_contents()?;
         let mut parts = HashSet::new();
@@ -60,12 +60,12 @@ impl ImportedContents {
 
     fn get(&self, name: &Name) -> Option<&Remembered> {
         let content = self.contents.get(&name.reader)?;
-        // Of several, all but one may be of earlier builds.
+        // If there are several, some may be of earlier builds.
         (self.parts.contains(&name.part) && content.len() == 1).then_some(content)
     }
 }
 
-/// A part of an image: the record that it is the result of, and its layers.
+/// The name of a part of an image: a digest of the record whose result it is, and of its layers.
 fn part<'a>(record: &Digest, layers: impl IntoIterator<Item = &'a Digest>) -> Digest {
     let mut text = record.to_string();
     for layer in layers {
@@ -87,7 +87,7 @@ impl Name {
 // === impl Names ===
 
 impl Names {
-    /// The names of a build with these derived records, which are those of the set, and layers.
+    /// The names of a build. `set` has the derived records, and `image` the image's layers.
     pub(super) fn of(graph: &Graph, derived: &Derived, set: &RecordSet, image: &[Digest]) -> Self {
         let identities = set.identities();
         let mut parts: Vec<_> = layers::of_image(graph, image.len()).into_iter().collect();
@@ -116,7 +116,7 @@ impl Names {
         names
     }
 
-    /// Adds the names of what a vertex reads, or of its keys.
+    /// Adds the names of the content that a vertex reads, and of its keys if it is a pinned image.
     fn add(
         &mut self,
         graph: &Graph,
@@ -145,7 +145,8 @@ impl Names {
         }
     }
 
-    /// Adds to what is known what caches of images tell by these names, or what is remembered by them.
+    /// Adds to `evidence` what imported caches have by these names, or else what is remembered. If the
+    /// caches differ on a name, none of them is used.
     pub(super) fn recall(
         &self,
         evidence: &mut Evidence,
@@ -170,7 +171,7 @@ impl Names {
         }
     }
 
-    /// What is known, by these names.
+    /// What `evidence` has, by these names.
     pub(super) fn told(&self, evidence: &Evidence) -> Vec<(Digest, Remembered)> {
         let contents = self.contents.iter().filter_map(|(&(vertex, input), name)| {
             Some((name.digest(), evidence.content_of(vertex, input)?))

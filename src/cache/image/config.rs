@@ -1,14 +1,14 @@
-//! The inline cache within an image config, and the config's other bytes left as they are.
+//! Reads, embeds and removes the inline cache of an image config, and leaves its other bytes as they are.
 //!
-//! A config is never written anew: members are found in its text and cut out or put in there.
-//! So whatever else it holds, in whatever form, stays, and an image without its cache is the
-//! image that there would have been. Nothing here knows what the cache says.
+//! The config is edited as text: members are found in it, and cut out or inserted there. Everything else
+//! stays in the form that it has. So an image whose cache is removed is the image that would have been
+//! built without cache.
 //!
 //! The format: image configs are JSON objects (OCI image specification, `config.md`); the cache
 //! is a top-level member of it with base64 text, as BuildKit reads it
-//! (`cache/remotecache/import.go`). The member's name is taken to the letter. Go, when it reads
-//! into a struct, would take it in other case too; but the name that is to the letter comes last
-//! when the exporter writes the config, and the last is what counts.
+//! (`cache/remotecache/import.go`). Here the member's name has to match exactly. Go ignores
+//! its case when it reads into a struct, and the last match counts. That is the exact name, too: the exporter
+//! writes members sorted by name, and capitals sort first.
 
 use std::ops::Range;
 
@@ -24,12 +24,12 @@ pub const CACHE_KEY: &str = "moby.buildkit.cache.v0";
 /// The member that was proposed for it at first (moby/buildkit issue 752).
 pub const PROPOSED_KEY: &str = "moby.buildkit.buildcache";
 
-/// A length of config, cache included, that no honest image comes near.
+/// The largest config, cache included, that callers read by default (bytes). No real image comes near.
 pub const DEFAULT_LIMIT: usize = 8 << 20;
 
 /// The records (JSON) that `config` carries, if it carries any. `limit` bounds its length.
 ///
-/// Of several such members the last counts, and a `null` is none, as in Go.
+/// As in Go, the last of several such members counts, and a `null` is no cache.
 ///
 /// ```
 /// use inlay::cache::image::config::{DEFAULT_LIMIT, cache_of};
@@ -44,12 +44,12 @@ pub const DEFAULT_LIMIT: usize = 8 << 20;
 /// ```
 ///
 /// # Errors
-/// A [`ConfigError`] where `config` is too long or no JSON object, or the cache no base64 text.
+/// A [`ConfigError`] where `config` is too long or not a JSON object, or the cache is not base64 text.
 pub fn cache_of(config: &[u8], limit: usize) -> Result<Option<Vec<u8>>, ConfigError> {
     cache_under(CACHE_KEY, config, limit)
 }
 
-/// As [`cache_of`], of the member [`PROPOSED_KEY`].
+/// As [`cache_of`], for the member [`PROPOSED_KEY`].
 ///
 /// # Errors
 /// As [`cache_of`].
@@ -72,7 +72,7 @@ fn cache_under(
     decoded.map_err(|source| ConfigError::CacheNotBase64 { key, source })
 }
 
-/// `config` without the inline cache, whatever that is, and otherwise byte for byte the same.
+/// `config` without the inline cache, whatever form that has, and otherwise byte for byte the same.
 /// `limit` bounds its length.
 ///
 /// ```
@@ -111,7 +111,7 @@ pub fn strip(config: &[u8], limit: usize) -> Result<Vec<u8>, ConfigError> {
 /// A [`ConfigError`] where `config` is no JSON object, `cache` is not base64, or one of the two
 /// lengths exceeds `limit`.
 pub fn embed(config: &[u8], cache: &str, limit: usize) -> Result<Vec<u8>, ConfigError> {
-    // Written anew, because base64 can be read from text that JSON forbids: it may have line ends.
+    // Encoded again: base64 that can be decoded may have line ends, which a JSON string may not.
     let cache = base64::decode(cache).map_err(|source| ConfigError::CacheNotBase64 {
         key: CACHE_KEY,
         source,
@@ -146,13 +146,13 @@ pub enum ConfigError {
     /// It is JSON, but an array or a bare value.
     #[error("the image config is not a JSON object")]
     NotAnObject,
-    /// The cache in it is no string.
+    /// The cache in it is not a string.
     #[error("`{key}` in the image config is not a string")]
     CacheNotText {
         /// Its member.
         key: &'static str,
     },
-    /// The cache, in it or for it, is not base64.
+    /// The cache that it has, or that is to be embedded, is not base64.
     #[error("`{key}` of the image config is {source}")]
     CacheNotBase64 {
         /// Its member.
@@ -172,14 +172,14 @@ fn check_length(bytes: usize, limit: usize) -> Result<(), ConfigError> {
 /// A config with its cache cut out.
 struct Stripped {
     text: Vec<u8>,
-    /// Where in the text its last member ends, or the opening brace where there is none.
+    /// Where in the text its last member ends, or its opening brace if it has no member.
     end: usize,
     is_empty: bool,
 }
 
 impl Stripped {
-    /// With a cut member goes what stands between it and the one before. That is how [`embed`]
-    /// adds one; where the first is cut it takes what stands behind it instead.
+    /// Cuts each cache member, together with the text between it and the member before. [`embed`] adds
+    /// the two together. If the first member is cut, the text behind it is cut instead.
     fn of(config: &[u8], limit: usize) -> Result<Self, ConfigError> {
         let members = Members::of(config, limit)?;
         let brace = members.at;
@@ -222,7 +222,7 @@ struct Member {
 }
 
 impl Member {
-    /// Whether it has this name, to the letter, in the text that it is of.
+    /// Whether its name is exactly `key`. `text` is the config that it is in.
     fn is(&self, key: &str, text: &[u8]) -> bool {
         serde_json::from_slice(&text[self.name.clone()]).is_ok_and(|name: String| name == key)
     }
@@ -230,8 +230,8 @@ impl Member {
 
 /// The top-level members of a config, in order.
 ///
-/// The text is known to be a JSON object, so this has only to find ends, and never to doubt
-/// what it sees. Should it be wrong about that it stops early; it cannot run past the end.
+/// The text has been checked to be a JSON object, so this only finds where members end. On any other text
+/// it would stop early; it cannot run past the end.
 struct Members<'a> {
     text: &'a [u8],
     at: usize,

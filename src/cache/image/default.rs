@@ -1,23 +1,22 @@
-//! The config that an image gets when its build gave none.
+//! The config of an image whose build result has none.
 //!
-//! BuildKit's image exporter makes one up where a result has no `containerimage.config`
-//! (`defaultImageConfig` in `exporter/containerimage/writer.go`). To embed a cache there must be
-//! a config to embed it in, so this is the same one: the image is then the one that there would
-//! be without us. Knows nothing of how the platform was found.
+//! BuildKit's image exporter makes a default config where a result has no `containerimage.config`
+//! (`defaultImageConfig` in `exporter/containerimage/writer.go`). A cache is embedded in a config, so inlay
+//! makes the same one. The image is then the same as without inlay, but for its cache.
 
 use serde::Serialize;
 
 use super::platform::Platform;
 
-/// Where BuildKit has commands looked for, unless an image says otherwise
+/// The search path for commands, unless an image has its own
 /// (`DefaultPathEnvUnix` in `util/system`).
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The default config for `platform`, which is taken as it is: give it a normal one, as
+/// The default config for `platform`. The platform is written as it is, so it has to be normalized, as
 /// daemons list their workers' (an `amd64` has no `v1`, an `arm64` no `v8`).
 ///
-/// Layers, history and date are left for the exporter, which fills them in in any config
-/// (`patchImageConfig`) and in doing so writes all of it anew, sorted by name.
+/// The exporter adds layers, history and date to any config (`patchImageConfig`), and writes its members
+/// sorted by name.
 pub fn default_config(platform: &Platform) -> Vec<u8> {
     let image = ImageConfig {
         architecture: &platform.architecture,
@@ -26,7 +25,7 @@ pub fn default_config(platform: &Platform) -> Vec<u8> {
         os_features: &platform.os_features,
         variant: &platform.variant,
         config: RunConfig {
-            // Windows keeps its search path elsewhere, and an image must not override it.
+            // Windows has its search path elsewhere, and an image must not override it.
             env: (platform.os != "windows").then_some([PATH]),
             working_dir: "/",
         },
@@ -70,7 +69,7 @@ struct RunConfig {
 struct RootFs {
     #[serde(rename = "type")]
     kind: &'static str,
-    /// Go writes the list that was never filled as `null`.
+    /// `null`, as Go writes a nil slice.
     diff_ids: Option<[&'static str; 0]>,
 }
 

@@ -1,8 +1,7 @@
 //! Image manifests, and indexes of them.
 //!
-//! Pure functions of a document's bytes. Of the OCI image specification's and Docker's media types
-//! alike; what a document is, its fields tell, as they do for BuildKit. Nothing here knows where a
-//! document comes from.
+//! Functions of a document's bytes, for OCI's and Docker's media types alike. As for BuildKit, the fields
+//! of a document say whether it is a manifest or an index.
 
 use oci_spec::image::{Descriptor, DigestAlgorithm, ImageManifest, MediaType, ToDockerV2S2 as _};
 use serde::de::IgnoredAny;
@@ -16,7 +15,7 @@ use super::spelling;
 use crate::cache::JsonError;
 use crate::cache::export::CACHE_CONFIG;
 
-/// What an entry of an index says where it does not say its platform.
+/// The operating system or architecture of an index entry without a platform.
 const UNKNOWN: &str = "unknown";
 
 /// What a document is.
@@ -48,16 +47,16 @@ impl<'de> Deserialize<'de> for Manifests {
 /// The entries of an index.
 #[derive(Debug, Clone, Default)]
 pub struct Index {
-    /// Those that can be read, and verified by a SHA-256.
+    /// The entries that can be read and have a SHA-256 digest.
     pub manifests: Vec<Descriptor>,
-    /// How many others it has: with other fields, or named by another kind of digest.
+    /// How many other entries it has: malformed ones, and ones with another kind of digest.
     pub skipped: usize,
 }
 
 /// Why a document is refused.
 #[derive(Debug, Error)]
 pub enum ManifestError {
-    /// It is not JSON, not of the form, or has a name that BuildKit reads as another one.
+    /// It is not JSON, is malformed, or has a name that BuildKit reads as another one.
     #[error("it is no {what}: {source}")]
     Json {
         /// What it seemed to be.
@@ -65,16 +64,16 @@ pub enum ManifestError {
         /// What is wrong.
         source: JsonError,
     },
-    /// It has the fields of both, and what it is would depend on who reads it.
+    /// It has the fields of both a manifest and an index. Readers would differ on which it is.
     #[error("it has both manifests and layers")]
     Ambiguous,
-    /// It is a cache, and has entries that are not known: each may be the cache for BuildKit.
+    /// It is a cache export with entries that inlay cannot read. BuildKit may read one as the cache config.
     #[error("{0} of its entries are not known")]
     Skipped(usize),
-    /// It is a cache, and has several.
+    /// It is a cache export, and does not have exactly one cache config.
     #[error("it has {0} cache configs")]
     CacheConfigs(usize),
-    /// It has the fields of neither.
+    /// It has the fields of neither a manifest nor an index.
     #[error("it is neither a manifest nor an index")]
     Neither,
 }
@@ -117,7 +116,7 @@ impl Document {
         }
     }
 
-    /// Whether it is a cache that was exported by itself, and no image.
+    /// Whether it is a cache export, and no image.
     pub fn is_cache_export(&self) -> bool {
         match self {
             Self::Index(index) => index.manifests.iter().any(is_cache_config),
@@ -125,17 +124,17 @@ impl Document {
         }
     }
 
-    /// The config and the layers of a cache that was exported by itself.
+    /// The config and the layers of a cache export.
     ///
     /// # Errors
-    /// Where there is not one config, or an entry that cannot be read and may be another one.
+    /// Where it does not have exactly one config, or has an entry that cannot be read and may be another one.
     pub fn into_cache_export(self) -> Result<(Descriptor, Vec<Descriptor>), ManifestError> {
         let (configs, layers): (Vec<_>, Vec<_>) = match self {
             Self::Manifest(manifest) => {
                 let config = manifest.config().clone();
                 (vec![config], manifest.layers().clone())
             }
-            // BuildKit wrote no other before v0.12.
+            // BuildKit before v0.12 wrote only indexes.
             Self::Index(index) if index.skipped == 0 => {
                 index.manifests.into_iter().partition(is_cache_config)
             }
@@ -181,8 +180,8 @@ impl Index {
         })
     }
 
-    /// The entries that are, or may be, of one of these platforms. Those of another variant of a
-    /// platform are taken where there is none of its own.
+    /// The entries that are, or may be, for one of these platforms. If no entry has the variant of a
+    /// platform, entries with any variant of it fit.
     pub fn choose<'a>(
         &'a self,
         wanted: &'a [Platform],
@@ -218,16 +217,16 @@ impl Index {
     }
 }
 
-/// How an entry of an index is known to be of a platform.
+/// How an entry of an index is known to be for a platform.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fit {
     /// The index says so.
     Stated,
-    /// What it is of is told by its document alone.
+    /// Only its document says.
     Unstated,
 }
 
-/// The platform that an entry of an index says.
+/// The platform that an entry of an index states.
 struct StatedPlatform {
     os: String,
     architecture: String,
@@ -237,7 +236,7 @@ struct StatedPlatform {
 // === impl StatedPlatform ===
 
 impl StatedPlatform {
-    /// `None` where it says none, or that it is not known.
+    /// `None` where it states none, or `unknown`.
     fn of(entry: &Descriptor) -> Option<Self> {
         let platform = entry.platform().as_ref()?;
         let os = platform.os().to_string();
@@ -258,13 +257,13 @@ impl StatedPlatform {
     }
 }
 
-/// Whether an entry is what BuildKit attests of another one, such as its provenance.
+/// Whether an entry is an attestation by BuildKit, such as provenance.
 fn is_attestation(entry: &Descriptor) -> bool {
     let annotations = entry.annotations().as_ref();
     annotations.is_some_and(|of| of.contains_key("vnd.docker.reference.type"))
 }
 
-/// The media type of a document: the one that it says, or OCI's of what it is.
+/// The media type of a document: the one in its `mediaType`, or else OCI's for what its fields say.
 pub fn media_type(document: &[u8]) -> MediaType {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]

@@ -1,4 +1,4 @@
-//! Platforms: how they are written, and the one normal form of each.
+//! Platforms: how they are written, and their normal form.
 
 use serde::Deserialize;
 
@@ -19,7 +19,7 @@ pub struct Platform {
     pub os_features: Vec<String>,
 }
 
-/// The architectures that may be named without a system, by Go's names.
+/// The architectures that may be written without an operating system, by Go's names.
 const ARCHITECTURES: [&str; 14] = [
     "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64",
     "ppc64le", "riscv64", "s390x", "wasm",
@@ -29,7 +29,7 @@ const ARCHITECTURES: [&str; 14] = [
 
 impl Platform {
     /// Reads a platform as BuildKit's clients write it: `linux/arm64`, `linux/arm/v7`, `arm64`. The
-    /// system is Linux where none is named. `None` for what is no platform, or leaves out which.
+    /// operating system is Linux where none is named. `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         let parts: Vec<&str> = text.trim().split('/').collect();
         let (os, architecture, variant) = match parts[..] {
@@ -65,7 +65,7 @@ impl Platform {
         }
     }
 
-    /// Whether the config of an image says that it is for this platform, of whatever variant.
+    /// Whether an image config is for this operating system and architecture. Variants are not compared.
     pub fn is_of_config(&self, config: &[u8]) -> bool {
         #[derive(Deserialize)]
         struct Config {

@@ -1,9 +1,8 @@
-//! The names of members in a JSON document, as Go reads them.
+//! Checks the names of members in a JSON document against those that BuildKit reads.
 //!
-//! Go takes a member for a field whose name differs from its own in the case of letters alone, and of
-//! two that are one then the last counts. So one document can say this to inlay and that to BuildKit.
-//! Such a document is refused here, and one with longer lists than any image has. It knows which names
-//! BuildKit reads, and not what they mean.
+//! Go ignores the case of a member's name, and if two members match a field, the last one counts. So one
+//! document can have one meaning for inlay and another for BuildKit. Such a document is refused, and so
+//! is one with longer lists than any image has.
 
 use std::borrow::Cow;
 
@@ -20,7 +19,7 @@ const MAX_ELEMENTS: usize = 10_000;
 /// What BuildKit reads of a value.
 #[derive(Debug, Clone, Copy)]
 pub enum Shape {
-    /// All of it, or nothing of it: it has no fields.
+    /// A value that is not checked: it has no fields that BuildKit reads by name.
     Any,
     /// Elements.
     List(&'static Self),
@@ -76,14 +75,14 @@ pub const CONFIG: Shape = Shape::Object(&[
     (CACHE_KEY, Shape::Any),
 ]);
 
-/// Reads `document` for its names alone.
+/// Checks the names and the lengths of lists in `document`.
 ///
 /// # Errors
-/// Where it is no JSON, has a name that Go reads as another one of `shape`, or too long a list.
+/// Where it is not JSON, has a name that Go reads as another one of `shape`, or too long a list.
 pub fn check(document: &[u8], shape: &Shape) -> Result<(), JsonError> {
     let mut reader = serde_json::Deserializer::from_slice(document);
     let read = shape.deserialize(&mut reader).and_then(|()| reader.end());
-    // Any value will do, so the words are those below, or of broken JSON.
+    // Every type of value is accepted, so errors are those below, or about broken JSON.
     read.map_err(|err| JsonError::in_own_words(&err))
 }
 
@@ -100,7 +99,7 @@ impl<'de> DeserializeSeed<'de> for &Shape {
     }
 }
 
-/// A value of another kind than a shape's is for who reads the document to refuse.
+/// Accepts values of any type. Whoever reads the document afterwards refuses a wrong one.
 impl<'de> Visitor<'de> for &Shape {
     type Value = ();
 
