@@ -1,17 +1,17 @@
-//! The records of a build, by its definition and by what is known of the content of its sources.
+//! Derives the records of a build from its definition and from what is known of the content of its sources.
 //!
-//! A record of an operation has its digest, and for each input links to the records of what it
-//! reads and to the content of that. All of it follows from the definition, but for contents and for
-//! the keys of sources. So two builds of one definition and of one content have one set of records,
-//! whatever daemon built them and however it found their steps.
+//! The record of an operation has the operation's digest. For each input it has links to the records of
+//! what the input reads, and to the content of that. All of it follows from the definition, except content
+//! and the keys of sources. So two builds of the same definition and the same content have the same records,
+//! whichever daemon built them and however it found their steps.
 //!
 //! # Steps with one key
-//! BuildKit finds a step by the content that it reads as well, and so it makes one record of two
-//! steps with one digest and one content. If one of the two is made of the other, that record would
-//! be its own source. BuildKit drops one link or another then, or has two records, as it happened to
-//! find the steps. Here there are two: the first is found by the content, and the second by the steps
-//! between them. A daemon that finds the second one by the content does not export those steps, but does
-//! so when it builds the same again. What it tells of their content then is left out.
+//! BuildKit also finds a step by the content that it reads, so it merges two steps with the same digest and
+//! the same content into one record. If one of the two is made of the other, that record would be its own
+//! source. BuildKit then drops a link or has two records, depending on how it found the steps. Here there
+//! are always two: the first is found by the content, and the second by the steps between them. A daemon that
+//! finds the second one by the content leaves those steps out of its export, and exports them when it
+//! builds the same again. What such an export tells of their content is not used.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::mem;
@@ -23,17 +23,17 @@ use super::lineage::Evidence;
 use crate::cache::record::{Digest, Link, Record};
 use crate::protocol::proto::pb;
 
-/// How many links may be looked at.
+/// The most links that are followed.
 const MAX_STEPS: usize = 2_000_000;
 
-/// The records of a build. None has a result.
+/// The records of a build, without results.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Derived {
     /// Each after its sources.
     pub records: Vec<Record>,
-    /// The record of each output of an operation, where it has one.
+    /// The record of each output of an operation. Some outputs have none.
     pub edges: BTreeMap<Edge, usize>,
-    /// Records of one key, of which one is made of the other.
+    /// Pairs of records with one key, where one is made of the other.
     pub twins: Vec<Twins>,
 }
 
@@ -49,10 +49,10 @@ pub struct Twins {
 }
 
 /// Derives the records as BuildKit v0.34.2 has them, and keeps those that lead to the result. `None`
-/// where the result has none, where an operation is one whose digest or inputs are not known, or where
-/// it would take too long.
+/// where the result has no record, where the digest or the inputs of an operation are not known, or where
+/// it takes too many steps.
 ///
-/// An operation of which an input has neither records nor known content has no record.
+/// An operation has no record if one of its inputs has neither records nor known content.
 pub fn derive(
     graph: &Graph,
     platform: Option<&pb::Platform>,
@@ -122,7 +122,7 @@ fn derive_with(
 }
 
 impl Derived {
-    /// Which records a daemon exports that finds the second of twins as the first.
+    /// The records that a daemon exports if it finds the second of twins by the first one's content.
     fn exported(&self, end: usize) -> Vec<bool> {
         let mut exported = vec![false; self.records.len()];
         let mut open = vec![end];
@@ -145,7 +145,7 @@ impl Derived {
         exported
     }
 
-    /// What leads to a record, and that.
+    /// The record `end` and all records that it is made of.
     fn of_end(&self, end: usize) -> Option<Self> {
         let mut leading = vec![false; self.records.len()];
         let mut open = vec![end];
@@ -235,7 +235,7 @@ impl Derivation {
         }
     }
 
-    /// Adds the record of an operation, or makes it one with a record of the same key.
+    /// Adds the record of an operation, or merges it with a record of the same key.
     fn add(&mut self, edge: Edge, digest: Digest, mut inputs: Vec<Links>) -> Option<()> {
         let known = self.by_digest.get(&digest).cloned().unwrap_or_default();
         let mut twins = Vec::new();
@@ -280,7 +280,7 @@ impl Derivation {
         Some(())
     }
 
-    /// Whether BuildKit makes one of a record and of one with these inputs and its digest.
+    /// Whether BuildKit merges a record with one that has the same digest and these inputs.
     fn is_one(&mut self, record: usize, inputs: &[Links]) -> Option<bool> {
         let known = &self.out.records[record].inputs;
         self.steps += known.iter().map(Vec::len).sum::<usize>();

@@ -1,9 +1,9 @@
 //! Digests and selectors that BuildKit derives from an operation alone, as v0.34.2 and, in
 //! another [`Dialect`], v0.13.2 do. Digests of files and of sources are not derived here.
 //!
-//! Everything here may answer "unknown" (`None`): for operations that it does not cover, and for
-//! whatever another version of BuildKit or of Go would write differently. A digest that is wrong
-//! all the same equals no record's, and so says nothing.
+//! The functions return `None` (unknown) for operations that they do not cover, and for values that another
+//! version of BuildKit or Go writes differently. A digest that is wrong nevertheless equals no record's
+//! digest, so nothing is concluded from it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,12 +20,12 @@ use crate::protocol::proto::pb::{
 /// The output number in the record digest of a key made from content.
 const CONTENT: i64 = -1;
 
-/// How a daemon's protobuf library has Go write its messages as JSON.
+/// How Go writes protobuf messages as JSON, which depends on the daemon's protobuf library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dialect {
     /// Numbers of inputs and outputs are left out where they are 0, as in v0.34.2.
     Current,
-    /// They are written always, and a user's number has another name, as in v0.13.2.
+    /// Numbers of inputs and outputs are always written, and a user's number has another name, as in v0.13.2.
     Gogo,
 }
 
@@ -181,7 +181,7 @@ fn exec_keys(exec: &pb::ExecOp, count: usize) -> Option<Vec<InputKey>> {
         }
         let input = usize::try_from(mount.input).ok().filter(|&i| i < count)?;
         let path = clean(&mount.selector);
-        // An output of -1 is none.
+        // The number -1 means no output.
         let safe = mount.output == ABSENT || mount.readonly || path == "/";
         // As BuildKit has it, the last mount of an input decides.
         content[input] = match MountContentCache::try_from(mount.content_cache).ok()? {
@@ -320,7 +320,7 @@ fn is_plain_root(mount: &pb::Mount) -> bool {
         && mount.result_id.is_empty()
 }
 
-/// A mount without its selector, which is a link's.
+/// A mount without its selector, which belongs to the link.
 fn mount_json(mount: &pb::Mount, dialect: Dialect) -> Object {
     let cache = mount.cache_opt.as_ref().map(|cache| {
         let named_after_path = cache.id == mount.dest
@@ -377,8 +377,8 @@ fn file_json(file: &pb::FileOp, inputs: usize, dialect: Dialect) -> Option<Vec<u
         .finish()
 }
 
-/// Whether each action works on what the one before left, from the first input to the only
-/// output, copying from the second input if from any. BuildKit leaves out the numbers then.
+/// Whether the actions form a chain from the first input to the only output, where copies are from the
+/// second input. BuildKit leaves out the numbers then.
 fn is_usual(indexes: &[[i64; 3]]) -> bool {
     let count = indexes.len();
     let usual = |(at, &[input, secondary, output]): (usize, &[i64; 3])| {
@@ -395,7 +395,7 @@ fn action_json(action: &pb::FileAction, inputs: usize, dialect: Dialect) -> Opti
     let owner_json = |owner: &pb::ChownOpt| owner_json(owner, dialect);
     let object = match action.action.as_ref()? {
         Action::Copy(copy) => {
-            // The folder of what is copied from an input is in the link's selector.
+            // The selector of the link has the folder that is copied from.
             let from_input =
                 action.secondary_input != ABSENT && action.secondary_input < inputs as i64;
             let src = if from_input {

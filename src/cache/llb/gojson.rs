@@ -19,7 +19,7 @@ impl Object {
         }
     }
 
-    /// The bytes, or nothing if Go's versions would not agree on them.
+    /// The bytes. `None` if versions of Go write them differently.
     pub(super) fn finish(mut self) -> Option<Vec<u8>> {
         self.out.push(b'}');
         self.stable.then_some(self.out)

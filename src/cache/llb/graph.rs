@@ -59,7 +59,7 @@ pub struct Vertex {
     pub op: pb::Op,
     /// Whether `op` holds all that the bytes said, with no field unknown to inlay.
     pub complete: bool,
-    /// What it is made from.
+    /// What it reads.
     pub inputs: Vec<Edge>,
 }
 
@@ -98,7 +98,7 @@ pub enum GraphError {
     /// There is no operation, or the last one does not name a result.
     #[error("the definition names no result")]
     NoResult,
-    /// An operation reads the output of one that is not there.
+    /// An operation reads the output of an operation that the definition does not have.
     #[error("input {input} of operation {op} is {missing}, which the definition does not have")]
     MissingInput {
         /// Digest of the operation.
@@ -146,8 +146,8 @@ impl Vertex {
         })
     }
 
-    /// Whether this is a source whose keys a daemon finds out when it resolves it, such as an image by
-    /// its tag, a URL or a branch: no directory of the client, and not pinned by a digest.
+    /// Whether this is a source whose keys a daemon learns when it resolves it, such as an image by its
+    /// tag, a URL or a branch. Directories of the client and pinned images are not.
     pub fn is_resolved(&self) -> bool {
         self.source().is_some() && !self.is_local() && !self.is_pinned_image()
     }
@@ -238,8 +238,8 @@ impl Graph {
         inputs.copied().chain([self.terminal]).collect()
     }
 
-    /// Whether there is something to cache: the result is no source as it is, and no operation on
-    /// nothing, which is its own key.
+    /// Whether there is something to cache: the last operation has inputs. A source has none, nor has an
+    /// operation on an empty file system.
     pub fn has_cache(&self) -> bool {
         !self.vertices[self.terminal.vertex].inputs.is_empty()
     }
@@ -279,8 +279,7 @@ fn edge(
 }
 
 /// The vertices that `terminal` needs, each after its inputs, and the place of each in that order.
-/// Only a broken hash could make a loop; the state costs nothing, and without it a loop would
-/// break the promised order silently.
+/// Fails on a loop, which would need operations with colliding digests.
 fn inputs_first(
     ops: &[(String, pb::Op, bool)],
     edges: &[Vec<Edge>],

@@ -1,9 +1,8 @@
-//! Which layers of an image are the result of which operation, told by the definition alone.
+//! Finds the layers of an image that each operation made, by the definition alone.
 //!
-//! An execution and a file operation put one layer on the result they start from, and a merge puts
-//! the layers of its inputs one after the other. So from the last layer of the image down, each
-//! layer has its operation, until a source begins, or something else of which the definition does
-//! not tell the layers.
+//! An exec and a file operation add one layer to the result that they start from. A merge stacks the layers
+//! of its inputs. So each layer has its operation, from the last layer of the image down to a source, or
+//! to another operation whose number of layers the definition does not tell.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -12,13 +11,13 @@ use std::ops::Range;
 use super::graph::{ABSENT, Edge, Graph, Vertex};
 use crate::protocol::proto::pb::{self, MountType, op::Op};
 
-/// What the result of an edge is put on.
+/// What the result of an edge is based on.
 enum Base {
-    /// Nothing.
+    /// An empty file system.
     Scratch,
     /// One layer on another result.
     On(Edge),
-    /// No layer of its own: these results in order.
+    /// The results of its inputs in order, without a layer of its own.
     Merged,
     /// The definition does not tell.
     Unknown,
@@ -26,7 +25,7 @@ enum Base {
 
 /// The layers of each edge on the way to an image of `layers` layers.
 ///
-/// A vertex that is in several places is named with one of them. One with several outputs in use is
+/// A vertex that is in several places has one of them here. A vertex with several outputs in use is
 /// left out. The map is empty where the definition and the number of layers contradict each other.
 pub fn of_image(graph: &Graph, layers: usize) -> BTreeMap<Edge, Range<usize>> {
     let edges = graph.edges();
@@ -39,8 +38,8 @@ pub fn of_image(graph: &Graph, layers: usize) -> BTreeMap<Edge, Range<usize>> {
     placed
 }
 
-/// The vertices that the image may have the layers of: its own, and what it was put on or merged of.
-/// Layers of any other are equal to some of the image's by chance.
+/// The vertices whose layers the image may have: the last one, and those that it is based on or merged
+/// from. If another vertex has a layer of the image, that is by chance.
 pub fn below_image(graph: &Graph) -> BTreeSet<usize> {
     let mut below = BTreeSet::new();
     let mut seen = BTreeSet::new();
@@ -146,9 +145,9 @@ fn base(vertex: &Vertex, output: i64) -> Base {
     }
 }
 
-/// The mount that an output of an execution is: one that is written, and one layer of its own.
+/// The mount behind an output of an exec, if the output is one layer on it.
 fn written(exec: &pb::ExecOp, output: i64) -> Option<&pb::Mount> {
-    // A secret and an SSH socket have the number of an output, and are none.
+    // Secrets and SSH sockets have an output number, but no output.
     let is_of = |mount: &pb::Mount, kind: MountType| mount.mount_type == i32::from(kind);
     let outputs = || {
         let mounts = exec.mounts.iter().filter(|mount| mount.output != ABSENT);
@@ -166,10 +165,10 @@ fn written(exec: &pb::ExecOp, output: i64) -> Option<&pb::Mount> {
     is_layer.then_some(mount)
 }
 
-/// The input that an output of a file operation is put on, one layer in all.
+/// The input that an output of a file operation is based on, if the output is one layer on it.
 ///
-/// Its actions are put on one another, and are one layer unless one in between is needed by itself:
-/// then that is a layer too.
+/// The actions of an operation make one layer together. If one in between is an output or is read twice,
+/// it makes a layer of its own, and this returns `None`.
 fn lowest(file: &pb::FileOp, inputs: usize, output: i64) -> Option<i64> {
     let mut last = file.actions.iter().filter(|action| action.output == output);
     let (Some(mut action), None) = (last.next(), last.next()) else {

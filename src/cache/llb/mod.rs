@@ -1,9 +1,10 @@
-//! What an LLB definition says about a build's cache records, by computation alone.
+//! What an LLB definition says about a build's cache records.
 //!
-//! [`graph`] reads the definition, [`digest`] computes the digests that BuildKit derives from an
-//! operation, [`lineage`] lays the operations over the exported records and says which links are
-//! of other builds, [`probe`] makes the operation that answers what neither tells, and [`layers`]
-//! says which layers are whose. All of it is computed from a definition and a record set.
+//! [`graph`] reads the definition, and [`digest`] computes the digests that BuildKit derives from an
+//! operation. [`lineage`] compares the operations with the exported records, and finds the links of other
+//! builds. [`probe`] makes an operation that asks the daemon what the two leave open. [`mod@derive`] makes
+//! the records of the build anew, and [`layers`] finds the layers of each operation. All of it is
+//! computed from a definition and a record set.
 
 pub mod derive;
 pub mod digest;

@@ -1,19 +1,17 @@
-//! The probe: one operation of inlay's own that tells which content some inputs of a build have
-//! now, and which keys some sources have. The caller solves it and exports its cache.
+//! The probe: a definition of inlay's own that asks which content some inputs of a build have now, and which
+//! keys some sources have. The caller solves it and exports its cache, which has the answer.
 //!
 //! BuildKit keys an operation that copies by the content of what is copied, and exports that key.
-//! So a file operation with the same copies of the same source has, among its exported records, the
-//! root of the content as this build sees it, whatever else the daemon remembers. And it need not
-//! copy: an action whose output nothing reads is looked at for the key, and is never executed. What
-//! is executed is one small file, which makes the operation have a result to export, and, by its
-//! content, a key that the daemon has not met.
+//! So the exported records of a file operation with the same copies from the same source have the root of
+//! the content as this build sees it, whatever else the daemon remembers. Nothing is copied: BuildKit keys an
+//! action whose output nothing reads, and never runs it. The operation only writes one small file. The file
+//! is its result, and has content that gives the operation a new key.
 //!
-//! A source that a daemon resolves, such as an image by its tag, is merged with that. A merge has the
-//! keys of what it merges, and neither mounts nor pulls it. The source is the build's own: while the build
-//! is open, the daemon has resolved it once for both.
+//! A source that a daemon resolves, such as an image by its tag, is merged with that file. A merge has the
+//! keys of what it merges, and neither mounts nor pulls it. The source is the same vertex as in the build, so
+//! the daemon resolves it once for both while the build is open.
 //!
-//! The definition holds the sources in question and the probe; there is no step of the build that
-//! it could run.
+//! The definition has only these sources and the probe, so it runs no step of the build.
 
 use std::collections::HashMap;
 
@@ -24,7 +22,7 @@ use super::lineage::Evidence;
 use crate::cache::record::{Digest, Link, RecordSet};
 use crate::protocol::proto::pb::{self, MountType, file_action::Action, op::Op};
 
-/// The mode that leaves a copied file's as it is, and the timestamp that leaves its time.
+/// The mode and the timestamp by which a copied file keeps its own.
 const UNCHANGED: i32 = -1;
 
 /// A probe, ready to be solved.
@@ -119,8 +117,8 @@ impl Probe {
         &self.definition
     }
 
-    /// Adds what the probe's record among exported records tells. Of content that is anything but one
-    /// root nothing is concluded.
+    /// Adds what the probe's `record` tells to `evidence`. Content that is not exactly one root is left
+    /// out.
     pub fn read(&self, answer: &RecordSet, record: usize, evidence: &mut Evidence) {
         let records = answer.records();
         let mut file = &records[record];
@@ -182,7 +180,7 @@ impl<'a> Making<'a> {
         }
     }
 
-    /// Takes over a source of the build as it is. `None` if the build has none with its digest.
+    /// Adds a source of the build unchanged. `None` if the build has none with its digest.
     fn source(&mut self, source: &Vertex, output: i64) -> Option<pb::Input> {
         let digest = source.digest.clone();
         let op = *self.ops.get(&digest)?;
@@ -198,7 +196,7 @@ impl<'a> Making<'a> {
         })
     }
 
-    /// Adds an operation of its own.
+    /// Adds an operation of the probe.
     fn add(&mut self, inputs: Vec<pb::Input>, op: Op) -> pb::Input {
         let op = pb::Op {
             inputs,
@@ -222,8 +220,7 @@ impl<'a> Making<'a> {
     }
 }
 
-/// Copies with which a file operation looks at an input exactly as the vertex does; `None` if there
-/// are none.
+/// The copies for which BuildKit keys an input exactly as it does for the vertex. `None` if there are none.
 fn copies(vertex: &Vertex, input: usize) -> Option<Vec<pb::FileActionCopy>> {
     if !vertex.complete {
         return None;

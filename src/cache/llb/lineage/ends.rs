@@ -9,8 +9,8 @@ use crate::protocol::proto::pb;
 
 /// The records with the digest of the definition's last operation, and with as many inputs.
 ///
-/// `None` where the key tells nothing: the last vertex has no digest that the definition tells, or
-/// the records have no digest of any operation, so that the daemon derives digests in another way.
+/// `None` where the key says nothing: the definition does not give the digest of the last vertex, or no
+/// record has the digest of an operation, so the daemon derives digests in another way.
 pub fn by_key(
     graph: &Graph,
     set: &RecordSet,
@@ -27,8 +27,8 @@ pub fn by_key(
     (!ends.is_empty() || knows_operations(graph, set, platform)).then_some(ends)
 }
 
-/// Drops the records that are a root and have the digest of an operation with inputs: a daemon that
-/// broke a loop took the links of its inputs.
+/// Drops the root records that have the digest of an operation with inputs, and records that need them. A
+/// daemon that broke a loop has dropped the links of their inputs.
 pub fn drop_cut(graph: &Graph, set: &mut RecordSet, platform: Option<&pb::Platform>) {
     let digests: HashSet<_> = digests(graph, platform).collect();
     set.keep_alive(|record| !record.is_root() || !digests.contains(&record.digest));

@@ -7,8 +7,8 @@ use crate::cache::llb::graph::Graph;
 use crate::cache::record::Digest;
 use crate::protocol::proto::pb;
 
-/// What is known of this build beside its definition. Each set is complete: a digest that is not
-/// in it is not of this build.
+/// What is known of this build beside its definition. Each set is complete: this build has no other digest
+/// there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Evidence {
     pub(super) content: ContentRoots,
@@ -18,17 +18,17 @@ pub struct Evidence {
 /// Roots of content, by vertex and input.
 pub(super) type ContentRoots = BTreeMap<(usize, usize), BTreeSet<Digest>>;
 
-/// What is taken for given.
+/// What the caller knows of the daemon and of the build, and a limit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Assumptions {
     /// The platform of the daemon, for operations that name none.
     pub platform: Option<pb::Platform>,
     /// Whether the daemon's only key of an image is that of its manifest, as since v0.34.
     pub images_by_manifest: bool,
-    /// Whether the build imports caches. A daemon that finds a step in one by its content does not add
-    /// the keys of this build to it, so that the links that are there may be those of an earlier build.
+    /// Whether the build imports caches. If a daemon finds a step in such a cache by content, it does not
+    /// add the keys of this build to it. The links of that step may then be those of an earlier build.
     pub imports: bool,
-    /// How many links may be looked at for one build, each time counted.
+    /// The most links that are examined for one build. A link counts each time that it is examined.
     pub steps: usize,
 }
 
@@ -46,7 +46,7 @@ impl Default for Assumptions {
 // === impl Evidence ===
 
 impl Evidence {
-    /// The roots of the content that `vertex` reads as its input `input`.
+    /// Adds roots of the content that `vertex` reads as its input `input`.
     pub fn content(
         &mut self,
         vertex: usize,
@@ -61,8 +61,8 @@ impl Evidence {
         self.content.get(&(vertex, input))
     }
 
-    /// What a daemon tells of each build: of content that of directories of the client, and of a pinned
-    /// image the key of its manifest.
+    /// The part that every daemon tells of a build: the content of the client's directories, and the keys of
+    /// sources. A pinned image has only the key of its manifest there.
     pub fn without_stages(&self, graph: &Graph, platform: Option<&pb::Platform>) -> Self {
         let keys = self.source.iter().map(|(number, keys)| {
             let vertex = graph.vertices().get(*number);
@@ -76,8 +76,8 @@ impl Evidence {
         }
     }
 
-    /// What it holds of directories of the client, of sources, and of the content that these vertices
-    /// read.
+    /// The part about the client's directories, about sources, and about the content that the vertices read
+    /// for which `keep` holds.
     pub fn of_vertices(&self, graph: &Graph, keep: impl Fn(usize) -> bool) -> Self {
         Self {
             source: self.source.clone(),
@@ -98,7 +98,7 @@ impl Evidence {
         self.source.get(&vertex)
     }
 
-    /// The keys of a source `vertex` that is no directory of the client, such as the
+    /// Adds keys of a source `vertex` that is no directory of the client, such as the
     /// [manifest root](crate::cache::llb::digest::manifest_root) of a pinned image where the daemon
     /// makes no other key of it.
     pub fn source(&mut self, vertex: usize, roots: impl IntoIterator<Item = Digest>) {

@@ -2,9 +2,9 @@
 //! It is computed from the records, the definition, and what its caller knows of the sources.
 //!
 //! # The question
-//! A daemon exports, beside the keys of this build, whatever other chain of keys once led to the
-//! same content. So an input of a record has links to the keys of its source in this build and to
-//! those of the past. Links of the past that can be told are dropped; what nothing can tell stays.
+//! Beside the keys of this build, a daemon exports every other chain of keys that once led to the same
+//! content. So an input of a record has links to the keys of its source in this build, and to those of
+//! earlier builds. Links that are known to be of earlier builds are dropped. Links that are in doubt stay.
 //!
 //! # The argument
 //! Say that record `r` *is* vertex `v` if `r` is the key of `v` in this build. Then for each
@@ -27,26 +27,27 @@
 //! From the final records, which are the terminal vertex, the links that are not refuted lead to
 //! all that may belong to the build. A record may be several vertices: it keeps what any of them
 //! keeps. Refutation is of a link for a vertex's input, never of a root as such, because one
-//! content is current in one place and past in another.
+//! content can be this build's in one place and an earlier build's in another.
 //!
 //! # What the records tell of content
 //! If `r` has a definition link that is not refuted, then its content links for the same input are
-//! of what `u` gave under a key that this build has: a daemon finds the record of an operation by
-//! any of its keys, and adds the others to it. So content that no such record has is another's,
-//! and known to be: the search is done again with that. If all such records have no content, or
-//! there is none, nothing is concluded.
+//! of what `u` produced under a key that this build has: a daemon finds the record of an operation by
+//! any of its keys, and adds the others to it. So content that no such record has is another build's, and
+//! the search is repeated with that knowledge. If no such record has content, or there is no such record,
+//! nothing is concluded.
 //!
 //! # What is certain
-//! A record is the key of `v` for certain if it is the one end, or what the only link of an input leads
-//! to that has no content beside it. Of such records the only content of an input is its content in this
-//! build, and the only key of a source is its key. In a build that imports caches anything else is a
-//! question: below content, the links may be those of an earlier build that gave the same. Without an
-//! import the daemon adds the keys of this build, and what is told alone is its own.
+//! A record is the key of `v` for certain if it is the only end, or if it is reached from a certain record by
+//! the only link of an input, and that link is by definition. If an input of such a record has a single
+//! content, that is its content in this build; if a source has a single key, that is its key. In a build that
+//! imports caches anything else is in doubt: links below content may be those of an earlier build that
+//! produced the same content. Without an import the daemon adds the keys of this build, so a single content
+//! or key is this build's.
 //!
 //! # Records that no link leads to
-//! Where equal operations are made of one another, BuildKit's records can go in a circle, and the daemon
-//! drops a link of it. What is below is exported, and no link leads there. Such a record is `v` if it
-//! fits `v` input by input by keys of definitions that are known, not by content.
+//! Where equal operations are made of one another, BuildKit's records can form a loop, and the daemon
+//! drops a link of it. The records below are exported, but no link leads to them. Such a record is `v` if
+//! each of its inputs fits that of `v` by a known key of its definition. Content does not count.
 //!
 //! # What is not concluded
 //! - The digests of a kind of operation only count if any of them occurs among the records, in one
@@ -54,13 +55,12 @@
 //!   otherwise the daemon may derive digests in another way.
 //! - Where the number of inputs differs, or the vertex is of a kind that is not covered, a record
 //!   keeps all that leads to it.
-//! - Should a final record be refuted as the terminal vertex, then something that was taken for
-//!   known is wrong: everything stays, and [`Lineage::contradicted`] says so.
+//! - If all final records are refuted as the terminal vertex, an assumption is wrong: everything stays, and
+//!   [`Lineage::contradicted`] says so.
 //!
 //! # The parts
-//! `evidence` is what is known beside the definition, `refute` decides whether a record can be a
-//! vertex, `trace` follows what is left from the final records down, and `verdict` is what comes
-//! of it.
+//! `evidence` is what is known beside the definition, `refute` decides whether a record can be a vertex,
+//! `trace` follows the remaining links from the final records down, and `verdict` has the outcome.
 
 mod ends;
 mod evidence;

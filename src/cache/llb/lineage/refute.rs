@@ -9,7 +9,7 @@ use crate::cache::llb::graph::{Edge, Graph, Vertex};
 use crate::cache::record::{Digest, Link, RecordSet};
 use crate::protocol::proto::pb::op::Op;
 
-/// What a vertex is to the argument.
+/// The kinds of vertices that the argument tells apart.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
     Exec,
@@ -43,8 +43,8 @@ impl Kind {
     }
 }
 
-/// The digests of the operations of a kind in the one dialect in which any of them occurs. Those that
-/// both dialects derive alike tell nothing of it.
+/// The digests of the operations of one kind, in the only dialect whose digests occur among the records.
+/// Digests that are equal in both dialects do not decide it. If nothing else occurs, they alone are returned.
 fn only_reading(
     readings: [HashMap<Edge, Digest>; 2],
     present: &HashSet<&Digest>,
@@ -68,14 +68,14 @@ fn only_reading(
     }
 }
 
-/// Vertices with one digest of which one is made of the other, and which may have one key. They have one
-/// record, if what they copy is the same: BuildKit finds the record of the first when it looks for the
-/// second by content. A daemon that exports it drops a link, as a record cannot be its own source.
+/// Pairs of vertices with the same digest where one is made of the other, and which may have the same key.
+/// If they read the same content, they have one record: BuildKit finds the first one's record when it looks
+/// up the second by content. A record cannot be its own source, so the export lacks a link of it.
 #[derive(Default)]
 struct Twins(HashMap<usize, Vec<(usize, usize)>>);
 
 impl Twins {
-    /// `spend` counts the inputs that are looked at; `None` where that are too many.
+    /// Finds them. `spend` counts the inputs that are examined. `None` where it refuses more.
     fn of(
         graph: &Graph,
         digests: &HashMap<Edge, Digest>,
@@ -102,13 +102,13 @@ impl Twins {
         Some(twins)
     }
 
-    /// For each input of a vertex those that it is made of: input and twin.
+    /// The twins of a vertex that it is made of: the input that leads to the twin, and the twin.
     fn of_vertex(&self, vertex: usize) -> impl Iterator<Item = (usize, usize)> + '_ {
         self.0.get(&vertex).into_iter().flatten().copied()
     }
 }
 
-/// Which of `wanted` a vertex is, or is made of.
+/// The vertices of `wanted` that a vertex is or is made of.
 fn made_of(
     graph: &Graph,
     vertex: usize,
@@ -132,8 +132,9 @@ fn made_of(
     Some(found)
 }
 
-/// The kinds of operations whose digests are derived in another way than inlay knows: of the one end, and
-/// of what single links lead to from there, a record has another digest than its vertex.
+/// The kinds of operations whose digests the daemon derives in a way that inlay does not know. A kind is one
+/// of them if the only end, or a record that single links lead to from there, has another digest than
+/// its vertex.
 fn other_kinds(
     graph: &Graph,
     set: &RecordSet,
@@ -162,7 +163,7 @@ fn other_kinds(
         }
         let keys = keys[edge.vertex].iter().flatten();
         for ((links, key), edge) in record.inputs.iter().zip(keys).zip(inputs) {
-            // What has content may have been found by that, and its links may be those of another build.
+            // An input with content may have been found by it. Its links may then be another build's.
             if let [link] = &links[..]
                 && *link.selector == *key.selector
                 && !(key.content && set.is_content(link))
@@ -175,8 +176,8 @@ fn other_kinds(
     other
 }
 
-/// Whether two vertices of one digest may have one key: each input of theirs by its content, or because
-/// what they read there may be one, too.
+/// Whether two vertices with the same digest may have the same key: each input has a key of content, or the
+/// two read something there that may have the same key.
 fn may_be_one(
     graph: &Graph,
     digests: &HashMap<Edge, Digest>,
@@ -218,12 +219,12 @@ pub(super) struct Refutation<'a> {
     evidence: &'a Evidence,
     pub(super) kinds: Vec<Kind>,
     keys: Vec<Option<Vec<InputKey>>>,
-    /// The digests of edges that count.
+    /// The digests of edges in the daemon's dialect.
     pub(super) digests: HashMap<Edge, Digest>,
     twins: Twins,
     /// Whether a record is refuted as a vertex.
     verdicts: HashMap<(usize, usize), bool>,
-    /// How many links were looked at.
+    /// How many links were examined.
     pub(super) steps: usize,
     limit: usize,
 }
@@ -274,7 +275,7 @@ impl<'a> Refutation<'a> {
         })
     }
 
-    /// The keys of the inputs, if the record can be this vertex input by input.
+    /// The keys of the vertex's inputs, if they are known and the record has as many inputs.
     pub(super) fn keys(&self, record: usize, vertex: usize) -> Option<&[InputKey]> {
         let keys = self.keys[vertex].as_deref()?;
         (keys.len() == self.set.records()[record].inputs.len()).then_some(keys)
@@ -334,15 +335,14 @@ impl<'a> Refutation<'a> {
         Ok(out)
     }
 
-    /// Whether the link of this build for an input may have been dropped, because the record is one
-    /// that the input is made of as well.
+    /// Whether the daemon may have dropped this build's link for an input: the input is made of a twin that
+    /// has the same record.
     fn may_be_cut(&self, record: usize, vertex: usize, input: usize) -> bool {
         let mut twins = self.twins.of_vertex(vertex);
         twins.any(|(of, twin)| of == input && !self.refuted(record, twin))
     }
 
-    /// The other vertices that a record may be that is `vertex`: those that it is made of, and that
-    /// have its digest.
+    /// The other vertices that a record of `vertex` may be: the twins that it is made of.
     pub(super) fn other_roles(
         &self,
         record: usize,
@@ -384,8 +384,8 @@ impl<'a> Refutation<'a> {
         kept
     }
 
-    /// Some links of an input, told apart: by content, and by definition. There are none where the keys
-    /// of the vertex are not known.
+    /// Divides links of an input into those by content and those by definition. Both are empty where the
+    /// keys of the vertex are not known.
     pub(super) fn by_kind(
         &self,
         record: usize,
@@ -426,9 +426,9 @@ impl<'a> Refutation<'a> {
         }
     }
 
-    /// Whether a record that is not refuted as a vertex has it by its definition: each input has a key
-    /// that is known, of a source, or of an operation that has one of these records. A directory of the
-    /// client has none, and its content is known.
+    /// Whether a record is a vertex by its definition: it is not refuted, and each input has a link that is
+    /// known to be the vertex's. Such a link leads to a known key of a source, or to a record in `records_of`
+    /// of the operation. For a directory of the client, its content has to be known.
     pub(super) fn is_by_definition(
         &self,
         record: usize,
@@ -471,7 +471,7 @@ impl<'a> Refutation<'a> {
             && (key.content || !key.selector.is_empty())
     }
 
-    /// Whether a record is known to be refuted as a vertex.
+    /// Whether a record has been found refuted as a vertex.
     pub(super) fn refuted(&self, record: usize, vertex: usize) -> bool {
         self.verdicts.get(&(record, vertex)) == Some(&true)
     }

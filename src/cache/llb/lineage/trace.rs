@@ -10,20 +10,20 @@ use crate::cache::llb::digest::manifest_root;
 use crate::cache::llb::graph::Graph;
 use crate::cache::record::{Digest, Link, RecordSet};
 
-/// How often the search is done again with what it told.
+/// How often the search is repeated with what the last one found.
 const MAX_SEARCHES: usize = 64;
 
-/// How many records of one digest may be looked at that no link leads to.
+/// The most records of one digest that are examined where no link leads to them.
 const MAX_DETACHED: usize = 64;
 
 impl Lineage {
-    /// Lays `graph` over the records of `set`.
+    /// Compares the records of `set` with `graph`.
     ///
-    /// Its end is what has the [key](by_key) of the last operation, or, where that tells nothing,
-    /// what has inputs and is the source of no other record.
+    /// The end is a record with the [key](by_key) of the last operation. Where that key says nothing, it is a
+    /// record that has inputs and is the source of no other record.
     ///
     /// # Errors
-    /// Where that takes more steps than `assumptions` allow.
+    /// Where it takes more steps than `assumptions` allow.
     pub fn trace(
         graph: &Graph,
         set: &RecordSet,
@@ -48,7 +48,7 @@ impl Lineage {
         let (mut lineage, mut contents) = search(&evidence)?;
         let mut sources = pinned(graph, set, assumptions);
         for _ in 0..MAX_SEARCHES {
-            // Each round from what is given and what the last one left: what it refuted tells nothing.
+            // Each round starts from what is given and what the last one found. Refuted records add nothing.
             contents.retain(|at, roots| !roots.is_empty() && !given.contains_key(at));
             let mut known = given.clone();
             known.append(&mut contents);
@@ -68,7 +68,7 @@ impl Lineage {
             }
             (lineage, contents) = (next, more);
         }
-        // What the records tell of content is what they have in common, not which of it is true.
+        // Records narrow the content down to what they share. Several candidates remain a question.
         lineage.questions.retain(|question| {
             question.candidates.len() > 1 && !given.contains_key(&(question.vertex, question.input))
         });
@@ -78,8 +78,8 @@ impl Lineage {
     }
 }
 
-/// The keys of images that the definition pins, where they are all the keys that the daemon has: so it
-/// is if one of them is among the records.
+/// The manifest keys of pinned images, if these are the daemon's only keys of images. They are if
+/// `assumptions` say so and one of them is among the records.
 fn pinned(graph: &Graph, set: &RecordSet, assumptions: &Assumptions) -> Vec<(usize, Digest)> {
     if !assumptions.images_by_manifest {
         return Vec::new();
@@ -118,8 +118,7 @@ fn search(
     Ok((lineage, contents))
 }
 
-/// What records tell of which no other can be the vertex: an end, and what a single link leads to. Of
-/// several ends, as they are found and as they are remembered, it is what all tell.
+/// The content and keys that are certain. If there are several ends, only what all of them agree on is.
 fn certain(graph: &Graph, set: &RecordSet, ends: &[usize], refutation: &Refutation<'_>) -> Certain {
     let told = ends
         .iter()
@@ -132,11 +131,12 @@ fn certain(graph: &Graph, set: &RecordSet, ends: &[usize], refutation: &Refutati
     common.unwrap_or_default()
 }
 
-/// What is certain if this is the end.
+/// The content and keys that are certain if `end` is the end: those of `end`, and of the records that it
+/// reaches by single links.
 ///
-/// Such a record may be another vertex too. Then the two have one key, and it is the content that the
-/// record has alone. If it has content beside a link to an operation, that may be an earlier one, which
-/// gave the same: the daemon may have found the record by the content.
+/// A record may be several vertices. These then have one key, so the record's single content is that of
+/// each. If an input has content beside a link to an operation, that link may be of an earlier build with the
+/// same content: the daemon may have found the record by the content. Such links are not followed.
 fn certain_of(graph: &Graph, set: &RecordSet, end: usize, refutation: &Refutation<'_>) -> Certain {
     let mut certain = Certain::default();
     let digest = |link: &Link| set.records()[link.record].digest.clone();
@@ -168,10 +168,10 @@ fn certain_of(graph: &Graph, set: &RecordSet, end: usize, refutation: &Refutatio
     certain
 }
 
-/// The records that no link of the final ones leads to and that are vertices by their definition
-/// alone: record and vertex.
+/// The records that cannot be reached from the final ones, but are vertices by their definition alone:
+/// record and vertex.
 ///
-/// A daemon that breaks a circle of records may drop the link that leads to them.
+/// A daemon that breaks a loop of records may drop the link that leads to them.
 fn detached(
     graph: &Graph,
     set: &RecordSet,
@@ -207,14 +207,15 @@ fn detached(
     Ok(found)
 }
 
-/// What a record tells alone of an input, as a vertex: its only link, if that is by content.
+/// The content of a vertex's input according to one record, if that is the input's only link.
 struct Alone<'a> {
     record: usize,
     at: (usize, usize),
     content: Option<&'a Digest>,
 }
 
-/// The content that records have alone, of which links lead to no other record as the vertex.
+/// The content of inputs that have no other link, where links reach the record as that vertex. If the
+/// records of a vertex differ, its input is left out.
 fn linked(
     alone: Vec<Alone<'_>>,
     reached: &HashSet<(usize, usize)>,
@@ -231,8 +232,8 @@ fn linked(
         .collect()
 }
 
-/// Follows what is not refuted from the final records, and from others that are known to be vertices.
-/// Also gives the content that records have beside a definition.
+/// Follows the links that are not refuted from the final records, and from `others`, which are known to be
+/// vertices. Also returns the content that records have beside a link by definition.
 fn descend(
     graph: &Graph,
     set: &RecordSet,
@@ -244,12 +245,12 @@ fn descend(
     let mut contents = ContentRoots::new();
     let mut allowed: BTreeMap<(usize, usize), BTreeSet<usize>> = BTreeMap::new();
     let mut candidates: BTreeMap<(usize, usize), BTreeSet<Digest>> = BTreeMap::new();
-    // Records of which everything stays.
+    // Records that keep everything below them.
     let mut whole = Vec::new();
     let mut open = Vec::new();
     let terminal = graph.terminal();
     let refuted = |last: &usize| refutation.refuted(*last, terminal.vertex);
-    // Where all are refuted, what was taken for known is not.
+    // If all are refuted, an assumption is wrong.
     out.contradicted = !finals.is_empty() && finals.iter().all(refuted);
     for last in finals.iter().filter(|last| !refuted(last)).copied() {
         out.ends.push(last);

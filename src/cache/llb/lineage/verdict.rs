@@ -1,4 +1,4 @@
-//! What laying a definition over records tells.
+//! The outcome of the comparison of records with a definition.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -8,12 +8,12 @@ use crate::cache::llb::graph::Graph;
 use crate::cache::record::{Digest, Link};
 use crate::protocol::proto::pb;
 
-/// An input read by content of which nothing here tells which of several it is now.
+/// An input with several keys of content, where the records do not say which is this build's.
 ///
-/// For a directory of the client, each of them had its own records. For the result of an
-/// operation or an image, they are links of one record, which has the result of one of them: an
-/// operation that gave different content when it ran again leaves the earlier content linked to
-/// the later result, and a link kept here is not merely superfluous, it may be untrue.
+/// For a directory of the client, each content had its own records. For the result of an operation or an
+/// image, the contents are links of one record, which has the result of one of them. If an operation runs
+/// again and produces other content, the earlier content stays linked to the later result. So a link that
+/// is kept here may be wrong, and not only superfluous.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
     /// The vertex that reads.
@@ -28,10 +28,10 @@ pub struct Question {
     pub candidates: BTreeSet<Digest>,
 }
 
-/// What belongs to the build.
+/// The links and records that belong to the build.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lineage {
-    /// By record and input.
+    /// The links of other builds, by record and input.
     pub(super) dropped: BTreeMap<(usize, usize), BTreeSet<Link>>,
     /// The vertices that each record may be.
     pub(super) roles: BTreeMap<usize, BTreeSet<usize>>,
@@ -41,7 +41,8 @@ pub struct Lineage {
     pub(super) certain: Certain,
     /// All content that records have for an input.
     pub(super) candidates: ContentRoots,
-    /// Content that records have alone, of which links lead to no other record as the vertex.
+    /// The content of inputs that have no other link, of records that links lead to. All records of the
+    /// vertex that links lead to have the same.
     pub(super) linked: BTreeMap<(usize, usize), Digest>,
     /// The keys that records have for each source that is no directory of the client.
     pub(super) sources: BTreeMap<usize, BTreeSet<Digest>>,
@@ -50,11 +51,11 @@ pub struct Lineage {
     pub(super) contradicted: bool,
     /// As in [`Assumptions`](super::Assumptions).
     pub(super) imports: bool,
-    /// How many links were looked at.
+    /// How many links were examined.
     pub(super) steps: usize,
 }
 
-/// What is told by records of which no other can be the vertex.
+/// What is known from records that are certain to be their vertex.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Certain {
     /// The content of an input that has no other key, by vertex and input.
@@ -66,7 +67,7 @@ pub(super) struct Certain {
 /// Why no lineage was traced.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum LineageError {
-    /// More work than the assumptions allow.
+    /// It takes more steps than the assumptions allow.
     #[error("the records and the definition take more than {limit} steps to compare")]
     TooLarge {
         /// The limit.
@@ -77,20 +78,19 @@ pub enum LineageError {
 // === impl Lineage ===
 
 impl Lineage {
-    /// How many links were looked at, each time counted.
+    /// How many links were examined. A link counts each time that it is examined.
     pub fn steps(&self) -> usize {
         self.steps
     }
 
-    /// Whether a link may belong to the build. Of a record that no kept link leads to, nothing
-    /// is said, and its links count as kept.
+    /// Whether a link may belong to the build. Links of a record that no kept link leads to count as kept.
     pub fn keeps(&self, record: usize, input: usize, link: &Link) -> bool {
         let dropped = self.dropped.get(&(record, input));
         !dropped.is_some_and(|links| links.contains(link))
     }
 
-    /// The inputs that are a directory of the client, and of whose content the records leave a doubt:
-    /// vertex and input.
+    /// The inputs that are a directory of the client and whose content the records leave in doubt: vertex
+    /// and input.
     pub fn unknown_content<'a>(
         &'a self,
         graph: &'a Graph,
@@ -113,14 +113,14 @@ impl Lineage {
         })
     }
 
-    /// Of how many sources the records have several keys, and nothing tells which is this build's.
+    /// The number of sources that the daemon resolves and that have several keys.
     pub fn ambiguous_sources(&self, graph: &Graph) -> usize {
         let several = self.sources.iter().filter(|(_, keys)| keys.len() > 1);
         let resolved = several.filter(|(vertex, _)| graph.vertices()[**vertex].is_resolved());
         resolved.count()
     }
 
-    /// The sources that a daemon resolves, and of whose key the records leave a doubt.
+    /// The sources that a daemon resolves and whose key the records leave in doubt.
     pub fn unknown_sources<'a>(
         &'a self,
         graph: &'a Graph,
@@ -169,7 +169,7 @@ impl Lineage {
                 let told: Vec<_> = match beside {
                     _ if certain.is_some() => certain.into_iter().collect(),
                     Some(beside) if !is_local => beside.iter().collect(),
-                    // What a record has alone may be of another step with the same digest.
+                    // Without a definition beside it, it may be of another step with the same digest.
                     _ if is_local || is_only => {
                         self.candidates.get(&at).into_iter().flatten().collect()
                     }
@@ -181,7 +181,7 @@ impl Lineage {
                 match told[..] {
                     [root] => evidence.content(number, input, [root.clone()]),
                     [_, _, ..] if is_local => return None,
-                    // An operation that gave other content when it ran again: none is sure.
+                    // The operation produced other content when it ran again: none is certain.
                     _ => {}
                 }
             }
@@ -199,7 +199,7 @@ impl Lineage {
             let told = self.sources.get(&number);
             match (told, pinned) {
                 (None, Some(root)) => evidence.source(number, [root]),
-                // Of several keys of an image all may be its own.
+                // A pinned image may have several keys.
                 (Some(roots), Some(_)) => evidence.source(number, roots.iter().cloned()),
                 (Some(roots), None) if roots.len() == 1 => {
                     evidence.source(number, roots.iter().cloned());
@@ -216,7 +216,7 @@ impl Lineage {
         &self.ends
     }
 
-    /// What would tell more, if it were known.
+    /// The inputs with several keys of content.
     pub fn questions(&self) -> &[Question] {
         &self.questions
     }
@@ -226,8 +226,7 @@ impl Lineage {
         self.roles.get(&record).into_iter().flatten().copied()
     }
 
-    /// Whether what was taken for known contradicts the records, so that none of them is the end of
-    /// the build.
+    /// Whether the evidence or the assumptions contradict the records: no record can be the end of the build.
     pub fn contradicted(&self) -> bool {
         self.contradicted
     }
