@@ -1,7 +1,7 @@
 //! The text form of a Go `[]byte` in JSON: standard base64, padded.
 //!
-//! As Go's `encoding/json` reads and writes it, which is how BuildKit keeps the records in an
-//! image config. Knows nothing of what the bytes are.
+//! It is read and written as by Go's `encoding/json`, with which BuildKit writes the records into an image
+//! config.
 
 use base64::{
     Engine as _,
@@ -10,13 +10,14 @@ use base64::{
 };
 use thiserror::Error;
 
-/// Go ignores bits that the padding leaves over; so do we, lest we refuse what BuildKit reads.
+/// Accepts unused bits in the last character, as Go does. Otherwise inlay would refuse text that BuildKit
+/// reads.
 const ENGINE: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
 );
 
-/// The text is not padded base64 of the standard alphabet. Nothing of it is in the error.
+/// The text is not padded base64 of the standard alphabet. The error does not quote it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Base64Error {
     /// A character does not belong there.
@@ -44,10 +45,10 @@ pub fn encode(bytes: &[u8]) -> String {
     ENGINE.encode(bytes)
 }
 
-/// Reads what Go reads: line ends within the text count as nothing.
+/// Decodes what Go decodes: line ends within the text are ignored.
 ///
 /// # Errors
-/// [`Base64Error`] says which byte is wrong.
+/// A [`Base64Error`] where `text` is not base64.
 pub fn decode(text: &str) -> Result<Vec<u8>, Base64Error> {
     if text.contains(['\r', '\n']) {
         return Ok(ENGINE.decode(text.replace(['\r', '\n'], ""))?);

@@ -1,9 +1,8 @@
-//! What records claim of an image, as far as they cannot all be right.
+//! Finds records whose results contradict each other.
 //!
-//! A record set that is in order may still lie: nothing in its form says that a result is what the
-//! operation gave. But a step adds to what it is made on. Where that has all the layers of its
-//! result, or more, one of the two has a result that is not its own. Knows nothing of what
-//! operations do beyond that.
+//! A well formed record set may still have wrong results: its form cannot show that a result is what the
+//! operation produced. But a step adds a layer to what it is based on. If its base has as many layers of the
+//! image as the step's result, or more, one of the two has a wrong result.
 
 use std::collections::HashMap;
 
@@ -11,10 +10,10 @@ use thiserror::Error;
 
 use super::{Digest, Record, RecordSet};
 
-/// The selector of a whole file system, by which a step has it that it runs in: the digest of `/`.
+/// The selector of a whole file system, such as the root file system of a step: the digest of `/`.
 const ROOT: &str = "sha256:8a5edab282632443219e051e4ade2d1d5bbc671c781051bf1437897cbdfea0f1";
 
-/// A result that is too small for what its record is made of.
+/// A result that has too few layers for what its record is based on.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
     "record {record} ({digest}) has {layers} layers, and all of them are already in its source, record {source_record}"
@@ -30,18 +29,17 @@ pub struct Contradiction {
     pub source_record: usize,
 }
 
-/// How many of the image's layers, from the base up, the results of a record are: at least, and at
-/// most.
+/// How many layers the results of a record have, at least and at most. Only results count that are the
+/// image's first layers.
 type Reach = Option<(usize, usize)>;
 
 impl RecordSet {
-    /// The first contradiction between the results of records and of what they are made on, if there
-    /// is one.
+    /// The first contradiction between the result of a record and that of its base, if there is one.
     ///
-    /// Each step that BuildKit's frontends make leaves a layer of its own, if only an empty one, on
-    /// top of those that its first input has. So of a cache in which every step has its result, none
-    /// can be moved to other layers without contradiction. Of other inputs, and of parts of one
-    /// (which a selector names), nothing follows: a copy may make the very layer that it copies from.
+    /// Each step of BuildKit's frontends adds a layer, if only an empty one, to the layers of its first
+    /// input. So if every step of a cache has its result, no result can be moved to other layers without a
+    /// contradiction. Other inputs and parts of an input (with a selector) are not compared: a copy may
+    /// make the very layer that it copies from.
     pub fn contradiction(&self) -> Option<Contradiction> {
         let reaches = self.reaches();
         let records = self.records().iter().enumerate();
@@ -62,7 +60,7 @@ impl RecordSet {
     }
 
     fn reaches(&self) -> Vec<Reach> {
-        // Results share their lists, which may be many and long: each list is looked at once.
+        // Results share lists, which may be many and long: each list is read once.
         let mut beginnings = HashMap::new();
         let mut reach = |record: &Record| {
             let lengths = record.results.iter().filter_map(|result| {

@@ -1,4 +1,4 @@
-//! Record sets as one BuildKit cache config (`cache/remotecache/v1/types`, v0.34.2): what
+//! Writes record sets as one BuildKit cache config (`cache/remotecache/v1/types`, v0.34.2), which
 //! [`RecordSet::parse`] reads.
 
 use std::collections::{BTreeSet, HashMap};
@@ -8,8 +8,8 @@ use serde::Serialize;
 use super::identity::{Id, ids};
 use super::{Digest, LayerChain, RecordSet};
 
-/// Writes the records of several sets as one cache config. Records that are equal in all that they are
-/// made of are written once, with the results of each. Equal chains of layers are written once, too.
+/// Writes the records of several sets as one cache config. Records with the same identity are written once,
+/// with the results of all of them. Equal chains of layers are written once, too.
 ///
 /// ```
 /// use inlay::cache::record::{Limits, RecordSet, to_config};

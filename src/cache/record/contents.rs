@@ -1,4 +1,4 @@
-//! What records tell of the content that steps read, beside the keys of what gave it.
+//! The content that steps read, where records have it beside the keys of what produced it.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -10,11 +10,11 @@ pub type Contents = HashMap<(Digest, usize), BTreeSet<Digest>>;
 // === impl RecordSet ===
 
 impl RecordSet {
-    /// The set without the content that inputs have beside a definition, its records numbered as before,
-    /// and that content. Identities are those in the set that is returned.
+    /// The set without the content that inputs have beside a link by definition, and that content. Records
+    /// keep their numbers. Identities are those of the returned set.
     ///
-    /// So two caches of one build can be compared of which one has less content. `None` where the
-    /// set is larger than its limits allow.
+    /// With it, two caches of one build can be compared if one of them lacks content. `None` where the set
+    /// exceeds its limits.
     pub fn without_contents(&self) -> Option<(Self, Contents)> {
         let is_beside = |links: &[_]| links.iter().any(|link| !self.is_content(link));
         let mut records = self.records().to_vec();

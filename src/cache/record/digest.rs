@@ -1,7 +1,7 @@
-//! Content digests and cache key digests: what a well formed one looks like.
+//! Digests of content and of cache keys: their text form.
 //!
 //! The text form is `<algorithm>:<hex>`, as the OCI image specification defines it in
-//! `descriptor.md`. Does not know what a digest stands for.
+//! `descriptor.md`.
 
 use std::{borrow::Cow, fmt, fmt::Write as _, str::FromStr, sync::Arc};
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-/// The algorithm BuildKit writes for a key that must not match another build's.
+/// The algorithm that BuildKit writes for a key that must not match another build's.
 const RANDOM: &str = "random";
 
 /// A well formed digest, `<algorithm>:<hex>`. Ordered as its text is; a clone shares the text.
@@ -76,8 +76,8 @@ impl Digest {
         &self.0
     }
 
-    /// Whether this is a `random:` key. BuildKit makes one for what it must not cache, so it
-    /// can match no other build and has no place in an embedded cache; nor does it name a blob.
+    /// Whether this is a `random:` key. BuildKit makes one for what it must not cache. It matches no other
+    /// build, so it is left out of an embedded cache. It is never the digest of a blob.
     pub fn is_random(&self) -> bool {
         self.0
             .strip_prefix(RANDOM)
@@ -105,11 +105,11 @@ impl FromStr for Digest {
     }
 }
 
-/// Why a text is not a digest. The text is not in it: it may be of a document that is not for those who
-/// read the error.
+/// Why a text is not a digest. It does not quote the text, which may be a secret of the document that it is
+/// from.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DigestError {
-    /// There is none: an empty text, or a field that is not there.
+    /// The text is empty, or the field is absent.
     #[error("the digest is absent")]
     Absent,
     /// It breaks the form.

@@ -1,4 +1,4 @@
-//! The identity of records: a name for each that is made of what it is, and of no number.
+//! The identity of records: a hash that is the same in every set that has the record.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,13 +6,13 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Digest, LayerChain, RecordSet};
 
-/// Identity of a record: a hash of its digest and of its inputs' selectors and sources, and so
-/// of all that is below it, but of no number.
+/// The identity of a record: a hash of its digest and of the selectors and sources of its inputs, and so of
+/// all records below it. Numbers of records and results do not count.
 pub(super) type Id = [u8; 32];
 
 impl RecordSet {
-    /// A name for each record that is made of what it is, and of no number: a digest of its own digest
-    /// and of all that it is made of.
+    /// The identity of each record: a digest of the record's digest and of all records that it is made of.
+    /// It is the same in every set, whatever the record's number or results.
     pub fn identities(&self) -> Vec<Digest> {
         ids(self).into_iter().map(Digest::from_sha256).collect()
     }
@@ -37,7 +37,7 @@ pub(super) fn ids(set: &RecordSet) -> Vec<Id> {
     ids_among(set, |_| true)
 }
 
-/// The identities of the records that are `kept`, as if there were no other.
+/// The identities of the records that are `kept`, as if the set had no others.
 pub(super) fn ids_among(set: &RecordSet, kept: impl Fn(usize) -> bool) -> Vec<Id> {
     let mut ids = vec![Id::default(); set.records().len()];
     let mut sources: Vec<(&str, Id)> = Vec::new();

@@ -2,8 +2,8 @@
 //!
 //! Writes what [`select`](super::select()) has put in order, and reads it back. The format is
 //! that of BuildKit's inline cache (`cache/remotecache/inline`): a JSON array of the records of
-//! a cache config, in which layers are numbered as in the image; in the image config it is
-//! base64. Knows no image config; see [`image::config`](crate::cache::image::config).
+//! a cache config, in which layers are numbered as in the image. In the image config it is
+//! base64, which [`image::config`](crate::cache::image::config) embeds.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::{
     base64::{decode, encode},
 };
 
-/// Records in canonical form, over an image of so many layers. Equal builds give equal ones.
+/// The records of an image in canonical form, and the number of its layers. Equal builds have equal ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InlineCache {
     records: Vec<InlineRecord>,
@@ -29,12 +29,11 @@ pub struct InlineRecord {
     pub digest: Digest,
     /// As in [`Record`](super::Record).
     pub inputs: Vec<Vec<Link>>,
-    /// What the operation gave, if it is made of the image's layers.
+    /// The result of the operation, if it consists of layers of the image.
     pub result: Option<InlineResult>,
 }
 
-/// Layers of the image that are the result of a record. Ordered so that of two the one to be
-/// preferred is the lesser.
+/// Layers of the image that are the result of a record. The order puts the preferred one of two first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum InlineResult {
     /// This layer and all below it.
@@ -65,14 +64,14 @@ impl InlineCache {
         &self.records
     }
 
-    /// How many layers the image must have. In one with another number of them the results
-    /// would mean other layers, so it must not be embedded there.
+    /// How many layers the image must have. In an image with more or fewer layers, results would mean other
+    /// layers, so the cache must not be embedded there.
     pub fn layers(&self) -> usize {
         self.layers
     }
 
-    /// Whether it has as many records, links and results as a set: of a set that it was selected from,
-    /// nothing was left out.
+    /// Whether it has as many records, links and results as `set`. If it was selected from `set`, nothing was
+    /// left out then.
     pub fn is_all_of(&self, set: &RecordSet) -> bool {
         let links = |inputs: &Vec<Vec<Link>>| inputs.iter().map(Vec::len).sum::<usize>();
         let own = self.records.iter();
@@ -83,8 +82,8 @@ impl InlineCache {
         self.records.len() == set.records().len() && own.fold((0, 0), sum) == all.fold((0, 0), sum)
     }
 
-    /// Whether it has the records of another cache and no others, and of each the result that the other
-    /// one has. It may have more results.
+    /// Whether it has exactly the records of another cache, with the results that the other one has. It may
+    /// have more results.
     pub fn extends(&self, other: &Self) -> bool {
         let mut pairs = self.records.iter().zip(&other.records);
         self.layers == other.layers
@@ -96,8 +95,8 @@ impl InlineCache {
             })
     }
 
-    /// The JSON array. There is no `createdAt` in it: it would be the only thing to differ
-    /// between equal builds, and BuildKit does without.
+    /// The JSON array. It has no `createdAt`, which would differ between equal builds. BuildKit needs
+    /// none.
     pub fn to_json(&self) -> Vec<u8> {
         let records: Vec<_> = self.records.iter().map(JsonRecord::of).collect();
         #[expect(
@@ -108,14 +107,13 @@ impl InlineCache {
         serde_json::to_vec(&records).expect("plain records in memory")
     }
 
-    /// The text that stands in the image config.
+    /// The base64 text for the image config.
     pub fn encode(&self) -> String {
         encode(&self.to_json())
     }
 
-    /// Reads and checks the text that stands in the config of an image whose layers' blobs are
-    /// `image_layers`, whatever program wrote it. It need not be canonical, so it comes back
-    /// as a set.
+    /// Reads and checks the base64 text of an image config. `image_layers` has the digests of the image's
+    /// layers. Any program may have written the text, not always in canonical form, so this returns a set.
     ///
     /// ```
     /// use inlay::cache::record::{InlineCache, Limits, RecordSet, select};
@@ -133,8 +131,7 @@ impl InlineCache {
     /// ```
     ///
     /// # Errors
-    /// [`DecodeError::Base64`] for a text that is not base64, and else as
-    /// [`RecordSet::parse_inline`].
+    /// [`DecodeError::Base64`] where the text is not base64. Otherwise as [`RecordSet::parse_inline`].
     pub fn decode(
         encoded: &str,
         image_layers: &[Digest],
@@ -166,7 +163,7 @@ pub enum DecodeError {
 
 // === the JSON, with fields in BuildKit's order ===
 
-// What is 0 is left out: to BuildKit, which reads it into zeroed memory, that is the same.
+// A 0 is left out: BuildKit reads an absent number as 0.
 
 #[derive(Serialize)]
 struct JsonRecord<'a> {

@@ -1,14 +1,13 @@
 //! The JSON of a cache config and of inline records: fields, defaults and counts.
 //!
 //! The format is BuildKit's (`cache/remotecache/v1/types`), read as Go reads it: unknown fields
-//! are skipped, the case of a field's name is no matter, and an absent field and `null` are both
-//! the zero value. Some of Go's liberties are not taken: text must be Unicode, `-0` is no integer,
-//! and no field may come twice. Go reads the second list into what the first left behind, so that
-//! links could hide there from who checks them. Numbers are not yet checked against anything here;
-//! that is [`set`](super::set)'s part. What is done here is to count, so that an oversized array is
-//! refused before it is held.
+//! are skipped, the case of a field's name is ignored, and an absent field and `null` are both
+//! the zero value. In three things it is stricter than Go: text must be Unicode, `-0` is no integer,
+//! and no field may come twice. Go reads a second list over the elements of the first, so links could be
+//! hidden there from a reader that checks them. Elements are counted before they are read, so an oversized
+//! array is refused early. [`set`](super::set) checks that numbers are in range.
 //!
-//! Text is borrowed from the JSON: most of a cache is digests, which the set has its own form of.
+//! Text is borrowed from the JSON: most of a cache is digests, for which the set has its own type.
 
 use std::{borrow::Cow, cell::Cell, fmt, marker::PhantomData};
 
@@ -86,7 +85,7 @@ pub(super) fn records<'a>(
 
 // === the fields of each object ===
 
-/// The name of a field, as far as it is one of ours.
+/// The name of a field. Unknown names are all `Other`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Name {
     Layers,
@@ -127,8 +126,8 @@ impl Name {
     }
 }
 
-/// Whether Go takes `text` for a field's name: the case is no matter, and two letters beyond ASCII
-/// have an ASCII one as their other case.
+/// Whether Go treats `text` as the field `name`. Case is ignored, and two letters beyond ASCII count as the
+/// other case of an ASCII letter.
 pub(crate) fn is_same_to_go(name: &str, text: &str) -> bool {
     let fold = |c: char| match c {
         '\u{17f}' => 's',
@@ -140,7 +139,7 @@ pub(crate) fn is_same_to_go(name: &str, text: &str) -> bool {
 
 /// A JSON object whose absent fields are zero.
 trait Fields<'de>: Default {
-    /// Reads the value of a field; false, with nothing read, where this has no such field.
+    /// Reads the value of a field. Returns false, and reads nothing, where the object has no such field.
     fn read<M: MapAccess<'de>>(
         &mut self,
         name: Name,
@@ -270,7 +269,7 @@ struct Budget {
     records: Count,
     inputs: Count,
     links: Count,
-    /// The count that ran out. Serde's errors are text; this keeps ours typed.
+    /// The count that was exceeded. serde's errors are text, so it is kept here.
     exceeded: Cell<Option<(&'static str, usize)>>,
 }
 
@@ -290,7 +289,7 @@ impl Budget {
         Self {
             layers: count("layers", limits.layers),
             records: count("records", limits.records),
-            // None of them may be empty, so there are no more of them than links.
+            // No input may be empty, so there are at most as many inputs as links.
             inputs: count("inputs", limits.links),
             links: count("links and results", limits.links),
             exceeded: Cell::new(None),
@@ -336,7 +335,7 @@ impl Budget {
 
 // === reading against the budget ===
 
-/// A way to read a value that has a zero.
+/// A way to read a value of a type with a zero value.
 trait Read<'de>: Copy {
     type Value: Default;
 
@@ -360,7 +359,7 @@ struct List<'b, R> {
     each: R,
 }
 
-/// What [`Read`] reads, and zero where `null` stands instead.
+/// Reads as [`Read`] does, and reads `null` as zero.
 struct Seed<R>(R);
 
 impl<T> Clone for Plain<T> {
@@ -469,8 +468,8 @@ impl<'de, R: Read<'de>> Visitor<'de> for List<'_, R> {
         let Some(first) = seq.next_element_seed(Element(self))? else {
             return Ok(Vec::new());
         };
-        // Most lists have one element: room for four, as it is made for a first one that is
-        // pushed, would be most of what a cache takes.
+        // Most lists have one element. The four that `Vec` reserves for the first push would take most of
+        // a cache's memory.
         let mut list = Vec::with_capacity(1);
         list.push(first);
         while let Some(element) = seq.next_element_seed(Element(self))? {
@@ -480,7 +479,7 @@ impl<'de, R: Read<'de>> Visitor<'de> for List<'_, R> {
     }
 }
 
-/// An element of a list; serde asks for it only once it has seen that there is one.
+/// An element of a list. It is counted when serde has seen that there is one.
 struct Element<'b, R>(List<'b, R>);
 
 impl<'de, R: Read<'de>> DeserializeSeed<'de> for Element<'_, R> {

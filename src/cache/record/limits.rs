@@ -1,6 +1,5 @@
-//! How much of a cache is read before it is refused.
-//!
-//! Numbers only; the reader of JSON and [`set`](super::set) hold a cache to them.
+//! Limits on a cache that is read. The reader of JSON and [`set`](super::set) refuse a cache that exceeds
+//! them.
 
 /// Bounds on a cache that is read. Reading takes time and memory linear in them, whatever the
 /// bytes say.
@@ -10,14 +9,14 @@ pub struct Limits {
     pub bytes: usize,
     /// Number of records.
     pub records: usize,
-    /// Number of links, results and layers of explicit chains, of all records together. By itself
-    /// the same bound is on the layers that results name through the parents of their topmost, of
-    /// which those that lie on one another count once.
+    /// Number of links, results and layers of explicit chains, of all records together. The layers below
+    /// the topmost layers of results are counted apart, with the same bound. Chains that lie on one another
+    /// count once there.
     pub links: usize,
     /// Number of layers, and length of any one result.
     pub layers: usize,
-    /// Length of the longest path of links, counted in links. BuildKit walks records
-    /// recursively, so one that is far too deep for it helps nobody.
+    /// Number of links in the longest path. BuildKit walks records recursively, and could not use a deeper
+    /// cache.
     pub depth: usize,
 }
 

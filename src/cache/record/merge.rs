@@ -1,27 +1,24 @@
-//! What BuildKit makes one record of when it reads a cache, and whether that goes in circles.
+//! Finds the records that BuildKit merges when it reads a cache, and whether that makes a loop.
 //!
-//! `CacheChains.Add` (`cache/remotecache/v1/chains.go`, v0.34.2) takes two records for one if they have
-//! one digest and, for each input that both have, a source in common; the one then has the links of both. So records
-//! that are no loop can become one, when a record is merged with another that it is made of. Nothing
-//! there expects it: buildkitd follows the loop until its stack is full, and that ends the daemon.
-//!
-//! Knows nothing of layers and results.
+//! `CacheChains.Add` (`cache/remotecache/v1/chains.go`, v0.34.2) merges two records if they have the same
+//! digest and, for each input that both have, a source in common. The merged record has the links of both.
+//! If a record is merged with one that it is made of, records without a loop get one. BuildKit does not
+//! check for that: buildkitd follows the loop until its stack overflows, and ends.
 
 use std::collections::{HashMap, HashSet};
 
 use super::{Digest, InlineRecord, Link, Record, RecordSet};
 
-/// How many links are looked at for each link of the set, at most. What needs more is refused: no
-/// build comes near.
+/// How often a link is examined on average, at most. Sets that need more are refused. No build comes near.
 const LOOKS: usize = 64;
 
-/// Sets of records, each with the least of its numbers.
+/// Sets of merged records, as a union-find forest. The root of each set is its lowest number.
 struct Classes(Vec<usize>);
 
 /// A source of an input: the selector, and the record.
 type Source<'a> = (&'a str, usize);
 
-/// A record as far as this goes.
+/// A record's digest and inputs, which decide whether it is merged.
 pub(super) trait Keyed {
     fn digest(&self) -> &Digest;
     fn inputs(&self) -> &[Vec<Link>];
@@ -30,25 +27,27 @@ pub(super) trait Keyed {
 /// Records, of which some may be merged.
 struct Merging<'a, R> {
     records: &'a [R],
-    /// Whether a record has inputs, and the digest of another that has.
+    /// For each record, whether it has inputs and shares its digest with another record that has inputs.
     may_merge: Vec<bool>,
 }
 
 impl RecordSet {
-    /// Whether the records stay free of loops when BuildKit reads them, whichever of them it makes one.
+    /// Whether the records stay free of loops when BuildKit reads and merges them. False also where it would
+    /// take too long to tell.
     pub fn survives_merging(&self) -> bool {
         survives(self.records())
     }
 }
 
-/// Whether records without loops stay so when BuildKit reads them.
+/// Whether records without loops stay so when BuildKit reads and merges them. False also where it would take
+/// too long to tell.
 pub(super) fn survives<R: Keyed>(records: &[R]) -> bool {
     let with_inputs = |record: &&R| !record.inputs().is_empty();
     let mut counts: HashMap<&Digest, usize> = HashMap::new();
     for record in records.iter().filter(with_inputs) {
         *counts.entry(record.digest()).or_default() += 1;
     }
-    // Most caches have none, and roots that become one make no loop.
+    // Most caches have no two such records. Merged roots make no loop.
     if counts.values().all(|count| *count == 1) {
         return true;
     }
@@ -75,7 +74,7 @@ pub(super) fn survives<R: Keyed>(records: &[R]) -> bool {
 }
 
 impl<R: Keyed> Merging<'_, R> {
-    /// Roots of one digest are one.
+    /// Merges roots with the same digest.
     fn merge_roots(&self, classes: &mut Classes) {
         let mut roots: HashMap<&Digest, usize> = HashMap::new();
         for (number, record) in self.records.iter().enumerate() {
@@ -86,8 +85,8 @@ impl<R: Keyed> Merging<'_, R> {
         }
     }
 
-    /// Merges what can be seen to be one; whether there was any. `None` where too much is to be looked
-    /// at.
+    /// Makes one pass over the records and merges them. Returns whether any were merged. `None` where `looks`
+    /// run out.
     fn merge(&self, classes: &mut Classes, looks: &mut usize) -> Option<bool> {
         let mut inputs: HashMap<usize, Vec<HashSet<Source<'_>>>> = HashMap::new();
         let mut by_source: HashMap<(&Digest, Source<'_>), Vec<usize>> = HashMap::new();
@@ -117,7 +116,7 @@ impl<R: Keyed> Merging<'_, R> {
                 if other == classes.of(class) {
                     continue;
                 }
-                // One with fewer inputs is one with another that has more.
+                // Records with different numbers of inputs are merged if the inputs of both match.
                 let shared = inputs.get(&other).is_some_and(|known| {
                     let mut pairs = known.iter().zip(&own);
                     pairs.all(|(known, own)| !known.is_disjoint(own))
@@ -127,7 +126,7 @@ impl<R: Keyed> Merging<'_, R> {
                     merged |= classes.unite(other, class);
                 }
             }
-            // One that is several has the links of all.
+            // A merged record has the links of all.
             let all = inputs.entry(classes.of(number)).or_default();
             all.resize_with(own.len().max(all.len()), HashSet::new);
             for (all, own) in all.iter_mut().zip(own) {
@@ -198,7 +197,7 @@ impl Classes {
         number
     }
 
-    /// Whether they were two.
+    /// Unites the sets of two records. Returns whether they were two.
     fn unite(&mut self, one: usize, other: usize) -> bool {
         let (one, other) = (self.of(one), self.of(other));
         self.0[one.max(other)] = one.min(other);

@@ -1,11 +1,9 @@
-//! The record set: which cache keys a build has, and how an image carries them.
+//! The record set: the cache keys of a build, and their form in an image.
 //!
 //! A cache goes through here in three steps, each a pure function of the one before:
 //! [`RecordSet::parse`] checks what BuildKit exported, [`select()`] keeps what the image's own
 //! build determines and puts it in its one canonical order, and [`InlineCache::encode`] writes
 //! that as images carry it. [`InlineCache::decode`] leads back to the first step.
-//!
-//! Nothing here does I/O, knows the time, or has heard of daemons, registries or sessions.
 
 pub(crate) mod base64;
 mod claims;

@@ -1,4 +1,5 @@
-//! Order of a graph that may be deep, wide or broken: no recursion, linear in its links.
+//! Orders the nodes of a graph by their sources, in time linear in its links. It does not recurse, so the
+//! graph may be deep.
 //!
 //! Nodes are numbers, and each has sources.
 
@@ -30,8 +31,8 @@ pub(super) fn sources_first<I: Iterator<Item = usize>>(
     }
 }
 
-/// A node on a loop, found from one that waits for it. Whatever waits has a source that waits,
-/// so a walk from source to source must come back to where it has been.
+/// A node on a loop, found from `stuck`, which waits for its sources. Each waiting node has a source that
+/// waits, so a walk from source to source comes back to a node that it has seen.
 fn on_loop<I: Iterator<Item = usize>>(
     sources: &impl Fn(usize) -> I,
     waits: &[usize],
@@ -48,7 +49,7 @@ fn on_loop<I: Iterator<Item = usize>>(
     at
 }
 
-/// For each node those that have it as a source, once per link; all in one allocation.
+/// For each node the nodes that have it as a source, once per link. All are in one allocation.
 struct Users {
     starts: Vec<usize>,
     users: Vec<usize>,

@@ -1,10 +1,9 @@
-//! `min`: of all records, those that an image's own build determines, in canonical form.
+//! Selects the records that an image's own build determines, as in `mode=min`, in canonical form.
 //!
-//! What comes out depends on the records alone and not on the order in which the daemon held or
-//! wrote them, so that equal builds embed equal bytes. It sees one [`RecordSet`] and nothing of
-//! the image but the chain of layers that the final record names; whether a link is of this
-//! build or of an earlier one it cannot tell, so links that are known to be an earlier build's
-//! must have gone before ([`RecordSet::retain_links`]).
+//! The outcome depends on the records alone, and not on the order in which the daemon held or wrote them.
+//! So equal builds embed equal bytes. The image is the chain of layers that the final record names.
+//! Links of earlier builds are not recognized here, so the caller drops those that it knows first
+//! ([`RecordSet::retain_links`]).
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,14 +16,14 @@ use super::{
 
 /// Selects the records of the image that the final record of `set` is.
 ///
-/// A record is final if it has inputs and a result and is the source of no other; its layers are
-/// the image's, in order. One that is equal to a source of another is that source once more, as
-/// it is to BuildKit, and so it is not final. What does not lead to it goes, and so does what has
-/// a `random:` key or needs a record that has one. A result stays if it is made of the image's
-/// layers; layers are the same if their blobs or their diff IDs are.
+/// A record is final if it has inputs and a result and is the source of no other. Its layers are the
+/// image's, in order. A record that is equal to a source of another is the same record to BuildKit, so it is
+/// not final. Records that do not lead to a final record are dropped, and so are those that have a `random:`
+/// key or need a record that has one. A result stays if it consists of the image's layers. Layers are the
+/// same if their diff IDs are, or their blobs where the diff IDs are not known.
 ///
-/// Which records are final is settled before any go for their `random:` key: what the lost end
-/// of a build leaves behind as last would be taken for the image, with fewer layers or others.
+/// Final records are found before records with `random:` keys are dropped. Otherwise, if the last record of a
+/// build has such a key, the one before it would count as the image, with fewer or other layers.
 ///
 /// ```
 /// use inlay::cache::record::{Limits, RecordSet, select};
@@ -42,17 +41,17 @@ use super::{
 /// ```
 ///
 /// # Errors
-/// A [`SelectError`] where there is no such final record, or no one image that it is.
+/// A [`SelectError`] where there is no final record that can be kept, where final records differ in their
+/// layers, or where the records are too many or BuildKit would make a loop of them.
 pub fn select(set: &RecordSet) -> Result<InlineCache, SelectError> {
     select_expecting(set, &HashMap::new())
 }
 
-/// Selects as [`select`] does, and gives records that lack a result the one `expected` of them, by
-/// number.
+/// Selects as [`select`] does, and gives records their `expected` results, by number.
 ///
-/// A daemon exports of each record its newest result, which is not always the one that the image
-/// was built on, and then the record has none of the image's layers. What the image itself tells
-/// is as good. If one expected result contradicts one that is exported, none is trusted.
+/// A daemon exports the newest result of each record. If the image was built on another one, the record has
+/// no result in the image, and gets the expected one. If one expected result contradicts an exported one,
+/// none of them is used.
 ///
 /// # Errors
 /// As [`select`].
@@ -81,7 +80,7 @@ pub fn select_expecting(
     for (best, record) in results.iter_mut().zip(set.records()) {
         for result in &record.results {
             if let Some(found) = image.place(result) {
-                // Also what is not the best was made and compared.
+                // Results that are not chosen count too: they were made and compared.
                 spend(found.numbers())?;
                 *best = best.take().into_iter().chain([found]).min();
             }
@@ -90,7 +89,7 @@ pub fn select_expecting(
     fill(&mut results, expected, &image);
     for (number, record) in set.records().iter().enumerate().filter(|(r, _)| kept[*r]) {
         spend(record.sources().count())?;
-        // It may be an expected one, of which nothing was said yet.
+        // The result may be an expected one, which has not been counted.
         if record.results.is_empty() {
             spend(results[number].as_ref().map_or(0, InlineResult::numbers))?;
         }
@@ -103,8 +102,8 @@ pub fn select_expecting(
 }
 
 impl RecordSet {
-    /// The layers of the image, base first, as [`select`] finds it: their diff IDs, or the blobs where
-    /// these are not known. `None` where it finds none.
+    /// The layers of the image that [`select`] finds, base first: their diff IDs, or the blobs where these
+    /// are not known. `None` where it finds none.
     pub fn image(&self) -> Option<Vec<Digest>> {
         let finals = finals(self);
         let mut results = finals.iter().flat_map(|&r| &self.records()[r].results);
@@ -114,7 +113,7 @@ impl RecordSet {
     }
 }
 
-/// The records with inputs and a result that are the source of no other, and equal to none that
+/// The records with inputs and a result that are the source of no other, and not equal to a record that
 /// is.
 fn finals(set: &RecordSet) -> Vec<usize> {
     let records = set.records();
@@ -134,12 +133,12 @@ fn finals(set: &RecordSet) -> Vec<usize> {
     finals
 }
 
-/// Gives records the expected result, unless some expected one is not what was found. Where several
-/// layers of the image hold the same, the expected one names those that are meant.
+/// Gives records the expected results, unless one of them contradicts a result that was found. If several
+/// layers of the image have the same content, the expected result names the right ones.
 ///
-/// Layers within the image may be found elsewhere in it: the daemon has the result of an earlier run of
-/// the step, and that is equal to another layer. This tells nothing against layers that begin and end
-/// where the daemon has results, too.
+/// An expected result that is a chain within the image may differ from the one found: the daemon may have
+/// the result of an earlier run of the step, which equals another layer. That is no contradiction if
+/// results found elsewhere end right below the chain, and at its top.
 fn fill(
     results: &mut [Option<InlineResult>],
     expected: &HashMap<usize, InlineResult>,
@@ -180,12 +179,11 @@ fn fill(
 
 // === layers: which are the image's ===
 
-/// What a layer holds, as a number that is equal for layers that hold the same: those of one
-/// blob, and those of one diff ID.
+/// The content of a layer, as a number. Layers with the same name have the same number, see [`Layer::name`].
 type Content = usize;
 
-/// The content of each layer. It is named by the diff ID, or else by the blob, which is the diff
-/// ID where the blob is not compressed.
+/// The content of each layer. Its name is the diff ID, or else the digest of the blob. The two are equal if
+/// the blob is not compressed.
 fn contents(layers: &[Layer]) -> Vec<Content> {
     let mut contents = HashMap::new();
     layers
@@ -206,21 +204,21 @@ struct ImageLayers {
     own: HashMap<usize, usize>,
     /// The content of each layer of the set.
     contents: Vec<Content>,
-    /// Where the layers of lists are, by where the list is in memory. Results that lie on one
-    /// another share a list, and may be many.
+    /// The places of the layers of lists, by the list's address in memory. Results that lie on one another
+    /// share a list, and may be many.
     lists: HashMap<*const usize, Places>,
 }
 
-/// Where in the image the layers of a list are.
+/// The places in the image of the layers of a list.
 struct Places {
-    /// How many of the first are the image's first.
+    /// How many layers of the list, from the first on, are the image's in the same places.
     same: usize,
-    /// The places of the first, as far as they are in the image.
+    /// The places of the list's layers, up to the first that the image does not have.
     places: Vec<usize>,
 }
 
 impl ImageLayers {
-    /// The image that all results of all `finals` are.
+    /// The image that the results of `finals` are. Fails where they differ.
     fn of(set: &RecordSet, finals: &[usize]) -> Result<Self, SelectError> {
         let mut results = finals.iter().flat_map(|&r| &set.records()[r].results);
         let first = results.next().ok_or(SelectError::NoFinal)?;
@@ -247,7 +245,7 @@ impl ImageLayers {
         Ok(image)
     }
 
-    /// Where in the image the layers of a result are, if all of them are there.
+    /// The places of a result's layers, if the image has all of them.
     fn place(&mut self, result: &LayerChain) -> Option<InlineResult> {
         let list = result.list();
         if !self.lists.contains_key(&list.as_ptr()) {
@@ -271,8 +269,7 @@ impl ImageLayers {
         }
     }
 
-    /// A result by its places in the form that [`place`](Self::place) gives it, if the image has its
-    /// layers.
+    /// A result in the form that [`place`](Self::place) returns, if the image has its layers.
     fn canonical(&self, result: &InlineResult) -> Option<InlineResult> {
         let contents = self.contents_of(result)?;
         let first = contents.iter().zip(&self.layers);
@@ -284,7 +281,7 @@ impl ImageLayers {
         }
     }
 
-    /// Whether two results hold the same.
+    /// Whether two results have the same content.
     fn is_same(&self, one: &InlineResult, other: &InlineResult) -> bool {
         self.contents_of(one) == self.contents_of(other)
     }
@@ -314,8 +311,8 @@ impl Places {
 
 // === canonical form ===
 
-/// The records that are kept: by digest, then by identity, each identity once; links by selector,
-/// then by number, each once. Of several results of one identity the least stays.
+/// The kept records, sorted by digest and then by identity, each identity once. Links are sorted by selector
+/// and then by number, each once. If records with one identity have several results, the least stays.
 fn canonical(
     set: &RecordSet,
     kept: &[bool],
@@ -364,19 +361,18 @@ pub enum SelectError {
     /// No record with inputs and a result is the source of no other.
     #[error("no record is final: none has inputs and a result and is the source of no other")]
     NoFinal,
-    /// The results of the final records are not all the same layers, so that nothing says which
-    /// the image's are.
+    /// The results of the final records have different layers, so the image's are not known.
     #[error("no telling which layers are the image's: they differ between the results of {}", list(.0))]
     AmbiguousFinal(Vec<Named>),
-    /// The final records cannot be kept, and without them nothing says which layers the image has.
+    /// All final records have or need a `random:` key. Without them the image's layers are not known.
     #[error("no final record may be embedded: each has or needs a `random:` key: {}", list(.0))]
     RandomFinal(Vec<Named>),
-    /// BuildKit would make a loop of the records when it reads them, and not survive it.
+    /// BuildKit would merge the records into a loop when it reads them, and crash. Also where it would take
+    /// too long to tell.
     #[error("of its records BuildKit would make a loop, and not survive it")]
     Loop,
-    /// Written out, it would exceed the limit that the set was read with: results that share a
-    /// topmost layer there each name their layers one by one here. Results of which another one of
-    /// the same record is written count too.
+    /// The records would exceed the limit on links that the set was read with. Results that share layers
+    /// in the set each name their layers here. All results of a record count, although one is written.
     #[error("the records have more than {limit} links and layers of results")]
     TooLarge {
         /// The limit, [`Limits::links`](super::Limits::links) of the set.
@@ -403,7 +399,7 @@ impl Named {
     }
 }
 
-/// As many as one can read.
+/// A list of records for an error, cut to a readable length.
 fn list(records: &[Named]) -> String {
     const SHOWN: usize = 8;
     let mut shown: Vec<_> = records

@@ -1,14 +1,13 @@
 //! The record set: a cache's records and layers, checked.
 //!
-//! This is the gate between what somebody sent and the rest of inlay: past it, every number is
-//! in range and nothing goes in circles. It knows neither images nor which records are wanted;
-//! that is [`select`](super::select())'s part.
+//! A cache from outside is checked here: in a set, every number is in range, and there are no loops.
+//! [`select`](super::select()) decides which records are wanted.
 //!
 //! The format is BuildKit's, `application/vnd.buildkit.cacheconfig.v0`, as described in
-//! `cache/remotecache/v1/types`; what its reader (`cache/remotecache/v1/parse.go`) refuses is
-//! refused, of what it only skips (a loop of layers that no result names) all is. It also refuses
-//! links to `random:` keys, which are [`select`](super::select())'s part here, and dates that are
-//! none, which we skip. `tests/e2e/differential` holds this against it.
+//! `cache/remotecache/v1/types`. What BuildKit's reader (`cache/remotecache/v1/parse.go`) refuses is refused
+//! here, with two exceptions. Links to `random:` keys are read, and [`select`](super::select()) drops them.
+//! Dates are not read, so malformed ones are accepted. A loop of layers that no result names is refused here,
+//! while BuildKit skips it. `tests/e2e/differential` compares the two readers.
 
 mod unite;
 
@@ -32,18 +31,18 @@ use crate::cache::JsonError;
 /// then by number.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Link {
-    /// Which part of the source's result the key is of; mostly empty.
+    /// The part of the source's result that the key is for. Mostly empty.
     pub selector: Arc<str>,
     /// Number of the source.
     pub record: usize,
 }
 
-/// The layers of one result, base first, by their numbers in the set. Never empty; a clone
-/// shares them, as do results that lie on one another.
+/// The layers of one result, base first, by their numbers in the set. It has at least one. Clones share the
+/// list, and so do results that lie on one another.
 #[derive(Clone)]
 pub struct LayerChain {
     list: Arc<[usize]>,
-    /// How many of the list.
+    /// How many layers of the list, from the first on, it has.
     length: usize,
 }
 
@@ -52,10 +51,10 @@ pub struct LayerChain {
 pub struct Record {
     /// Digest of the operation, or of a source's content.
     pub digest: Digest,
-    /// For each input the records that can be its source, any one of which is enough; never
-    /// none. A record without inputs is a root.
+    /// For each input the records that can be its source. Any one of them is enough, and there is at least
+    /// one. A record without inputs is a root.
     pub inputs: Vec<Vec<Link>>,
-    /// What the operation gave, where the cache has it.
+    /// The results of the operation, where the cache has them.
     pub results: Vec<LayerChain>,
 }
 
@@ -64,14 +63,14 @@ pub struct Record {
 pub struct Layer {
     /// Digest of the blob, compressed as it is stored; never a `random:` one.
     pub blob: Digest,
-    /// Number of the layer below, in the chain that this entry stands for.
+    /// Number of the layer below.
     pub parent: Option<usize>,
     /// Digest of the uncompressed blob, where known; the same for all layers with this blob.
     pub diff_id: Option<Digest>,
 }
 
 impl Layer {
-    /// What tells what it holds: its diff ID, or the blob where that is not known.
+    /// The digest that identifies its content: the diff ID, or the blob where that is not known.
     pub fn name(&self) -> &Digest {
         self.diff_id.as_ref().unwrap_or(&self.blob)
     }
@@ -86,8 +85,8 @@ pub struct ImageLayer {
     pub diff_id: Digest,
 }
 
-/// Records and their layers, checked: every number is in range, neither records nor layers go in
-/// circles, no input is without a source.
+/// Records and their layers, checked: every number is in range, there are no loops of records or layers, and
+/// every input has a source.
 #[derive(Debug, Clone)]
 pub struct RecordSet {
     layers: Vec<Layer>,
@@ -129,11 +128,11 @@ impl RecordSet {
     /// Reads a cache config that a daemon has just exported.
     ///
     /// A daemon breaks loops of records by dropping links (`CacheChains.Add` and `marshalItem` of
-    /// `cache/remotecache/v1`), and so it may write a record of which an input has no source left.
-    /// Such a record goes, and what needs it goes with it.
+    /// `cache/remotecache/v1`), so an input of a record may have no source left. Such a record is
+    /// dropped, and so are the records that need it.
     ///
     /// # Errors
-    /// As [`parse`](Self::parse), but for empty inputs.
+    /// As [`parse`](Self::parse), except that inputs may be empty.
     pub fn parse_export(config: &[u8], limits: &Limits) -> Result<Self, ParseError> {
         check_size(config, limits)?;
         let config = json::config(config, limits)?;
@@ -190,8 +189,8 @@ impl RecordSet {
         &self.limits
     }
 
-    /// Tells each layer its diff ID, where `diff_id` knows it by the digest of the blob: a cache
-    /// manifest has it in the annotation `containerd.io/uncompressed` of the layer.
+    /// Sets the diff ID of each layer whose blob `diff_id` knows. A cache manifest has it in the layer's
+    /// annotation `containerd.io/uncompressed`.
     pub fn set_diff_ids(&mut self, diff_id: impl Fn(&Digest) -> Option<Digest>) {
         for layer in &mut self.layers {
             if let Some(known) = diff_id(&layer.blob) {
@@ -202,17 +201,17 @@ impl RecordSet {
 
     /// Keeps only the links for which `keep(record, input, link)` holds.
     ///
-    /// A record of which one input loses all its sources goes, and with it the links to it. So
-    /// does what then leads to none of the records that were the source of no other: whatever
-    /// is dropped here must not make a record in the middle look like the end of the build. The
-    /// records that remain are numbered anew, in the same order; layers stay as they are.
+    /// A record with an input that loses all its sources is dropped, and so are the links to it. Records that
+    /// no longer lead to a record that was the source of no other are dropped, too. Otherwise a record in
+    /// the middle could look like the end of the build. The remaining records get new numbers, in the same
+    /// order. Layers stay as they are.
     pub fn retain_links(&mut self, keep: impl FnMut(usize, usize, &Link) -> bool) {
         let ends = self.ends();
         self.retain_links_to(&ends, keep);
     }
 
-    /// As [`retain_links`](Self::retain_links), where these `ends` are the ends of the build. Gives
-    /// the new numbers of those that remain.
+    /// As [`retain_links`](Self::retain_links), with these `ends` of the build. Returns the new numbers of
+    /// the ends that remain.
     pub fn retain_links_to(
         &mut self,
         ends: &[usize],
@@ -228,7 +227,7 @@ impl RecordSet {
         ends.iter().filter_map(|&end| numbers[end]).collect()
     }
 
-    /// Keeps only the records of which `allowed` holds, and that need no other.
+    /// Keeps only the records for which `allowed` holds and that need no other record.
     pub fn keep_alive(&mut self, allowed: impl Fn(&Record) -> bool) {
         let alive = self.alive(allowed);
         if alive.contains(&false) {
@@ -236,8 +235,8 @@ impl RecordSet {
         }
     }
 
-    /// Drops the other records, and the links to them; those that remain are numbered anew. Gives
-    /// the new numbers, by the old ones.
+    /// Drops the other records, and the links to them, and renumbers the rest. Returns the new numbers, by
+    /// the old ones.
     fn keep_only(&mut self, kept: &[bool]) -> Vec<Option<usize>> {
         let mut next = 0..;
         let numbers: Vec<_> = kept
@@ -257,8 +256,8 @@ impl RecordSet {
         numbers
     }
 
-    /// Says of which layers the image is that a record is the end of, base first: they are its result,
-    /// in place of any that it had.
+    /// Replaces the results of `end` with the layers of the image, base first. Layers of the set with the
+    /// same blobs get the diff IDs of the image's, if they have none.
     pub fn give_image(&mut self, end: usize, image: &[ImageLayer]) {
         let known: HashMap<_, _> = image.iter().map(|layer| (&layer.blob, layer)).collect();
         for layer in self
@@ -285,7 +284,7 @@ impl RecordSet {
         }
     }
 
-    /// Gives a record these results, of layers of this set.
+    /// Replaces the results of a record. They consist of layers of this set.
     pub fn give_results(&mut self, record: usize, results: &[LayerChain]) {
         self.records[record].results = results.to_vec();
     }
@@ -318,8 +317,8 @@ impl RecordSet {
         is_source
     }
 
-    /// For each record whether it lives on where only those of which `allowed` holds may: it is
-    /// one of them, and every input of it has a source that lives on.
+    /// For each record whether it is alive: `allowed` holds for it, and each of its inputs has a source
+    /// that is alive.
     pub(super) fn alive(&self, allowed: impl Fn(&Record) -> bool) -> Vec<bool> {
         let mut alive = vec![false; self.records.len()];
         for &number in &self.order {
@@ -333,7 +332,7 @@ impl RecordSet {
         alive
     }
 
-    /// For each record whether it is one of `ends` or leads to one of them, all the way alive.
+    /// For each record whether it is one of `ends` or leads to one of them through records that are alive.
     pub(super) fn leading_to(&self, ends: &[usize], alive: &[bool]) -> Vec<bool> {
         let mut leading = vec![false; self.records.len()];
         let mut to_visit: Vec<usize> = ends.iter().copied().filter(|&r| alive[r]).collect();
@@ -382,7 +381,7 @@ impl RecordSet {
     /// The same layers with other records, whose links and results are in range.
     ///
     /// # Errors
-    /// Where the records are more than the limits allow, or go in circles.
+    /// Where the records exceed the limits on their number or depth, or have a loop.
     pub fn with_records(&self, records: Vec<Record>) -> Result<Self, ParseError> {
         let limits = self.limits.clone();
         if records.len() > limits.records {
@@ -403,7 +402,7 @@ impl Record {
         self.inputs.is_empty()
     }
 
-    /// Numbers of the sources of all inputs, as often as they are linked.
+    /// Numbers of the sources of all inputs, once per link.
     pub fn sources(&self) -> impl Iterator<Item = usize> + '_ {
         self.inputs.iter().flatten().map(|link| link.record)
     }
@@ -412,7 +411,7 @@ impl Record {
 // === impl LayerChain ===
 
 impl LayerChain {
-    /// The list that it shares with others, of which it is the beginning.
+    /// The list that it shares with other chains. Its own layers are the first of the list.
     pub(super) fn list(&self) -> &[usize] {
         &self.list
     }
@@ -442,12 +441,12 @@ impl fmt::Debug for LayerChain {
 
 // === the checks ===
 
-/// What becomes of a record with an input without sources.
+/// Whether a record may have an input without sources.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum EmptyInputs {
-    /// It is refused.
+    /// The cache is refused.
     Refused,
-    /// It was cut from a loop, and is left for the caller to drop.
+    /// The daemon broke a loop there. The record is kept, and the caller drops it.
     Cut,
 }
 
@@ -562,8 +561,8 @@ fn inputs(
         .collect()
 }
 
-/// The results of a record. One without any layer says nothing and is left out, as it is when
-/// BuildKit writes the records that it read.
+/// The results of a record. Results without layers are left out, as BuildKit does when it writes records that
+/// it has read.
 fn results(
     record: usize,
     raw: &RawRecord<'_>,
@@ -605,15 +604,15 @@ fn in_range(number: i64, count: usize) -> Option<usize> {
     usize::try_from(number).ok().filter(|&n| n < count)
 }
 
-/// The chains of layers that results name by their topmost one. Those that lie on one another are
-/// of one list, so that a chain of which each layer is a result takes as much room as one result.
+/// The chains of layers that results name by their topmost one. Chains that lie on one another share a list,
+/// so a chain where each layer is a result takes as much memory as one result.
 struct Chains<'a> {
     layers: &'a [Layer],
-    /// For each layer one that is nobody's parent and lies on it, or is it: the end of its list.
+    /// For each layer the end of its list: a layer on top of it, or itself, that is no other layer's parent.
     ends: Vec<usize>,
-    /// By topmost layer, where the list was made.
+    /// The chains made so far, by topmost layer.
     made: Vec<Option<LayerChain>>,
-    /// Length of all lists that were made.
+    /// Length of all lists made so far.
     length: usize,
     limits: &'a Limits,
 }
@@ -675,8 +674,8 @@ impl<'a> Chains<'a> {
     }
 }
 
-/// Walks down from each layer that is nobody's parent, as far as no walk has been before. There is
-/// no loop.
+/// The end of each layer's list. Walks down from each layer that is no other's parent until a layer that has
+/// been visited. The layers must have no loop.
 fn ends(layers: &[Layer]) -> Vec<usize> {
     let mut is_parent = vec![false; layers.len()];
     for parent in layers.iter().filter_map(|layer| layer.parent) {
@@ -696,7 +695,7 @@ fn ends(layers: &[Layer]) -> Vec<usize> {
     ends
 }
 
-/// Walks down from each layer as far as no walk has been before.
+/// Refuses a loop of layers. Walks down from each layer until a layer that has been visited.
 fn check_no_loop(layers: &[Layer]) -> Result<(), ParseError> {
     let mut walked_from = vec![None; layers.len()];
     for start in 0..layers.len() {
@@ -753,10 +752,10 @@ pub enum ParseError {
         /// The limit.
         limit: usize,
     },
-    /// The text is not JSON, or not of the format's types.
+    /// The text is not JSON, or a value has a wrong type.
     #[error("the cache is not readable: {0}")]
     Json(#[source] JsonError),
-    /// A layer's blob is no digest of a blob.
+    /// A layer's blob is not named by a digest of a blob.
     #[error("layer {layer}: {why}")]
     LayerDigest {
         /// The layer.
@@ -765,7 +764,7 @@ pub enum ParseError {
         #[source]
         why: DigestError,
     },
-    /// A layer's parent is not there.
+    /// A layer's parent does not exist.
     #[error("layer {layer}: its parent is layer {parent}, of {layers} layers")]
     LayerParent {
         /// The layer.
@@ -781,7 +780,7 @@ pub enum ParseError {
         /// The layer.
         layer: usize,
     },
-    /// A record's digest is none.
+    /// A record's digest is malformed.
     #[error("record {record}: {why}")]
     RecordDigest {
         /// The record.
@@ -798,7 +797,7 @@ pub enum ParseError {
         /// The input.
         input: usize,
     },
-    /// A link leads nowhere.
+    /// A link leads to a record that does not exist.
     #[error("record {record}: its input {input} links to record {link}, of {records} records")]
     Link {
         /// The record.
@@ -810,7 +809,7 @@ pub enum ParseError {
         /// How many records there are.
         records: usize,
     },
-    /// A result names a layer that is not there.
+    /// A result names a layer that does not exist.
     #[error("record {record}: its result has layer {layer}, of {layers} layers")]
     ResultLayer {
         /// The record.

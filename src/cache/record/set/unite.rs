@@ -1,4 +1,4 @@
-//! Which records of an export are one, and which are the end of the build.
+//! Merges records of an export that are the same, and finds the end of the build.
 
 use std::collections::{HashMap, HashSet};
 use std::mem;
@@ -7,12 +7,11 @@ use super::{Record, RecordSet};
 use crate::cache::record::identity::ids;
 
 impl RecordSet {
-    /// Makes one record of equal ones and of the final ones that are one build's end, and drops what
-    /// leads to no final record with a result, if there is one such.
+    /// Merges equal records, and the final records that are the end of one build. If a final record has a
+    /// result, drops the records that lead to no final record with a result.
     ///
-    /// It is for an export whose links are then compared with something else and dropped
-    /// ([`retain_links`](Self::retain_links)). What is equal, and what is final, shows in all links:
-    /// later, one of two equal records may have lost what was made of it, and look final.
+    /// Call it on an export before links are dropped ([`retain_links`](Self::retain_links)). Later, one of
+    /// two equal records may have lost the records made of it, and look final.
     pub fn settle(&mut self) {
         self.unite_equal();
         self.unite_finals();
@@ -24,12 +23,13 @@ impl RecordSet {
         }
     }
 
-    /// Makes one record of `ends`, which have as many inputs, and drops all that it is not made of.
-    /// Gives its number, or nothing where it cannot live: where an input of it was made of itself only.
+    /// Merges `ends`, which have the same number of inputs, into one record, and drops all records that it is
+    /// not made of. Returns its number. `None` where `ends` are none, or where an input was made only of the
+    /// end itself.
     ///
-    /// Nothing is made of the end of a build. BuildKit has one record for steps with one key, so what
-    /// another step with the end's key led to may link to the end, and the end to that: the links
-    /// back to the end go.
+    /// No record is made of the end of a build. But BuildKit has one record for steps with one key: if
+    /// an earlier step has the end's key, records made of that step link to the end, and the end links to
+    /// them. So all links to the end are dropped.
     pub fn make_end(&mut self, ends: &[usize]) -> Option<usize> {
         let (&end, others) = ends.split_first()?;
         for &other in others {
@@ -53,7 +53,7 @@ impl RecordSet {
         self.keep_only(&kept)[end]
     }
 
-    /// Groups records that BuildKit makes one when it reads them: with one digest and, for each
+    /// Groups records that BuildKit merges when it reads them: those with the same digest and, for each
     /// input, a source in common.
     pub fn merging(&self, records: &[usize]) -> Vec<Vec<usize>> {
         let share = |one: &Record, other: &Record| {
@@ -75,7 +75,7 @@ impl RecordSet {
         groups
     }
 
-    /// Makes one record of those that have one digest and the same inputs, with the results of all.
+    /// Merges records with the same identity into one, with the results of all.
     pub fn unite_equal(&mut self) {
         let ids = ids(self);
         let mut first = HashMap::with_capacity(ids.len());
@@ -92,7 +92,7 @@ impl RecordSet {
             self.records[one].results.extend(results);
         }
         for links in self.records.iter_mut().flat_map(|r| &mut r.inputs) {
-            // The first in order comes before all that is made of any of them.
+            // The first one in the order comes before all records made of any of them.
             links
                 .iter_mut()
                 .for_each(|link| link.record = one[link.record]);
@@ -102,12 +102,12 @@ impl RecordSet {
         self.keep_only(&kept);
     }
 
-    /// Makes one record of the final ones that have one digest and as many inputs: the one that has
-    /// a result gets the links of those that have none. Where several have one, it cannot be told
-    /// which of them the others are, and all stay as they are.
+    /// Merges final records with the same digest and number of inputs: the one with a result gets the links
+    /// of those without. If several have a result, it is not known which one the others belong to, and all
+    /// stay as they are.
     ///
-    /// A daemon exports the record of a build's last step as it was found, and once more as it is
-    /// remembered, with other links.
+    /// A daemon exports the record of a build's last step as it was found, and again as it is remembered,
+    /// with other links.
     fn unite_finals(&mut self) {
         let finals = self.finals();
         let key = |record: &Record| (record.digest.clone(), record.inputs.len());
@@ -131,7 +131,7 @@ impl RecordSet {
                 }
             }
         }
-        // Nothing is made of a final record, so it may come last, after all that are its sources now.
+        // A final record is no source, so it can come last, after the sources that it has gained.
         let targets: HashSet<_> = targets.into_values().flatten().collect();
         let (last, mut order): (Vec<_>, Vec<_>) = self
             .order
