@@ -1,4 +1,4 @@
-//! What the operator lets be read, and how. Opens a location as a source.
+//! What the operator allows to be read. Opens a location as a source.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,24 +21,24 @@ use super::{Credentials, Location, Source, SourceError};
 /// What an operator can set.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The folders below which layouts and archives may be read. There are none at first.
+    /// The folders below which layouts and archives may be read. None by default.
     pub allow_paths: Vec<PathBuf>,
-    /// containerd's socket. There is none at first: every user who may build could read its images.
+    /// containerd's socket. None by default: with one, every user who may build can read its images.
     #[cfg(feature = "containerd")]
     pub containerd_address: Option<PathBuf>,
     /// The namespaces of containerd that may be read. The first one is used where a build names none.
     #[cfg(feature = "containerd")]
     pub containerd_namespaces: Vec<String>,
-    /// Registries, by host and port, that are spoken to without TLS. Those of this machine are, as
-    /// by BuildKit.
+    /// Registries, by host and port, that are spoken to without TLS. Registries on this machine always are,
+    /// as in BuildKit.
     pub plain_http_registries: Vec<String>,
-    /// Files of certificates, as PEM, that registries may have beside the system's.
+    /// PEM files of certificates to trust for registries, beside the system's.
     pub registry_authorities: Vec<PathBuf>,
-    /// The timeout for a registry or containerd that sends nothing.
+    /// How long a registry or containerd may send nothing.
     pub timeout: Duration,
 }
 
-/// What may be read.
+/// What may be read, and the clients to read it with.
 #[derive(Debug)]
 pub struct Access {
     allowed: Arc<Allowed>,
@@ -75,7 +75,7 @@ impl Access {
     /// Opens the folders and reads the certificates. Blocks.
     ///
     /// # Errors
-    /// Where one of them is not what it should be.
+    /// Where a folder cannot be opened, or a file has no certificate.
     pub fn new(settings: Settings) -> Result<Self, SourceError> {
         let mut authorities = Vec::new();
         for path in &settings.registry_authorities {
@@ -97,11 +97,12 @@ impl Access {
         })
     }
 
-    /// Opens the image at a location. `namespace` is containerd's, if not the first one that is
-    /// allowed. The credentials are asked for when a registry wants a login.
+    /// Opens the image at a location. `namespace` is containerd's; the first one that is allowed is the
+    /// default. `credentials` are used when a registry asks for a login.
     ///
     /// # Errors
-    /// Where it may not be read, is missing, or is no image. The source itself asks a registry, later.
+    /// Where it may not be read, is missing, or is no image. A registry is not asked yet: the source does
+    /// that when it is read.
     pub async fn open(
         &self,
         location: &Location,

@@ -1,7 +1,8 @@
-//! A tar as files by name: its headers are walked once, and what they say is remembered; file data
-//! is read from its place when it is wanted.
+//! A tar as files by name. Its headers are read once and indexed. File data is read from its place in the
+//! tar when it is wanted.
 //!
-//! A tar that can be read in two ways is refused: names twice, names that leave it, sparse files.
+//! A tar that tools may read differently is refused: with a name twice, a name that leaves the archive, or
+//! sparse files.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -12,15 +13,15 @@ use super::SourceError;
 use super::files::{Extent, Files};
 
 const BLOCK: u64 = 512;
-/// How many entries an archive may have. An image has a few for each of at most 127 layers.
+/// The most entries of an archive. An image has a few for each of at most 127 layers.
 const MAX_ENTRIES: usize = 1 << 14;
-/// How many headers it may have: some entries have several.
+/// The most headers of an archive. Some entries have several.
 const MAX_HEADERS: usize = 4 * MAX_ENTRIES;
-/// What the long name or the extended header of one entry may have (bytes).
+/// The longest name or extended header of one entry (bytes).
 const MAX_EXTENSION: u64 = 1 << 16;
-/// What all names may have together.
+/// The most that all names have together (bytes).
 const MAX_NAMES: usize = 16 << 20;
-/// How many links may follow each other.
+/// The most links that are followed for one name.
 const MAX_LINKS: usize = 8;
 
 /// The index of a tar.
@@ -33,15 +34,15 @@ pub struct Archive {
 /// What an archive has under a name.
 #[derive(Debug, PartialEq, Eq)]
 enum Place {
-    /// Data, from one byte to another.
+    /// A file's data: its first byte, and the byte behind its last.
     Data(u64, u64),
     /// Another name of the archive.
     Link(String),
-    /// Something that no image is made of.
+    /// A directory, a device or another entry that is neither file nor link.
     Other,
 }
 
-/// What an entry's headers say before its own.
+/// What the headers before an entry's own header say.
 #[derive(Debug, Default)]
 struct Extensions {
     name: Option<Vec<u8>>,
@@ -64,7 +65,7 @@ impl Archive {
     /// Walks the headers. Blocks.
     ///
     /// # Errors
-    /// Where it is no tar, is cut off, or can be read in two ways.
+    /// Where it is no tar, is cut off, has too many entries, or may be read differently by other tools.
     pub fn index(tar: Extent) -> Result<Self, SourceError> {
         let mut walk = Walk {
             tar: &tar,
@@ -136,7 +137,7 @@ impl Walk<'_> {
         }
     }
 
-    /// The next entry that is one of its own, or none at the end.
+    /// The next entry with the extensions before it, or none at the end.
     fn entry(&mut self) -> Result<Option<(String, Place)>, SourceError> {
         let mut before = Extensions::default();
         while let Some(header) = self.header()? {
@@ -189,7 +190,7 @@ impl Walk<'_> {
         Ok(Some(header))
     }
 
-    /// Passes over the data of an entry, and says where it is.
+    /// Skips the data of an entry, and returns where it is.
     fn take(&mut self, size: u64) -> Result<(u64, u64), SourceError> {
         let start = self.at;
         let end = start
@@ -269,7 +270,7 @@ impl Walk<'_> {
         };
         let place = match kind {
             EntryType::Regular | EntryType::Continuous => Place::Data(start, end),
-            // From the link's folder, and from the archive's.
+            // A symlink's target is relative to its folder, a hard link's to the archive.
             EntryType::Symlink => {
                 let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
                 Place::Link(self.name(&target(), folder)?)

@@ -1,4 +1,4 @@
-//! An image store of containerd, over its socket: also Docker Engine's, and nerdctl's images.
+//! The image store of a containerd, over its socket. Docker Engine and nerdctl keep images there, too.
 
 use std::error::Error as _;
 use std::ops::Range;
@@ -18,12 +18,12 @@ use tonic::{Code, Request, Status};
 use super::location::reference;
 use super::{ByteStream, Source, SourceError, exactly, fetch, has_size, within};
 
-/// The image stores that an operator lets be read.
+/// The image stores that the operator allows to be read.
 #[derive(Debug)]
 pub struct Stores {
     /// containerd's socket.
     pub address: Option<PathBuf>,
-    /// Its namespaces. The first is that of images whose location has none.
+    /// The namespaces that may be read. The first one is the default.
     pub namespaces: Vec<String>,
     /// How long containerd may be silent.
     pub timeout: Duration,
@@ -40,14 +40,14 @@ pub struct Containerd {
 #[derive(Debug, Clone)]
 struct Store {
     channel: Channel,
-    /// The value of a header, as `connect` has found.
+    /// `connect` has checked that it can be the value of a header.
     namespace: String,
     timeout: Duration,
     /// What it is called in errors.
     what: String,
 }
 
-/// What the system says of an error: tonic's own words leave it out.
+/// The innermost cause of an error, which tonic's own text leaves out.
 fn cause(err: &tonic::transport::Error) -> String {
     let mut said = err.to_string();
     let mut cause = err.source();
@@ -61,11 +61,11 @@ fn cause(err: &tonic::transport::Error) -> String {
 // === impl Stores ===
 
 impl Stores {
-    /// Looks an image up: by its full name as Docker makes it of a short one, or as it is spelled.
-    /// `what` is its location, for errors.
+    /// Finds an image by its full name, which Docker derives from a short one, or else by the name as it is
+    /// spelled. `what` is its location, for errors.
     ///
     /// # Errors
-    /// Where the operator does not allow it, containerd cannot be asked, or has no such image.
+    /// Where the operator does not allow it, containerd does not answer, or it has no such image.
     pub async fn open(
         &self,
         namespace: Option<&str>,
@@ -146,7 +146,7 @@ impl Store {
             what: what.clone(),
             reason,
         };
-        // `with_namespace!` panics on others.
+        // `with_namespace!` panics on names that cannot be in a header.
         if namespace.parse::<MetadataValue<Ascii>>().is_err() {
             return Err(unavailable("a namespace has no such letters".to_owned()));
         }
@@ -166,7 +166,7 @@ impl Store {
         Client::from(self.channel.clone())
     }
 
-    /// What of a call's error there is to say.
+    /// The error of a call that failed with `status`.
     fn failed(&self, what: &str, status: &Status) -> SourceError {
         let what = format!("{what} in {}", self.what);
         match status.code() {
@@ -223,7 +223,7 @@ impl Store {
 
     async fn read(&self, digest: &str, range: Range<u64>) -> Result<ByteStream, SourceError> {
         let what = format!("blob {digest}");
-        // A size of none means all there is.
+        // containerd reads a size of 0 as the rest of the blob.
         if range.is_empty() {
             return Ok(stream::empty().boxed());
         }

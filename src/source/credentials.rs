@@ -4,7 +4,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-/// What fetches tokens calls itself this, as buildkitd does.
+/// The client ID in requests for tokens, as buildkitd's.
 pub const CLIENT_ID: &str = "buildkit-client";
 
 /// What a user logs in to a registry with.
@@ -41,8 +41,8 @@ pub struct Token(pub String);
 /// The user's logins. A source asks for one only when a registry wants it.
 #[tonic::async_trait]
 pub trait Credentials: Send + Sync + fmt::Debug {
-    /// A token that the user's client fetches itself, so that the password stays there; `None` where
-    /// the client fetches no tokens.
+    /// Has the user's client fetch a token, so that the password stays with the client. `None` where the
+    /// client fetches no tokens.
     ///
     /// # Errors
     /// Where the user cannot be asked, or gets no token.

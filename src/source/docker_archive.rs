@@ -22,7 +22,7 @@ use crate::cache::JsonError;
 
 /// The folder of files that are named by their digest.
 const BLOBS: &str = "blobs/sha256/";
-/// How many layers an image may have. Linux stacks fewer.
+/// The most layers of an image. Linux can stack fewer.
 const MAX_LAYERS: usize = 1024;
 /// The most that is hashed for the digests of one image's layers (bytes). A build waits for that.
 const MAX_HASHED: u64 = 4 << 30;
@@ -45,7 +45,7 @@ struct Listed {
     layers: Option<Vec<String>>,
 }
 
-/// What is needed of its config.
+/// The part of its config that is needed.
 #[derive(Debug, Deserialize)]
 struct Config {
     rootfs: RootFs,
@@ -57,17 +57,16 @@ struct RootFs {
 }
 
 impl DockerArchive {
-    /// Finds the image in the list, and makes its manifest. Blocks. `what` is how errors call
-    /// it.
+    /// Finds the image in the list, and makes its manifest. Blocks. `what` is its name in errors.
     ///
     /// # Errors
-    /// Where it is no such archive, does not have that image, or not all of it.
+    /// Where it is no such archive, does not have that image, or lacks a part of it.
     pub fn open(files: &dyn Files, pick: &Pick, what: &str) -> Result<Self, SourceError> {
         let malformed = |reason: String| SourceError::Malformed {
             what: what.to_owned(),
             reason,
         };
-        // Names are those in the list, and so not for errors: what the list is need not be one.
+        // Names are from the list, so errors leave them out: the file may be no list, and be secret.
         let file = |name: &str, part: &str| {
             let file = files.open(&normal(name))?;
             file.ok_or_else(|| SourceError::Missing(format!("{part} of an image in {what}")))
@@ -162,7 +161,7 @@ fn normal(name: &str) -> String {
 /// What kind of a layer a file is, by its first bytes.
 fn compression(file: &Extent) -> Result<MediaType, SourceError> {
     let mut start = [0; 4];
-    // Shorter than a tar's header, it is none of them.
+    // A shorter file has no compression's magic number.
     if file.size() >= 4 {
         file.read_at(&mut start, 0)?;
     }
@@ -202,7 +201,7 @@ fn hash(file: &Extent) -> Result<OciDigest, SourceError> {
     let mut hasher = Sha256::new();
     let mut at = 0;
     while at < file.size() {
-        // At most a chunk.
+        // The length is at most `CHUNK`.
         let mut data = vec![0; (file.size() - at).min(CHUNK) as usize];
         file.read_at(&mut data, at)?;
         hasher.update(&data);
@@ -245,7 +244,7 @@ impl Source for DockerArchive {
     }
 
     async fn stat(&self, descriptor: &Descriptor) -> Result<(), SourceError> {
-        // That finds the file, and reads nothing.
+        // An empty read finds the file, and reads nothing.
         self.read(descriptor, 0..0).await.map(drop)
     }
 }

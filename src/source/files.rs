@@ -35,7 +35,7 @@ pub trait Files: Send + Sync + std::fmt::Debug {
 #[derive(Debug)]
 pub struct Allowed {
     folders: Vec<Folder>,
-    /// As they were named, and as they are.
+    /// Their paths, as the operator named them and as they resolve.
     spelled: Vec<PathBuf>,
 }
 
@@ -49,7 +49,7 @@ pub struct Folder {
 /// A part of an open file.
 #[derive(Debug, Clone)]
 pub struct Extent {
-    /// What it is called in errors.
+    /// Its name in errors.
     what: String,
     file: Arc<File>,
     start: u64,
@@ -106,7 +106,7 @@ impl Allowed {
         let what = path.display().to_string();
         let resolved = match path.canonicalize() {
             Ok(resolved) => resolved,
-            // Whether it exists is told of allowed paths only.
+            // Errors reveal whether a path exists only below allowed folders.
             Err(error) if self.has_spelled(path) => return Err(failed(what, error)),
             Err(_) => return Err(SourceError::NotAllowed(what)),
         };
@@ -134,7 +134,7 @@ impl Allowed {
         }
     }
 
-    /// Whether a path lies below an allowed folder by its letters alone.
+    /// Whether a path as it is spelled, without resolving links, lies below an allowed folder.
     fn has_spelled(&self, path: &Path) -> bool {
         let up = path
             .components()
@@ -154,7 +154,7 @@ fn failed(what: String, error: io::Error) -> SourceError {
 
 impl Folder {
     fn beneath(&self, path: &Path, kind: OFlags, resolve: ResolveFlags) -> io::Result<File> {
-        // Without the last flag, opening a pipe waits for its other end.
+        // Without `NONBLOCK`, opening a pipe would wait for its other end.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | kind;
         let file = openat2(
             &self.file,
@@ -203,7 +203,7 @@ impl Extent {
         })
     }
 
-    /// A part of it, which has to lie within.
+    /// A part of it. `None` where the range exceeds it.
     pub fn part(&self, what: String, range: Range<u64>) -> Option<Self> {
         (range.start <= range.end && range.end <= self.size).then(|| Self {
             what,
@@ -232,12 +232,12 @@ impl Extent {
         })
     }
 
-    /// What it is called in errors.
+    /// Its name in errors.
     pub fn what(&self) -> &str {
         &self.what
     }
 
-    /// Fills the buffer from a place in it. Blocks.
+    /// Fills the buffer with its bytes from `at` on. Blocks.
     ///
     /// # Errors
     /// Where it is shorter, or cannot be read.
@@ -292,7 +292,7 @@ impl Extent {
     }
 }
 
-/// Runs work that waits for a disk on a thread for such work.
+/// Runs work that blocks on tokio's thread pool for that.
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SourceError> + Send + 'static,
 ) -> Result<T, SourceError> {

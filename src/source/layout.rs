@@ -25,7 +25,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Finds the image in the list. Blocks. `what` is how errors call it.
+    /// Finds the image in `index.json`. Blocks. `what` is its name in errors.
     ///
     /// # Errors
     /// Where it is no layout, or does not have that image.
@@ -51,7 +51,7 @@ impl Layout {
                 found.ok_or_else(missing)?
             }
             Pick::Only => {
-                // One image with two names is one.
+                // An image with two names is listed twice.
                 let digests: BTreeSet<&str> =
                     images.iter().map(|image| image.digest().as_ref()).collect();
                 match images.first() {
@@ -114,7 +114,7 @@ impl Source for Layout {
     }
 
     async fn stat(&self, descriptor: &Descriptor) -> Result<(), SourceError> {
-        // That finds the file, and reads nothing.
+        // An empty read finds the file, and reads nothing.
         self.read(descriptor, 0..0).await.map(drop)
     }
 }

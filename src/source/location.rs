@@ -1,5 +1,5 @@
-//! How a user says where an image is: the transports of containers/image, and `containerd:`. Pure:
-//! it reads and writes the spelling, and looks nowhere.
+//! Locations of images as users write them: with the transports of containers/image, or `containerd:`.
+//! Parses and prints them.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ const DOCKER_ARCHIVE: &str = "docker-archive";
 /// Why a location cannot be read.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum LocationError {
-    /// Not a name of an image, by Docker's grammar.
+    /// It is no name of an image by Docker's grammar.
     #[error("{reference:?} is no image name: {reason}")]
     Reference {
         /// What was said.
@@ -29,11 +29,10 @@ pub enum LocationError {
     /// A registry's image needs its two slashes.
     #[error("{0:?} has no slashes: write docker://NAME, or NAME alone")]
     Slashes(String),
-    /// A path that is not absolute: it is on the machine of inlay, which has no directory of the
-    /// user's.
+    /// The path is not absolute. Paths are on inlay's machine, where the user has no current directory.
     #[error("{0:?} needs an absolute path, as in oci:/images/app or oci:/images/app:TAG")]
     Path(String),
-    /// A number of an image that is none.
+    /// What follows `@` is no number.
     #[error("{0:?} ends in no number: write @0 for the first image")]
     Number(String),
 }
@@ -43,8 +42,8 @@ pub enum LocationError {
 pub enum Location {
     /// In a registry: `docker://NAME`, or a bare name.
     Registry(Reference),
-    /// In an image store of containerd: `containerd:NAME`. The name is kept as it was spelled:
-    /// containerd's are any strings.
+    /// In an image store of containerd: `containerd:NAME`. The name is kept as it is spelled, since
+    /// containerd allows any string.
     Containerd(String),
     /// In a folder of OCI's image layout: `oci:PATH[:REF]`.
     OciLayout {
@@ -83,7 +82,7 @@ pub enum Pick {
 /// Reads an image's name as Docker does: `busybox` is `docker.io/library/busybox:latest`.
 ///
 /// # Errors
-/// Where it is none.
+/// Where it is no such name.
 pub fn reference(name: &str) -> Result<Reference, LocationError> {
     let wrong = |reason: String| LocationError::Reference {
         reference: name.to_owned(),
@@ -111,8 +110,8 @@ pub fn reference(name: &str) -> Result<Reference, LocationError> {
     })
 }
 
-/// The host that the parser does not take for one, and the rest: an IPv6 address, or a single word
-/// with capitals, which no repository has.
+/// A host that the parser of references does not recognize, and the rest of the name. It is an IPv6 address,
+/// or a single word with capitals, which no repository has.
 fn unknown_host(name: &str) -> Option<(&str, &str)> {
     let (host, _) = name.split_once('/')?;
     let is_known = host.contains(['.', ':']) || !host.contains(|c: char| c.is_ascii_uppercase());

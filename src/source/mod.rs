@@ -1,6 +1,6 @@
 //! Where cached images are read from, one file a transport, behind one trait.
 //!
-//! A [`Location`] says where an image is. [`Access`] is what the operator lets be read, and opens a
+//! A [`Location`] says where an image is. [`Access`] has what the operator allows to be read, and opens a
 //! location as a [`Source`]: the image's manifests, which match their digests, and the bytes of its
 //! blobs.
 
@@ -49,8 +49,8 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// Where it is missing, larger than `limit` bytes, or cannot be read.
     async fn root(&self, limit: u64) -> Result<(Descriptor, Bytes), SourceError>;
 
-    /// A range of a blob or manifest of the image. It is not verified: a part has no digest. A stream
-    /// that ends without error has given the whole range.
+    /// A range of a blob or manifest of the image. It is not verified, since a part has no digest. A stream
+    /// that ends without an error has returned the whole range.
     ///
     /// # Errors
     /// Where the range exceeds the descriptor's size, or the blob is missing or cannot be read.
@@ -63,11 +63,11 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// Checks that a blob exists and has the descriptor's size, without reading it.
     ///
     /// # Errors
-    /// Where it does not exist, has another size, or cannot be asked for.
+    /// Where it does not exist, has another size, or its store does not answer.
     async fn stat(&self, descriptor: &Descriptor) -> Result<(), SourceError>;
 
-    /// The repository that the image is in, if it is in a registry. All that is in it may be read by the
-    /// same users.
+    /// The repository that the image is in, if it is in a registry. Users who may read one blob of a
+    /// repository may read all of it.
     fn repository(&self) -> Option<String> {
         None
     }
@@ -76,7 +76,7 @@ pub trait Source: Send + Sync + fmt::Debug {
 /// Why an image cannot be read. [`SourceError::was_received`] tells the two kinds apart.
 #[derive(Debug, Error)]
 pub enum SourceError {
-    /// It is not there, or a part of it is not.
+    /// It does not exist, or a part of it does not.
     #[error("{0} does not exist")]
     Missing(String),
     /// This user may not read it.
@@ -98,7 +98,7 @@ pub enum SourceError {
     /// The operator does not allow it.
     #[error("{0} is not allowed: it is in no folder that --allow-path names")]
     NotAllowed(String),
-    /// The operator allows no images of that kind.
+    /// The operator allows no images of that transport or namespace.
     #[error("{what} is not allowed: {reason}")]
     Closed {
         /// What was asked for.
@@ -106,7 +106,7 @@ pub enum SourceError {
         /// What the operator has not allowed.
         reason: &'static str,
     },
-    /// It is larger than what is read.
+    /// It is larger than the limit.
     #[error("{what} is larger than {limit} bytes")]
     TooLarge {
         /// What.
@@ -124,7 +124,7 @@ pub enum SourceError {
         /// The digest of what came.
         found: String,
     },
-    /// It is not of the form that it should have.
+    /// It breaks a rule of its format.
     #[error("{what} is malformed: {reason}")]
     Malformed {
         /// What.
@@ -167,8 +167,8 @@ pub enum SourceError {
 // === impl SourceError ===
 
 impl SourceError {
-    /// Whether something was received, and is not what it should be. Else nothing was received, which
-    /// says nothing of the image.
+    /// Whether something was received and is wrong. Otherwise nothing was received, which says nothing about
+    /// the image.
     pub fn was_received(&self) -> bool {
         match self {
             Self::TooLarge { .. } | Self::Digest { .. } | Self::Malformed { .. } => true,
@@ -227,7 +227,7 @@ fn within(descriptor: &Descriptor, range: &Range<u64>) -> Result<(), SourceError
     })
 }
 
-/// Checks that a blob has its descriptor's size, where its own is known.
+/// Checks that a blob has its descriptor's size. An unknown size passes.
 fn has_size(descriptor: &Descriptor, found: Option<u64>) -> Result<(), SourceError> {
     match found {
         Some(size) if size != descriptor.size() => Err(SourceError::Malformed {
@@ -262,7 +262,7 @@ fn sha256(data: &[u8]) -> Result<OciDigest, SourceError> {
     hashed(Sha256::new_with_prefix(data))
 }
 
-/// The digest of what was put into a hasher.
+/// The digest of the data that a hasher was given.
 fn hashed(hasher: Sha256) -> Result<OciDigest, SourceError> {
     let digest = Digest::from_sha256(hasher.finalize().into()).to_string();
     digest.parse().map_err(|err| SourceError::Malformed {
@@ -271,8 +271,8 @@ fn hashed(hasher: Sha256) -> Result<OciDigest, SourceError> {
     })
 }
 
-/// A stream that gives `length` bytes, or an error. The length is what a manifest says of a blob: a
-/// connection that breaks is an error of `stream` itself.
+/// A stream that returns exactly `length` bytes, or an error. The manifest has the length, so a difference
+/// means a malformed blob. A broken connection is an error of `stream` itself.
 fn exactly(length: u64, what: String, stream: ByteStream) -> ByteStream {
     let wrong = move |reason: &str| SourceError::Malformed {
         what: what.clone(),

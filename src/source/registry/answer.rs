@@ -23,8 +23,8 @@ struct ErrorEntry {
     code: String,
 }
 
-/// The codes of the OCI distribution specification, and two that Docker's registry has as well. Other
-/// words of an answer are not told: what answers may be an internal service that is no registry.
+/// The codes of the OCI distribution specification, and two more of Docker's registry. Errors quote no other
+/// text of an answer: it may come from an internal service that is no registry.
 const CODES: [&str; 16] = [
     "BLOB_UNKNOWN",
     "BLOB_UPLOAD_INVALID",
@@ -44,8 +44,8 @@ const CODES: [&str; 16] = [
     "UNSUPPORTED",
 ];
 
-/// An error with its causes, which reqwest's own text leaves out, and of its URL the host alone. A
-/// redirect may have led to a URL that is signed: it would let anyone in who reads it.
+/// The text of an error with its causes, which reqwest's own text leaves out. It has only the host of the
+/// URL: a redirect may have led to a signed URL, which would give access to anyone who reads it.
 pub fn causes(err: reqwest::Error) -> String {
     let host = err.url().and_then(Url::host_str).map(str::to_owned);
     let err = err.without_url();
@@ -86,7 +86,7 @@ pub async fn body(mut response: Response, limit: u64, what: &str) -> Result<Byte
     }
 }
 
-/// The error that an answer without success is.
+/// The error for an answer whose status is no success.
 pub async fn refusal(response: Response, what: &str) -> SourceError {
     let status = response.status();
     let url = response.url();

@@ -1,4 +1,4 @@
-//! Which certificates of registries are trusted: what the system trusts, and what the operator names.
+//! The trust in certificates of registries: those that the system trusts, and those that the operator names.
 //!
 //! A certificate that the operator names may be the registry's own, also if it is one of an authority
 //! (`CA:TRUE`), as `openssl req -x509` makes them. Go takes those, and so does BuildKit.
@@ -65,7 +65,8 @@ impl ServerCertVerifier for Trusting {
             now,
         );
         match verified {
-            // That it is an authority's has no error of its own. Its time was looked at before that.
+            // rustls has no error of its own for an authority's certificate. It checks the validity period
+            // first.
             Err(Error::InvalidCertificate(CertificateError::Other(_)))
                 if self.named.iter().any(|named| named == end_entity) =>
             {

@@ -13,7 +13,7 @@ use crate::source::SourceError;
 /// The timeout for a connection. Builds wait for it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_REDIRECTS: usize = 10;
-/// How long a connection stays that nothing is read from. The requests of an import come in a row.
+/// How long an idle connection is kept. The requests of an import follow each other closely.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The connections to registries.
@@ -28,9 +28,9 @@ pub struct Client {
 // === impl Client ===
 
 impl Client {
-    /// A client that trusts `authorities` beside the system's. `timeout` is for answers that send
-    /// nothing. As in Go, and so in BuildKit, requests to this machine (`local`) go by no proxy of
-    /// the environment.
+    /// A client that trusts `authorities` beside the system's. `timeout` is how long an answer may send
+    /// nothing. As in Go, and so in BuildKit, requests to this machine (`local`) use no proxy of the
+    /// environment.
     ///
     /// # Errors
     /// Where no certificate can be loaded.

@@ -1,4 +1,4 @@
-//! What a registry wants of a user, and the answer to that: a header of requests.
+//! A registry's challenge to a user, and the answer: the `Authorization` header of requests.
 //!
 //! As in buildkitd, the user's client fetches tokens where it can, and keeps the password. Only where
 //! it cannot, or the registry wants the password itself, inlay asks for the login.
@@ -12,18 +12,18 @@ use serde::Deserialize;
 use super::answer::{MAX_ANSWER, body, causes, refusal};
 use crate::source::{CLIENT_ID, Credentials, Login, SourceError, Token, TokenRequest};
 
-/// What a registry wants.
+/// A registry's challenge.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Challenge {
     /// A name and a password in each request.
     Basic,
-    /// A token from elsewhere.
+    /// A token from the URL `realm`.
     Bearer {
-        /// Where.
+        /// The URL that issues tokens.
         realm: String,
-        /// For whom.
+        /// The service that takes the token.
         service: Option<String>,
-        /// For what.
+        /// The repository, and what may be done with it.
         scope: Option<String>,
     },
 }
@@ -33,16 +33,16 @@ pub enum Challenge {
 pub struct Authorization {
     /// The header's value.
     pub header: HeaderValue,
-    /// Whose it is.
+    /// Where it comes from.
     pub origin: Origin,
 }
 
-/// Whose authorization a request carries.
+/// Where a request's authorization comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     /// The token was fetched by the user's client, with a login or without.
     Client,
-    /// It comes of the user's login.
+    /// It was made with the user's login.
     Login,
     /// Anyone gets the same token.
     Nobody,
@@ -57,7 +57,7 @@ pub struct Answer<'a> {
     pub client: &'a reqwest::Client,
     /// The registry.
     pub host: &'a str,
-    /// Whether it is spoken to by TLS: then its realm has to be as well.
+    /// Whether the registry is spoken to with TLS. The realm then needs TLS, too.
     pub encrypted: bool,
     /// What a token is for, if the challenge does not say it.
     pub default_scope: &'a str,
@@ -75,7 +75,7 @@ struct TokenAnswer {
 // === impl Challenge ===
 
 impl Challenge {
-    /// The one that is answered, of those in an answer: a token rather than a password.
+    /// The challenge to answer, of those in a response. A token is preferred to a password.
     pub fn read(headers: &HeaderMap) -> Option<Self> {
         let mut basic = None;
         for header in headers.get_all(WWW_AUTHENTICATE) {
@@ -111,7 +111,7 @@ impl Challenge {
 // === impl Answer ===
 
 impl Answer<'_> {
-    /// What satisfies a challenge.
+    /// The authorization that satisfies a challenge.
     ///
     /// # Errors
     /// Where the login does not suit, or there is no token for it.
@@ -228,8 +228,8 @@ impl Answer<'_> {
                     .map(Option::unwrap_or_default)
             }
             Some(Login::Password { username, secret }) => {
-                // As buildkitd: by GET first, since Docker Hub has no other; some others have only
-                // the other, and say so in one of these ways.
+                // As in buildkitd, by GET first: Docker Hub has only that. Some registries have only POST,
+                // and answer a GET with one of these.
                 let other = [
                     StatusCode::METHOD_NOT_ALLOWED,
                     StatusCode::NOT_FOUND,
@@ -251,7 +251,7 @@ impl Answer<'_> {
         }
     }
 
-    /// The token that a request gets; none where the answer is one of `other`.
+    /// The token that a request gets. `None` where the status is one of `other`.
     async fn ask(
         &self,
         request: RequestBuilder,
@@ -279,7 +279,7 @@ impl Answer<'_> {
         let said = said.map_err(|err| unavailable(err.to_string()))?;
         let token: Option<TokenAnswer> = serde_json::from_slice(&said).ok();
         let token = token.and_then(|said| said.access_token.or(said.token));
-        // The answer may be a secret: it is not shown.
+        // Errors do not quote the answer, which may have a secret.
         let token = token.filter(|token| !token.is_empty());
         token
             .map(Some)

@@ -1,7 +1,7 @@
 //! A registry, by OCI's distribution protocol: manifests and blobs of one repository.
 //!
-//! No crate that pulls images was found that bounds what it reads, logs in only where the registry
-//! asks for it, and knows identity tokens. inlay needs two kinds of GET of the protocol, and a HEAD.
+//! inlay needs two kinds of GET of the protocol, and a HEAD. No crate was found that limits what it reads,
+//! logs in only where the registry asks for it, and knows identity tokens.
 
 mod answer;
 mod certificates;
@@ -49,8 +49,8 @@ static MANIFESTS: LazyLock<String> = LazyLock::new(|| {
 });
 /// The header in which a registry may tell the digest of a manifest.
 const CONTENT_DIGEST: &str = "docker-content-digest";
-/// The timeout for the first answer of all, to the first request for an image. A registry that is there
-/// may take longer for each further one.
+/// The timeout for the answer to requests for an image until the registry has answered once. Later answers
+/// may take longer.
 const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One image of a registry.
@@ -63,11 +63,11 @@ pub struct RegistryImage {
     /// The repository, with a slash at its end.
     base: Url,
     credentials: Arc<dyn Credentials>,
-    /// What requests carry, once the registry asked for it.
+    /// What requests carry, once the registry has asked for it.
     authorization: Mutex<Option<Authorization>>,
-    /// The rest of blobs that the registry sends whole.
+    /// The unread rests of blobs that the registry sends whole.
     rests: Rests,
-    /// Whether the registry has answered to anything.
+    /// Whether the registry has answered any request.
     has_answered: AtomicBool,
 }
 
@@ -150,7 +150,7 @@ impl RegistryImage {
             };
             let response = response.map_err(|err| unavailable(causes(err)))?;
             self.has_answered.store(true, Ordering::Relaxed);
-            // Where a redirect led elsewhere, the login is not for that host.
+            // A host that a redirect led to gets no login.
             let asked = response.url().origin() == self.base.origin();
             let status = response.status();
             if status == StatusCode::UNAUTHORIZED && asked && may_log_in {
@@ -181,12 +181,12 @@ impl RegistryImage {
         }
     }
 
-    /// What errors call a blob.
+    /// A blob's name in errors.
     fn blob(&self, digest: &OciDigest) -> String {
         format!("{digest} of {}/{}", self.host, self.reference.repository())
     }
 
-    /// Answers the challenge of a refused request: the next one carries what it lacked.
+    /// Answers the challenge of a refused request, for the requests that follow.
     async fn log_in(
         &self,
         refused: &Response,

@@ -1,7 +1,7 @@
-//! Blobs of a registry that knows no ranges, and sends a whole blob for each part of it.
+//! Blobs of a registry that ignores ranges, and sends the whole blob for each part of it.
 //!
 //! The daemon reads a blob in parts, from its start to its end. The stream behind a part is kept for
-//! the read of the next part. Else the registry would send the blob as many times as it has parts.
+//! the read of the next part. Otherwise the registry would send the blob as many times as it has parts.
 
 use std::fmt;
 use std::ops::Range;
@@ -33,7 +33,7 @@ struct Part {
     /// What is left to skip before it, and of it.
     skip: u64,
     left: u64,
-    /// Where it ends, if not with the blob.
+    /// Where it ends. `None` if it ends with the blob.
     end: Option<u64>,
     stream: ByteStream,
 }
@@ -46,8 +46,8 @@ impl Rests {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All of a blob from `at` on, if a part that ended there was the last one to be read. Not if its
-    /// connection broke since.
+    /// The blob from `at` on, if the stream behind a part that ended there is kept. `None` also if that
+    /// stream has ended or its connection broke.
     pub async fn take(&self, digest: &OciDigest, at: u64) -> Option<ByteStream> {
         let mut stream = {
             let mut rests = self.lock();
@@ -59,8 +59,8 @@ impl Rests {
         Some(stream::iter([Ok(first)]).chain(stream).boxed())
     }
 
-    /// Of a blob of that size, of which `stream` is all from `from` on, the part `range`, which does
-    /// not begin before that. It may come out short, where the stream is.
+    /// The part `range` of a blob of that size. `stream` is the blob from `from` on, which is not behind the
+    /// start of the range. If `stream` ends early, so does the part.
     pub fn part(
         &self,
         digest: &OciDigest,
@@ -101,7 +101,7 @@ impl Part {
     /// Its next piece, and itself if there may be more.
     async fn next(mut self) -> Result<Option<(Bytes, Option<Self>)>, SourceError> {
         while let Some(mut chunk) = self.stream.try_next().await? {
-            // All three within the chunk's length.
+            // All casts are within the chunk's length.
             let skipped = self.skip.min(chunk.len() as u64);
             self.skip -= skipped;
             let mut wanted = chunk.split_off(skipped as usize);
@@ -118,7 +118,7 @@ impl Part {
         Ok(None)
     }
 
-    /// Keeps what is behind it.
+    /// Keeps the stream behind it, for the next part.
     fn keep(self, behind: Bytes) {
         let Some(at) = self.end else {
             return;

@@ -1,18 +1,18 @@
-//! When a registry is asked once more: it is busy, or fails for now.
+//! When a request to a registry is repeated: it is busy, or fails temporarily.
 
 use std::time::{Duration, SystemTime};
 
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, StatusCode};
 
-/// How many times a request is made again.
+/// How many times a request is repeated.
 const MAX_RETRIES: u32 = 2;
-/// The pause before the first time. Each further one is twice as long.
+/// The pause before the first repetition. Each further one is twice as long.
 const PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause that a registry may ask for. A build waits for it.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 
-/// How long to wait before a request is made again that was already made again `retries` times. `None`
+/// How long to wait before a request is repeated that has been repeated `retries` times. `None`
 /// where the answer is final, or the registry asks for a longer pause than a build is to wait.
 pub fn pause(status: StatusCode, headers: &HeaderMap, retries: u32) -> Option<Duration> {
     let is_for_now = matches!(
