@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
 
-/// Memory that a large import took goes back to the system when it is free.
+/// Returns the memory of a large import to the system once it is freed.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

@@ -1,7 +1,4 @@
-//! The imports that a client names, wherever in its requests it names them.
-//!
-//! Pure: messages in, messages out. It knows where an import stands in a request, and nothing of
-//! what becomes of it.
+//! Finds and replaces the cache imports in a client's requests.
 //!
 //! A client names its imports in the message of a solve, and again, as JSON, among the options of
 //! the frontend: `cache-imports` (`[{"Type":…,"Attrs":{…}}]`), or the older `cache-from`, a list of
@@ -24,32 +21,32 @@ const CACHE_FROM: &str = "cache-from";
 const TYPE: &str = "Type";
 const ATTRS: &str = "Attrs";
 
-/// An import of an image, wherever that is.
+/// The type of an import of an image at any location.
 pub const INLINE: &str = "inline";
-/// An import from a registry, of an image perhaps.
+/// The type of an import from a registry: of an image or of a cache export.
 pub const REGISTRY: &str = "registry";
 /// The attribute that names the image.
 pub const REF: &str = "ref";
-/// The attribute by which a registry is spoken to without TLS, or without a look at its certificate.
+/// The attribute that allows a registry without TLS, or with a certificate that is not verified.
 pub const INSECURE: &str = "registry.insecure";
 
 /// An import as a client names it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry {
-    /// What kind of importer it is for.
+    /// The type of the import.
     pub kind: String,
-    /// What it says to that.
+    /// Its attributes.
     pub attrs: BTreeMap<String, String>,
 }
 
 /// What becomes of an import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It goes on as it is.
+    /// It is forwarded as it is.
     Keep,
-    /// It does not go on.
+    /// It is left out of the request.
     Drop,
-    /// It goes on as others.
+    /// These imports are forwarded in its place.
     Replace(Vec<Entry>),
 }
 
@@ -127,8 +124,8 @@ pub fn of_gateway_solve(message: &[u8]) -> Result<Named, WireError> {
     })
 }
 
-/// The encoded gateway solve request with each import as `verdict` says, and without those that cannot
-/// be read: they could be any.
+/// The encoded gateway solve request with each import as `verdict` says. Imports that cannot be read are
+/// dropped, since they could be ones to drop.
 ///
 /// # Errors
 /// Where it is no protobuf message.
@@ -214,7 +211,7 @@ impl Entry {
         Some(reference.as_str())
     }
 
-    /// Reads one, whose text need not be UTF-8: the daemon reads it as well.
+    /// Reads an encoded import. Its text may be invalid UTF-8, since the daemon accepts that.
     fn decode(import: &[u8]) -> Result<Self, WireError> {
         const KIND: u32 = 1;
         const ENTRY: u32 = 2;
@@ -239,7 +236,7 @@ impl Entry {
 
     fn read(import: &Value) -> Option<Self> {
         let fields = import.as_object()?;
-        // Go reads names in any case of their letters, and the long s is one of an s.
+        // Go ignores the case of names, and treats the long s as an s.
         let only = |name: &str| {
             let mut named = fields.iter().filter(|(field, _)| {
                 let field = field.replace('\u{17f}', "s");
@@ -296,7 +293,7 @@ impl Options {
             };
             let (key, value) = wire::map_entry(entry)?;
             match &*key {
-                // Of a key that comes twice the last counts.
+                // If a key comes twice, the last one counts.
                 CACHE_IMPORTS => {
                     let all = imports(value);
                     let number = all.len();
@@ -334,7 +331,7 @@ impl Options {
     }
 }
 
-/// The imports of an option; one of which nothing is known where it is no list of JSON.
+/// The imports of an option. If it is no JSON list, that is one import that cannot be read (`None`).
 fn imports(option: &[u8]) -> Vec<Option<Value>> {
     match serde_json::from_slice::<Option<Vec<Value>>>(option) {
         Ok(imports) => imports.into_iter().flatten().map(Some).collect(),

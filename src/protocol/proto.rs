@@ -1,4 +1,4 @@
-//! The messages and services of `proto/`, as `build.rs` generates them; nothing else.
+//! The messages and services of `proto/`, as `build.rs` generates them.
 #![allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::expect_used)]
 
 mod generated {

@@ -1,7 +1,4 @@
-//! A build's result as its client returns it: the images in it, and their configs in its metadata.
-//!
-//! Pure: messages in, messages out. It knows where things stand, and nothing of what becomes of
-//! them.
+//! A build's result as its client returns it: finds the images in it, and puts configs into its metadata.
 
 use std::collections::HashMap;
 
@@ -23,7 +20,7 @@ pub enum ResultError {
     /// It cannot be edited.
     #[error("the build's result: {0}")]
     Wire(#[from] WireError),
-    /// A client from before definitions came with refs.
+    /// The client is from before refs had definitions.
     #[error("the build's client is too old: its result has no definition")]
     NoDefinition,
 }
@@ -41,8 +38,7 @@ pub struct Image<'a> {
     pub config: Option<&'a Bytes>,
 }
 
-/// The images of a result, those without content left out; of several platforms, by their names'
-/// order.
+/// The images of a result that have content, sorted by the names of their platforms.
 ///
 /// # Errors
 /// Where a ref has no definition.
@@ -81,8 +77,8 @@ pub fn images(result: &BuildResult) -> Result<Vec<Image<'_>>, ResultError> {
     Ok(images)
 }
 
-/// The metadata key of the config of a result with one ref: where its platform is named there is one
-/// for that, and the exporter prefers it.
+/// The metadata key of the config of a result with one ref. The exporter prefers a key with a platform, if
+/// the result has one.
 fn only_config_key(result: &BuildResult) -> String {
     let of_platform = |key: &&String| {
         let rest = key.strip_prefix(CONFIG_KEY);
@@ -112,7 +108,7 @@ impl Image<'_> {
     }
 }
 
-/// The encoded result with these values in its metadata; all else stays.
+/// The encoded result with these values in its metadata. Everything else stays.
 ///
 /// # Errors
 /// Where the bytes are no protobuf message.
@@ -125,7 +121,7 @@ pub fn with_metadata(
         let replaced = number == METADATA && values.contains_key(&*wire::map_entry(entry)?.0);
         Ok::<_, WireError>(if replaced { Edit::Drop } else { Edit::Keep })
     })?;
-    // In an order that does not depend on the map's.
+    // Sorted, since the map's order is random.
     let mut values: Vec<_> = values.iter().collect();
     values.sort();
     for (key, value) in values {

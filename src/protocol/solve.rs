@@ -21,7 +21,7 @@ const INLINE_CACHE_ARG: &str = "build-arg:BUILDKIT_INLINE_CACHE";
 const INLINE: &str = "inline";
 /// The attribute of a cache export by which its failure fails the build or does not.
 const IGNORE_ERROR: &str = "ignore-error";
-/// How many platforms a build is taken to have. There are some 30 that Go knows.
+/// The most platforms of a build that are read. Go knows some 30.
 const MAX_PLATFORMS: usize = 64;
 /// The frontend's option with the platforms of a build.
 const PLATFORM: &str = "platform";
@@ -41,8 +41,7 @@ pub struct Plan {
     pub build: String,
     /// The client's session, or nothing.
     pub session: String,
-    /// What the client wants solved by this very request; `None` for a gateway client, which has
-    /// calls for it.
+    /// The frontend or definition that the request names. `None` for a gateway client, which solves by calls.
     pub direct: Option<Direct>,
     /// The inline cache that it asks for.
     pub inline: Option<Inline>,
@@ -52,20 +51,20 @@ pub struct Plan {
     pub unreadable_imports: usize,
     /// The platforms that it is for, by name (`linux/amd64`), if it says so.
     pub platforms: Vec<String>,
-    /// What else a solve of the same definitions needs in order to be allowed and to mean the same.
+    /// The terms on which the build is solved.
     pub terms: Terms,
 }
 
-/// How an image is to have its inline cache.
+/// How an image should get its inline cache.
 #[derive(Debug)]
 pub struct Inline {
     /// The user wants the build to fail if its cache cannot be had: an entry says `ignore-error=false`.
     pub required: bool,
-    /// The attributes that make a cache export compress layers as the image export does.
+    /// The attributes by which a cache export compresses layers as the image export does.
     pub compression: HashMap<String, String>,
 }
 
-/// What a client wants solved that is not its own gateway.
+/// The frontend or definition that a solve request names itself.
 #[derive(Debug)]
 pub struct Direct {
     /// An encoded `pb.Definition`, for plain LLB.
@@ -76,11 +75,11 @@ pub struct Direct {
     pub frontend_attrs: HashMap<String, Bytes>,
     /// Encoded `pb.Definition`s that the frontend takes as inputs.
     pub frontend_inputs: HashMap<String, Vec<u8>>,
-    /// Where cache may be imported from.
+    /// The caches to import.
     pub imports: Vec<CacheOptionsEntry>,
 }
 
-/// The terms on which the client solves; inlay's own solves of its definitions are on the same.
+/// The terms on which the client solves. inlay uses the same in its own solves of the build's definitions.
 #[derive(Debug, Clone, Default)]
 pub struct Terms {
     /// What the build is allowed to do.
@@ -148,7 +147,7 @@ impl Plan {
     }
 }
 
-/// What a request asks for of inline cache, if it exports an image.
+/// The inline cache that a request asks for, if it exports an image.
 fn inline(request: &SolveRequest) -> Option<Inline> {
     let exports = request.cache.iter().flat_map(|cache| &cache.exports);
     let asked: Vec<_> = exports.filter(|export| export.r#type == INLINE).collect();
@@ -214,7 +213,7 @@ fn image_exporter(request: &SolveRequest) -> Option<HashMap<String, String>> {
     request.enable_session_exporter.then(HashMap::new)
 }
 
-/// All imports, those of the deprecated spelling last, as buildkitd orders them.
+/// All imports. Those in the deprecated field come last, as in buildkitd.
 fn all_imports(cache: CacheOptions) -> Vec<CacheOptionsEntry> {
     let deprecated = cache
         .import_refs_deprecated
@@ -226,8 +225,8 @@ fn all_imports(cache: CacheOptions) -> Vec<CacheOptionsEntry> {
     cache.imports.into_iter().chain(deprecated).collect()
 }
 
-/// The request to forward: without `inline` among its cache exports if `embeds`, and without what is
-/// solved if `drives`.
+/// The request to forward: without `inline` among its cache exports if `embeds`, and without its frontend
+/// and definition if `drives`.
 ///
 /// # Errors
 /// Where the message is no solve request.

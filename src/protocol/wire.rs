@@ -1,8 +1,6 @@
-//! Edits protobuf messages in place of decoding them: fields that inlay does not know stay as they
-//! are, byte for byte and in their order.
-//!
-//! Pure. It knows the [wire format](https://protobuf.dev/programming-guides/encoding/), and no
-//! message.
+//! Edits encoded protobuf messages, by their
+//! [wire format](https://protobuf.dev/programming-guides/encoding/). Fields that inlay does not know stay as
+//! they are, byte for byte and in their order.
 
 use std::borrow::Cow;
 
@@ -11,7 +9,7 @@ use thiserror::Error;
 /// The highest number of a field.
 const MAX_NUMBER: u32 = (1 << 29) - 1;
 
-/// How many groups may be open in one another. prost has the same limit.
+/// The deepest nesting of groups. prost has the same limit.
 const MAX_GROUPS: usize = 100;
 
 const VARINT: u64 = 0;
@@ -30,11 +28,10 @@ pub enum WireError {
     /// A variable-length number has more than 64 bits.
     #[error("protobuf number at byte {0} has more than 64 bits")]
     Overlong(usize),
-    /// Groups are in one another too deep.
+    /// Groups are nested too deep.
     #[error("protobuf groups at byte {0} are more than {MAX_GROUPS} deep")]
     Depth(usize),
-    /// A field number is out of range, a wire type is none of those in use, or a group ends that did
-    /// not begin.
+    /// A field number is out of range, a wire type is not in use, or a group ends that did not begin.
     #[error("protobuf key {key} at byte {at} is no field number with a wire type in use")]
     Key {
         /// Where the key stands.
@@ -61,9 +58,9 @@ pub struct Field<'a> {
 pub enum Edit {
     /// It stays as it is.
     Keep,
-    /// It goes.
+    /// It is dropped.
     Drop,
-    /// It stays, and holds this.
+    /// Its value is replaced with this.
     Replace(Vec<u8>),
 }
 
@@ -87,10 +84,10 @@ pub fn fields(message: &[u8]) -> impl Iterator<Item = Result<Field<'_>, WireErro
     })
 }
 
-/// The message with each length-delimited field as `edit` says; all other fields stay.
+/// The message with each length-delimited field as `edit` says. All other fields stay.
 ///
 /// # Errors
-/// Where the bytes are no protobuf message, or where `edit` says so.
+/// Where the bytes are no protobuf message, or where `edit` fails.
 pub fn rewrite<E: From<WireError>>(
     message: &[u8],
     mut edit: impl FnMut(u32, &[u8]) -> Result<Edit, E>,
@@ -117,8 +114,7 @@ pub fn put(out: &mut Vec<u8>, number: u32, value: &[u8]) {
     out.extend_from_slice(value);
 }
 
-/// Key and value of an entry of a `map<string, bytes>` (or string, or message): what is absent is
-/// empty.
+/// Key and value of an entry of a map from strings to strings, bytes or messages. An absent one is empty.
 ///
 /// # Errors
 /// Where the bytes are no protobuf message.
@@ -148,7 +144,7 @@ fn read_field(message: &[u8], start: usize) -> Result<Field<'_>, WireError> {
     })
 }
 
-/// Where the group ends that begins with `key` at `start`, its end key included.
+/// The end of the group that begins with `key` at `start`, behind its end key.
 fn end_of_group(message: &[u8], start: usize, key: &Key) -> Result<usize, WireError> {
     let mut at = key.end;
     let mut open = vec![key.number];
@@ -176,7 +172,7 @@ fn end_of_group(message: &[u8], start: usize, key: &Key) -> Result<usize, WireEr
     Ok(at)
 }
 
-/// Where the field at `start` ends that is no group, and what it holds if it is length-delimited.
+/// The end of the field at `start`, which is no group, and its value if it is length-delimited.
 fn read_value<'a>(
     message: &'a [u8],
     start: usize,
@@ -198,7 +194,7 @@ fn read_value<'a>(
             (end, Some(&message[from..end]))
         }
         FIXED32 => (end_after(key.end, 4)?, None),
-        // The end of no group that is open, or not in use.
+        // The end of a group that is not open, or a wire type that is not in use.
         _ => {
             return Err(WireError::Key {
                 at: start,
@@ -208,7 +204,7 @@ fn read_value<'a>(
     })
 }
 
-/// What a field begins with.
+/// The key at the start of a field: its number and wire type.
 struct Key {
     raw: u64,
     number: u32,

@@ -18,7 +18,7 @@ pub enum BindError {
         /// What the system says.
         source: io::Error,
     },
-    /// The file that keeps a second server away cannot be locked.
+    /// The lock file, which keeps a second server from listening, cannot be locked.
     #[error("cannot listen on {address}: its lock file {}: {source}", .path.display())]
     Lock {
         /// The address.
@@ -31,10 +31,10 @@ pub enum BindError {
     /// Another server answers there.
     #[error("cannot listen on {0}: another server is live there")]
     Live(ListenAddress),
-    /// Something that is no socket has the socket's name.
+    /// The path has a file that is no socket.
     #[error("cannot listen on {0}: a file that is no socket is there")]
     NoSocket(ListenAddress),
-    /// Everybody on the network could build as the daemon's user.
+    /// The address is no loopback address. Everyone on the network could build as the daemon's user.
     #[error("cannot listen on {0}: without TLS only loopback addresses are allowed")]
     NotLoopback(ListenAddress),
 }

@@ -22,24 +22,23 @@ use crate::daemon::{Connection, ConnectionError, Daemon, Stream, hops};
 use crate::transport::Hop;
 use crate::transport::http2::{self, Body, BodyError, CallError, to_body};
 
-/// How long a client without calls may take to leave when it is told to.
+/// The timeout for a client without calls to close its connection after `GOAWAY`.
 const MAX_GOODBYE: Duration = Duration::from_secs(1);
-/// How long what a daemon that is gone said last may take to the client.
+/// The timeout for sending the client what a lost daemon connection had delivered.
 const MAX_LAST_WORDS: Duration = Duration::from_secs(10);
-/// How long the client takes nothing of it before it counts as one that takes no more.
+/// How long nothing is written to the client before everything counts as sent.
 const QUIET: Duration = Duration::from_millis(50);
 
-/// How many servers of inlay a call may have passed. More than one behind another makes no sense, and
-/// a ring of them would forward it for ever.
+/// The most inlay servers that a call may have passed. A chain of them is of no use, and a ring would
+/// forward the call for ever.
 const MAX_HOPS: u32 = 4;
 
 /// Answers the calls of clients.
 pub trait Service: Clone + Send + Sync + 'static {
-    /// Answers a call. [`Connection::forward`](crate::daemon::Connection::forward) is the answer
-    /// that changes nothing.
+    /// Answers a call. [`Connection::forward`](crate::daemon::Connection::forward) forwards it unchanged.
     ///
     /// # Errors
-    /// Where the daemon cannot be reached or breaks off.
+    /// Where the daemon cannot be reached, or its connection breaks.
     fn call(
         &self,
         daemon: &Daemon,
@@ -79,7 +78,7 @@ pub async fn serve(
     let (mut stopping, mut draining) = (false, false);
     loop {
         tokio::select! {
-            // First, so that `GOAWAY` is on its way before any call is answered by a reset.
+            // Polled first, so that `GOAWAY` is sent before any call is reset.
             biased;
             result = served.as_mut() => {
                 if let Err(err) = result {
@@ -87,8 +86,8 @@ pub async fn serve(
                 }
                 return;
             }
-            // As if there were nothing between: the client sees what was said before, and its connection
-            // break.
+            // The client gets what the daemon sent before, and then its connection breaks, as without a
+            // proxy.
             () = connection.lost() => {
                 let said = last_words(&bodies, connection.hop());
                 tokio::select! {
@@ -97,7 +96,7 @@ pub async fn serve(
                 }
                 return;
             }
-            // As the daemon does with inlay: what runs goes on, and new calls are for a new connection.
+            // The daemon drains, so inlay drains: calls in flight go on, and new ones need a new connection.
             () = connection.hop().draining(), if !draining => {
                 draining = true;
                 leave.cancel();
@@ -109,7 +108,7 @@ pub async fn serve(
                 stopping = true;
                 leave.cancel();
             }
-            // It has been told, and has nothing more to say; or it never said anything.
+            // The client has got `GOAWAY` and has no call, or it never sent anything.
             () = sleep(MAX_GOODBYE), if stopping => {
                 if in_flight.is_none() {
                     return;
@@ -119,8 +118,8 @@ pub async fn serve(
     }
 }
 
-/// Ends when the client has taken what a daemon said that is gone: all bodies have come to their end,
-/// and nothing more of them is written.
+/// Ends when the client has got all that a lost daemon connection delivered: all bodies have ended, and
+/// nothing more is written.
 async fn last_words(bodies: &InFlight, hop: &Hop) {
     bodies.none().await;
     loop {
@@ -132,7 +131,7 @@ async fn last_words(bodies: &InFlight, hop: &Hop) {
     }
 }
 
-/// Answers a call. What breaks off on the daemon's side breaks off on the client's.
+/// Answers a call. If the daemon's side breaks, so does the client's.
 async fn answer(
     service: &impl Service,
     daemon: &Daemon,
@@ -156,7 +155,7 @@ async fn answer(
             Ok(refusal(status))
         }
         Err(ConnectionError::Call(err @ CallError::Refused(_))) => {
-            // By then the client knows that a new call needs a new connection.
+            // The error comes after `GOAWAY`, by which the client knows that it needs a new connection.
             told.cancelled().await;
             Err(err.into())
         }
@@ -170,9 +169,9 @@ struct Calls<S> {
     service: S,
     daemon: Daemon,
     in_flight: Arc<InFlight>,
-    /// Of these, the answers' bodies that have more to give.
+    /// Counts the bodies of answers that may have more data.
     bodies: Arc<InFlight>,
-    /// The client was told that the daemon takes no more calls on this connection.
+    /// Cancelled when the client has been told that the daemon takes no more calls on this connection.
     told: CancellationToken,
 }
 
@@ -189,7 +188,7 @@ struct CallInFlight(Arc<InFlight>);
 /// The body of an answer. Its call is in flight until it is dropped.
 struct Counted {
     body: Body,
-    /// Until it is known that nothing more comes.
+    /// `None` once it is known that no more data comes.
     gives: Option<CallInFlight>,
     connection: Connection,
     _call: CallInFlight,
@@ -198,7 +197,7 @@ struct Counted {
 // === impl Calls ===
 
 impl<S: Service> Calls<S> {
-    /// Answers a call, which is in flight from now on until its answer's body is dropped.
+    /// Answers a call. The call is in flight until the body of its answer is dropped.
     fn call(
         self,
         request: Request<Body>,

@@ -33,7 +33,7 @@ enum Listener {
     Tcp(TcpListener),
 }
 
-/// A client's connection that no runtime waits for yet.
+/// A client's connection that is not registered with a runtime yet.
 #[derive(Debug)]
 enum Accepted {
     Unix(StdUnixStream),
@@ -43,7 +43,7 @@ enum Accepted {
 // === impl Server ===
 
 impl Server {
-    /// Listens on the addresses; nothing is accepted yet.
+    /// Listens on the addresses. [`run`](Self::run) accepts connections.
     ///
     /// # Errors
     /// Where an address cannot be listened on.
@@ -68,8 +68,8 @@ impl Server {
     ) {
         let connections = TaskTracker::new();
         let accepting = TaskTracker::new();
-        // All of a connection on one thread, which waits for its sockets as well: what one task
-        // wakes runs next, and no other processor is taken from the client and the daemon for that.
+        // Each connection has all its tasks and sockets on one thread. A task that another one wakes
+        // runs next there, and takes no other processor from the client and the daemon.
         let threads = LocalPoolHandle::new(available_parallelism().map_or(1, NonZero::get));
         for listener in self.listeners {
             let (service, daemon) = (service.clone(), Arc::clone(&daemon));
@@ -95,8 +95,7 @@ impl Server {
                             });
                         }
                         Err(err) => {
-                            // Out of file descriptors, most likely: some may be free again in a
-                            // moment.
+                            // Most likely it is out of file descriptors. Some may be free in a moment.
                             warn!("cannot accept a connection: {err}");
                             sleep(Duration::from_millis(100)).await;
                         }
@@ -155,7 +154,7 @@ impl Listener {
 // === impl Accepted ===
 
 impl Accepted {
-    /// The connection, waited for by the runtime of the thread that calls this.
+    /// Registers the connection with the runtime of the calling thread.
     fn stream(self) -> io::Result<Box<dyn Stream>> {
         Ok(match self {
             Self::Unix(stream) => Box::new(UnixStream::from_std(stream)?),

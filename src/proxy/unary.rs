@@ -1,4 +1,4 @@
-//! One unary gRPC call as bytes: its message taken from a body, and put into one.
+//! Reads and replaces the message of a unary gRPC call, as bytes.
 //!
 //! The [framing](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md) is a flag byte (1:
 //! compressed) and a big-endian length before the message. No message is decoded here.
@@ -19,7 +19,7 @@ use crate::transport::http2::{self, Body, BodyError, canceled};
 
 /// The flag and the length before a message (bytes).
 const PREFIX: usize = 5;
-/// What all messages that are being read or edited may have together (bytes).
+/// The most memory for all messages that are being read or edited (bytes).
 const MAX_MEMORY: usize = 8 * MAX_MESSAGE;
 /// The timeout for memory, and for the next bytes of a message.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -27,7 +27,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Why a call's message cannot be read.
 #[derive(Debug, Error)]
 pub enum UnaryError {
-    /// The client broke off.
+    /// The client's stream broke.
     #[error("reading the message of {path}: {source}")]
     Body {
         /// The method.
@@ -55,13 +55,13 @@ pub enum UnaryError {
 #[derive(Debug, Clone)]
 pub struct Memory(Arc<Semaphore>);
 
-/// A call whose message was to be read.
+/// The outcome of reading a call's message.
 #[derive(Debug)]
 pub enum Reading {
     /// It has one message.
     Message(Call, Bytes),
-    /// It has a message that is not read: a compressed one, one that is larger than the daemon takes,
-    /// or no single one. The call is as it came.
+    /// The call cannot be read as one message: the message is compressed or larger than the daemon accepts,
+    /// or there is not exactly one. The call is as it came.
     Unread(Request<Body>),
 }
 
@@ -101,7 +101,7 @@ impl Call {
     /// Reads a call to its end.
     ///
     /// # Errors
-    /// Where the client breaks off or stops, or there is no memory for it.
+    /// Where the client's stream breaks or stalls, or other calls have all the memory.
     pub async fn read(request: Request<Body>, memory: &Memory) -> Result<Reading, UnaryError> {
         let (head, mut body) = request.into_parts();
         let path = || head.uri.path().to_owned();
@@ -127,11 +127,11 @@ impl Call {
                     break;
                 }
             };
-            // A piece has at most what HTTP/2 holds back of a call.
+            // A piece is at most the HTTP/2 window of a call, which fits a `u32`.
             let wanted = memory.0.clone().acquire_many_owned(piece.len() as u32);
             let permit = match timeout(TIMEOUT, wanted).await {
                 Ok(Ok(permit)) => permit,
-                // It is never closed.
+                // The semaphore is never closed, so the other error cannot occur.
                 Ok(Err(_)) | Err(_) => return Err(UnaryError::Busy { path: path() }),
             };
             match &mut held {
@@ -164,7 +164,7 @@ impl Call {
         })
     }
 
-    /// The call with something that is dropped once the call is on its way, or never will be.
+    /// Attaches `guard` to the call. It is dropped when the request has been sent, or is given up.
     pub fn until_sent(mut self, guard: impl Clone + Send + Sync + 'static) -> Self {
         // Extensions stay here when a request is written.
         self.head.extensions.insert(guard);
@@ -195,8 +195,8 @@ impl Call {
         self.unchanged()
     }
 
-    /// The call with a message that is known later: another one, or the one that came. Where neither
-    /// is given, the call is canceled.
+    /// The call with a message that is decided later: another one, or with `None` the one that came. If the
+    /// sender is dropped, the call is canceled.
     pub fn with_later_message(
         mut self,
         later: oneshot::Receiver<Option<Vec<u8>>>,
@@ -219,8 +219,8 @@ impl Call {
     }
 }
 
-/// The length that a message's prefix tells, if it is all there: `None` within for a message that is
-/// not read.
+/// The length in a message's prefix, or `None` if the prefix is not complete. The inner `None` is for a
+/// message that is not read.
 fn length(data: &[u8]) -> Option<Option<usize>> {
     let &[flag, a, b, c, d] = data.get(..PREFIX)? else {
         return None;
@@ -233,13 +233,13 @@ fn length(data: &[u8]) -> Option<Option<usize>> {
 fn framed(message: &[u8]) -> Bytes {
     let mut frame = BytesMut::with_capacity(PREFIX + message.len());
     frame.put_u8(0);
-    // What is sent was read, and is at most a few records longer: far from 4 GiB.
+    // A message is one that was read, plus at most a cache: far below 4 GiB.
     frame.put_u32(message.len() as u32);
     frame.put_slice(message);
     frame.freeze()
 }
 
-/// The answer to a call that failed here.
+/// The answer to a call that fails in inlay.
 pub fn refusal(status: tonic::Status) -> Response<Body> {
     status
         .into_http::<()>()

@@ -1,4 +1,4 @@
-//! A unix socket to listen on: made with its mode, in place of a stale one, and never of a live one.
+//! A unix socket to listen on. It replaces a stale socket, never a live one, and has its mode from the start.
 
 use std::fs::{self, DirBuilder, File, Metadata, Permissions, TryLockError};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -20,20 +20,20 @@ use crate::daemon::address::ListenAddress;
 const MODE: u32 = 0o660;
 /// The mode of the lock file.
 const LOCK_MODE: u32 = 0o600;
-/// The mode of folders that are made on the way to it, whatever the umask is.
+/// The mode of parent folders that are created. The umask can take bits away.
 const PARENT_MODE: u32 = 0o755;
-/// How long a server may take to accept before it counts as live and busy.
+/// How long a connection may take before the server counts as live and busy.
 const MAX_CONNECT: Duration = Duration::from_secs(1);
 
-/// A listener and its socket file, which goes with it.
+/// A listener and its socket file, which is removed when this is dropped.
 #[derive(Debug)]
 pub struct UnixSocket {
     /// The listener.
     pub listener: UnixListener,
     path: PathBuf,
-    /// Device and inode of the file, by which it is told from one that took its place.
+    /// Device and inode of the file, which tell it from a file that has replaced it.
     id: (u64, u64),
-    /// Held as long as the socket is there, against another inlay that starts.
+    /// Locked as long as the socket exists, so that no other inlay listens there.
     _lock: File,
 }
 
@@ -58,9 +58,9 @@ impl UnixSocket {
         let lock = lock(address, &lock_path(path))?;
         check_stale(address, path).await?;
 
-        // Nobody but its owner reaches the socket before it has its mode, and it takes its name in one
-        // step. The folder has a short name, since that of a socket may have some 100 bytes. It is
-        // this path's alone: what is there was left by a process that was killed.
+        // The socket is made in a folder that only its owner can enter, gets its mode there, and is renamed
+        // to its path. The folder's name is short, since a socket's path may have only some 100 bytes. The
+        // lock is held, so a folder that exists was left by a process that was killed.
         let dir = path.with_file_name(short_name(path));
         let made = dir.join("s");
         let _ = fs::remove_file(&made);
@@ -82,14 +82,14 @@ impl UnixSocket {
 impl Drop for UnixSocket {
     fn drop(&mut self) {
         if fs::symlink_metadata(&self.path).is_ok_and(|file| id(&file) == self.id) {
-            // If it goes by itself in this moment, that will do.
+            // An error means that it is gone already, or cannot be removed.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Opens the lock file, which only its owner can open, and locks it. Its name may be anything that
-/// another user of the folder put there: a link is not followed, and nothing is waited for.
+/// Opens the lock file, which only its owner can open, and locks it. Another user of the folder may have put
+/// anything there, so links are not followed, and opening does not wait.
 fn lock(address: &ListenAddress, path: &Path) -> Result<File, BindError> {
     let failed = |source: io::Error| BindError::Lock {
         address: address.clone(),
@@ -104,7 +104,7 @@ fn lock(address: &ListenAddress, path: &Path) -> Result<File, BindError> {
     if !metadata.is_file() || metadata.nlink() > 1 {
         return Err(failed(io::Error::other("it is no file of its own")));
     }
-    // Any user who can open it can hold it.
+    // Any user who can open the file can lock it.
     lock.set_permissions(Permissions::from_mode(LOCK_MODE))
         .map_err(failed)?;
     match lock.try_lock() {
@@ -114,7 +114,7 @@ fn lock(address: &ListenAddress, path: &Path) -> Result<File, BindError> {
     }
 }
 
-/// Where the lock file of a socket is.
+/// The path of a socket's lock file.
 fn lock_path(path: &Path) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
     path.push(".lock");
@@ -142,7 +142,7 @@ fn make(at: &Path, path: &Path) -> io::Result<(UnixListener, (u64, u64))> {
     }
 }
 
-/// Whether what is at the path, if anything, is a socket that a server left behind.
+/// Checks that the path is free, or has a socket that a server left behind.
 async fn check_stale(address: &ListenAddress, path: &Path) -> Result<(), BindError> {
     let Ok(metadata) = fs::symlink_metadata(path) else {
         return Ok(());
