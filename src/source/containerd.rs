@@ -43,7 +43,7 @@ struct Store {
     /// `connect` has checked that it can be the value of a header.
     namespace: String,
     timeout: Duration,
-    /// What it is called in errors.
+    /// Its name in errors.
     what: String,
 }
 

@@ -1,4 +1,4 @@
-//! What `docker save` writes: a tar with a list of images, `manifest.json`, each a config and the
+//! Archives that `docker save` writes: a tar with a list of images, `manifest.json`, each a config and the
 //! files of its layers.
 //!
 //! Such an image has no manifest. It gets one of OCI's kind here, which depends on the image alone.
@@ -158,7 +158,7 @@ fn normal(name: &str) -> String {
     name.trim_start_matches("./").to_owned()
 }
 
-/// What kind of a layer a file is, by its first bytes.
+/// The media type of a layer's file, by its first bytes.
 fn compression(file: &Extent) -> Result<MediaType, SourceError> {
     let mut start = [0; 4];
     // A shorter file has no compression's magic number.

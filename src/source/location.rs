@@ -21,7 +21,7 @@ pub enum LocationError {
     /// It is no name of an image by Docker's grammar.
     #[error("{reference:?} is no image name: {reason}")]
     Reference {
-        /// What was said.
+        /// The name as it was written.
         reference: String,
         /// What is wrong with it.
         reason: String,

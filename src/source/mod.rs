@@ -42,8 +42,8 @@ pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, SourceError>> + Se
 /// One image, wherever it is.
 #[tonic::async_trait]
 pub trait Source: Send + Sync + fmt::Debug {
-    /// What the location names, an index or a manifest: its descriptor and its bytes, which match
-    /// the descriptor.
+    /// The index or manifest that the location names: its descriptor and its bytes, which match the
+    /// descriptor.
     ///
     /// # Errors
     /// Where it is missing, larger than `limit` bytes, or cannot be read.

@@ -227,7 +227,8 @@ impl RecordSet {
         ends.iter().filter_map(|&end| numbers[end]).collect()
     }
 
-    /// Keeps only the records for which `allowed` holds and that need no other record.
+    /// Keeps only the records that are alive: `allowed` holds for them, and for a source of each input in
+    /// turn.
     pub fn keep_alive(&mut self, allowed: impl Fn(&Record) -> bool) {
         let alive = self.alive(allowed);
         if alive.contains(&false) {

@@ -28,7 +28,7 @@ pub enum Challenge {
     },
 }
 
-/// What a request carries to be allowed.
+/// The authorization of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authorization {
     /// The header's value.
@@ -59,7 +59,7 @@ pub struct Answer<'a> {
     pub host: &'a str,
     /// Whether the registry is spoken to with TLS. The realm then needs TLS, too.
     pub encrypted: bool,
-    /// What a token is for, if the challenge does not say it.
+    /// The scope of a token, if the challenge names none.
     pub default_scope: &'a str,
     /// What was asked for, in errors.
     pub what: &'a str,

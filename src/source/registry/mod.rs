@@ -71,7 +71,7 @@ pub struct RegistryImage {
     has_answered: AtomicBool,
 }
 
-/// What a manifest says of its own kind.
+/// A manifest's own media type.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Kind {

@@ -30,7 +30,7 @@ struct Rest {
 struct Part {
     rests: Rests,
     digest: OciDigest,
-    /// What is left to skip before it, and of it.
+    /// How many bytes are left to skip before it, and how many to return.
     skip: u64,
     left: u64,
     /// Where it ends. `None` if it ends with the blob.

@@ -37,8 +37,8 @@
 //! nothing is concluded.
 //!
 //! # What is certain
-//! A record is the key of `v` for certain if it is the only end, or if it is reached from a certain record by
-//! the only link of an input, and that link is by definition. If an input of such a record has a single
+//! A record is certain to be the key of `v` if it is the only end, or if it is reached from a certain record
+//! by the only link of an input, and that link is by definition. If an input of such a record has a single
 //! content, that is its content in this build; if a source has a single key, that is its key. In a build that
 //! imports caches anything else is in doubt: links below content may be those of an earlier build that
 //! produced the same content. Without an import the daemon adds the keys of this build, so a single content
