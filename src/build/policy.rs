@@ -43,6 +43,19 @@ impl Policy {
     }
 }
 
+#[cfg(test)]
+impl Policy {
+    /// That of an operator who gives no options.
+    pub fn of_tests() -> Self {
+        Self {
+            exports: true,
+            export_timeout: Duration::from_secs(1),
+            registry_imports: RegistryImports::Checked,
+            access: Access::new(crate::source::Settings::default()).unwrap(),
+        }
+    }
+}
+
 // === impl RegistryImports ===
 
 impl RegistryImports {
@@ -72,14 +85,12 @@ mod tests {
     use crate::protocol::proto::control::{
         CacheOptions, CacheOptionsEntry, Exporter, SolveRequest,
     };
-    use crate::source::Settings;
 
     fn policy(exports: bool, registry_imports: RegistryImports) -> Policy {
         Policy {
             exports,
-            export_timeout: Duration::from_secs(1),
             registry_imports,
-            access: Access::new(Settings::default()).unwrap(),
+            ..Policy::of_tests()
         }
     }
 

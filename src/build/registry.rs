@@ -73,7 +73,6 @@ impl Drop for Registration {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicBool;
-    use std::time::Duration;
 
     use prost::Message as _;
 
@@ -81,25 +80,18 @@ mod tests {
 
     use super::*;
     use crate::build::import::Imports;
-    use crate::build::{Embedding, Policy, RegistryImports, Shared};
+    use crate::build::{Embedding, Policy, Shared};
     use crate::daemon::{BUILD_HEADER, Daemon};
     use crate::protocol::proto::control::SolveRequest;
     use crate::protocol::solve::Plan;
-    use crate::source::{Access, Settings};
 
     fn build(reason: &str) -> Build {
         let request = SolveRequest {
             r#ref: "a".to_owned(),
             ..Default::default()
         };
-        let policy = Policy {
-            exports: true,
-            export_timeout: Duration::from_secs(1),
-            registry_imports: RegistryImports::Checked,
-            access: Access::new(Settings::default()).unwrap(),
-        };
         let daemon = Daemon::new(Arc::new("unix:///nowhere".parse().unwrap()));
-        let shared = Arc::new(Shared::new(policy));
+        let shared = Arc::new(Shared::new(Policy::of_tests()));
         Build {
             plan: Plan::read(&request.encode_to_vec()).unwrap(),
             embedding: Embedding::LeftToDaemon(reason.to_owned()),

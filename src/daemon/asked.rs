@@ -2,8 +2,8 @@
 
 use prost::Message as _;
 
+use super::definition::of_one;
 use super::{Daemon, new_id};
-use crate::cache::record::Digest;
 use crate::protocol::proto::control::SolveRequest;
 use crate::protocol::proto::pb::{self, op::Op};
 
@@ -14,25 +14,10 @@ impl Daemon {
     /// once the registry has answered anything, or cannot be reached. The daemon asks `session` for a
     /// login; it may be empty.
     pub async fn ask_for_image(&self, image: &str, session: &str) {
-        let source = pb::Op {
-            op: Some(Op::Source(pb::SourceOp {
-                identifier: format!("docker-image://{image}"),
-                ..Default::default()
-            })),
+        let (definition, _) = of_one(Op::Source(pb::SourceOp {
+            identifier: format!("docker-image://{image}"),
             ..Default::default()
-        };
-        let source = source.encode_to_vec();
-        let result = pb::Op {
-            inputs: vec![pb::Input {
-                digest: Digest::of(&source).to_string(),
-                index: 0,
-            }],
-            ..Default::default()
-        };
-        let definition = pb::Definition {
-            def: vec![source, result.encode_to_vec()],
-            ..Default::default()
-        };
+        }));
         let request = SolveRequest {
             r#ref: new_id(),
             session: session.to_owned(),

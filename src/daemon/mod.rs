@@ -6,6 +6,7 @@ mod asked;
 mod connect;
 mod connection;
 mod content;
+mod definition;
 mod held;
 pub mod notice;
 pub mod progress;

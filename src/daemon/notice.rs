@@ -5,6 +5,7 @@
 
 use prost::Message as _;
 
+use super::definition::of_one;
 use crate::cache::record::Digest;
 use crate::protocol::proto::pb::{self, file_action::Action, op::Op};
 
@@ -34,37 +35,22 @@ pub fn notice(text: &str) -> Notice {
         timestamp: NONE,
         ..Default::default()
     };
-    let op = pb::Op {
-        op: Some(Op::File(pb::FileOp {
-            actions: vec![pb::FileAction {
-                input: NONE,
-                secondary_input: NONE,
-                output: 0,
-                action: Some(Action::Mkdir(directory)),
-            }],
-        })),
-        ..Default::default()
-    };
-    let op = op.encode_to_vec();
-    let result = pb::Input {
-        digest: Digest::of(&op).to_string(),
-        index: 0,
-    };
+    let (mut definition, vertex) = of_one(Op::File(pb::FileOp {
+        actions: vec![pb::FileAction {
+            input: NONE,
+            secondary_input: NONE,
+            output: 0,
+            action: Some(Action::Mkdir(directory)),
+        }],
+    }));
     let name = pb::OpMetadata {
         description: [(CUSTOM_NAME.to_owned(), text.to_owned())].into(),
         ..Default::default()
     };
-    let end = pb::Op {
-        inputs: vec![result.clone()],
-        ..Default::default()
-    };
-    let definition = pb::Definition {
-        def: vec![op, end.encode_to_vec()],
-        metadata: [(result.digest.clone(), name)].into(),
-    };
+    definition.metadata.insert(vertex.clone(), name);
     Notice {
         definition: definition.encode_to_vec(),
-        vertex: result.digest,
+        vertex,
     }
 }
 

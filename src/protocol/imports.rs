@@ -4,7 +4,6 @@
 //! the frontend: `cache-imports` (`[{"Type":…,"Attrs":{…}}]`), or the older `cache-from`, a list of
 //! refs (`frontend/dockerui/config.go` of BuildKit).
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
@@ -17,6 +16,10 @@ use super::wire::{self, Edit, WireError};
 /// The frontend's options with imports.
 const CACHE_IMPORTS: &str = "cache-imports";
 const CACHE_FROM: &str = "cache-from";
+/// The fields of a gateway solve request with imports.
+const FRONTEND_OPT: u32 = 3;
+const IMPORT_REFS: u32 = 4;
+const IMPORTS: u32 = 12;
 /// The fields of JSON imports.
 const TYPE: &str = "Type";
 const ATTRS: &str = "Attrs";
@@ -110,17 +113,20 @@ pub(super) fn text<'a>(options: &'a HashMap<String, Bytes>, name: &str) -> Optio
 /// # Errors
 /// Where it is no protobuf message.
 pub fn of_gateway_solve(message: &[u8]) -> Result<Named, WireError> {
-    let entries = RefCell::new(Vec::new());
-    let judged = in_gateway_solve(message, |entry| {
-        entries.borrow_mut().push(entry.clone());
-        Verdict::Keep
-    })?;
-    let mut entries = entries.into_inner();
+    let options = Options::of(message)?;
+    let named = options.imports.iter().filter_map(Entry::read);
+    let mut entries: Vec<_> = named.collect();
+    for field in wire::fields(message) {
+        let field = field?;
+        if let Some(value) = field.value {
+            entries.extend(Entry::of_field(field.number, value)?);
+        }
+    }
     entries.sort();
     entries.dedup();
     Ok(Named {
         entries,
-        unreadable: judged.unreadable,
+        unreadable: options.unreadable,
     })
 }
 
@@ -133,13 +139,10 @@ pub fn in_gateway_solve(
     message: &[u8],
     verdict: impl Fn(&Entry) -> Verdict,
 ) -> Result<Judged, WireError> {
-    const FRONTEND_OPT: u32 = 3;
-    const IMPORT_REFS: u32 = 4;
-    const IMPORTS: u32 = 12;
     const ENTRY_KEY: u32 = 1;
     const ENTRY_VALUE: u32 = 2;
 
-    let options = Options::of(message, FRONTEND_OPT)?;
+    let options = Options::of(message)?;
     let unreadable = options.unreadable;
     let options = options.judged(&verdict);
     let mut more = Vec::new();
@@ -150,9 +153,7 @@ pub fn in_gateway_solve(
                 let has_imports = key == CACHE_IMPORTS || key == CACHE_FROM;
                 return Ok(if has_imports { Edit::Drop } else { Edit::Keep });
             }
-            IMPORT_REFS => Some(Entry::registry(&String::from_utf8_lossy(value))),
-            IMPORTS => Some(Entry::decode(value)?),
-            _ => None,
+            _ => Entry::of_field(number, value)?,
         };
         Ok::<_, WireError>(match entry.map(|entry| verdict(&entry)) {
             None | Some(Verdict::Keep) => Edit::Keep,
@@ -209,6 +210,15 @@ impl Entry {
         let names_images = self.kind == INLINE || self.kind == REGISTRY;
         let reference = self.attrs.get(REF).filter(|_| names_images)?;
         Some(reference.as_str())
+    }
+
+    /// The import in a field of a gateway solve request, if the field has one.
+    fn of_field(number: u32, value: &[u8]) -> Result<Option<Self>, WireError> {
+        Ok(match number {
+            IMPORT_REFS => Some(Self::registry(&String::from_utf8_lossy(value))),
+            IMPORTS => Some(Self::decode(value)?),
+            _ => None,
+        })
     }
 
     /// Reads an encoded import. Its text may be invalid UTF-8, since the daemon accepts that.
@@ -283,12 +293,12 @@ impl Entry {
 // === impl Options ===
 
 impl Options {
-    fn of(message: &[u8], field: u32) -> Result<Self, WireError> {
+    fn of(message: &[u8]) -> Result<Self, WireError> {
         let mut options = Self::default();
         let mut from = Vec::new();
         for option in wire::fields(message) {
             let option = option?;
-            let Some(entry) = option.value.filter(|_| option.number == field) else {
+            let Some(entry) = option.value.filter(|_| option.number == FRONTEND_OPT) else {
                 continue;
             };
             let (key, value) = wire::map_entry(entry)?;

@@ -106,6 +106,16 @@ impl Machine {
         stderr
     }
 
+    /// Runs a block of a build that has to import.
+    fn run_importing(&self, block: &str) -> String {
+        let said = self.run(block);
+        assert!(
+            said.contains("inlay: importing inline cache from"),
+            "{said}"
+        );
+        said
+    }
+
     /// Runs a block that builds, on an empty daemon and then on another one that imports what the first
     /// pushed; gives the digest that both pushed.
     fn run_twice(&mut self, block: &str) -> String {
@@ -162,11 +172,7 @@ fn a_build_by_buildctl() {
     machine.run(&build);
     assert_eq!(machine.buildkitd.executed().len(), COMMANDS);
     machine.buildkitd.wipe();
-    let again = machine.run(&build);
-    assert!(
-        again.contains("inlay: importing inline cache from"),
-        "{again}"
-    );
+    machine.run_importing(&build);
 }
 
 #[test]
@@ -177,11 +183,7 @@ fn a_build_by_buildx() {
     machine.run(&create);
     machine.run(&build);
     machine.buildkitd.wipe();
-    let again = machine.run(&build);
-    assert!(
-        again.contains("inlay: importing inline cache from"),
-        "{again}"
-    );
+    machine.run_importing(&build);
 }
 
 #[test]
@@ -207,11 +209,7 @@ fn bake_and_compose() {
         let build = format!("docker buildx bake --builder inlay --push --file {name}");
         machine.run(&build);
         machine.buildkitd.wipe();
-        let again = machine.run(&build);
-        assert!(
-            again.contains("inlay: importing inline cache from"),
-            "{again}"
-        );
+        machine.run_importing(&build);
     }
 }
 
@@ -243,10 +241,6 @@ fn the_check_of_a_new_service() {
     machine.run(&build);
     let ran = machine.buildkitd.executed().len();
     machine.run(&prune);
-    let again = machine.run(&build);
-    assert!(
-        again.contains("inlay: importing inline cache from"),
-        "{again}"
-    );
+    let again = machine.run_importing(&build);
     assert_eq!(machine.buildkitd.executed().len(), ran, "{again}");
 }

@@ -54,6 +54,13 @@ fn info(addr: &str) -> Output {
     Buildctl::command(addr, &["debug", "info"])
 }
 
+fn assert_takes_no_connection(inlay: &Inlay) {
+    let refused = wait_for(SOON, || {
+        (!info(&inlay.addr()).status.success()).then_some(())
+    });
+    assert!(refused.is_some(), "no new connections");
+}
+
 fn small() -> Project {
     Project::new()
         .dockerfile("FROM scratch\nCOPY file /\n")
@@ -338,10 +345,7 @@ fn a_build_that_runs_may_end_after_sigterm() {
     let mut inlay = Inlay::start(&buildkitd, &[]);
     let build = in_a_step(&inlay, &buildkitd, &registry, 3);
     inlay.daemon().signal(Signal::TERM);
-    let refused = wait_for(SOON, || {
-        (!info(&inlay.addr()).status.success()).then_some(())
-    });
-    assert!(refused.is_some(), "no new connections");
+    assert_takes_no_connection(&inlay);
     assert!(inlay.daemon().ended().is_none());
     let built = build.wait();
     assert!(built.status.success(), "{built}");
@@ -383,10 +387,7 @@ fn a_second_signal_ends_builds_at_once() {
     let mut inlay = Inlay::start(&buildkitd, &[]);
     let build = in_a_step(&inlay, &buildkitd, &registry, 300);
     inlay.daemon().signal(Signal::TERM);
-    let refused = wait_for(SOON, || {
-        (!info(&inlay.addr()).status.success()).then_some(())
-    });
-    assert!(refused.is_some(), "no new connections");
+    assert_takes_no_connection(&inlay);
     inlay.daemon().signal(Signal::INT);
     let status = wait_for(SOON, || inlay.daemon().ended());
     assert_eq!(status.and_then(|status| status.code()), Some(0));

@@ -12,7 +12,7 @@ use super::reading::Documents;
 use super::*;
 use crate::build::policy::Policy;
 use crate::cache::image::manifest::{Document, ManifestError};
-use crate::source::{Access, ByteStream, CredentialsError, Settings};
+use crate::source::{ByteStream, CredentialsError};
 
 /// Every error of a source, and whether the import may be left to the daemon.
 fn source_errors() -> Vec<(SourceError, bool)> {
@@ -404,19 +404,13 @@ async fn a_cache_that_was_exported_by_itself_is_checked() {
 
 #[tokio::test]
 async fn a_build_names_no_more_imports_than_are_read() {
-    let policy = Policy {
-        exports: true,
-        export_timeout: Duration::from_secs(1),
-        registry_imports: RegistryImports::Checked,
-        access: Access::new(Settings::default()).unwrap(),
-    };
     let daemon = Daemon::new(Arc::new("unix:///nowhere".parse().unwrap()));
     // Without an image, they are refused at once.
     let entry = |number: usize| Entry {
         kind: "inline".to_owned(),
         attrs: [("number".to_owned(), number.to_string())].into(),
     };
-    let shared = Arc::new(Shared::new(policy));
+    let shared = Arc::new(Shared::new(Policy::of_tests()));
     let of_solve = vec![entry(0)];
     let imports = Imports::new(shared, daemon, of_solve, String::new(), Vec::new());
     let entries = |numbers: std::ops::Range<usize>| numbers.map(entry).collect::<Vec<_>>();
