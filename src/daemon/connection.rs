@@ -81,6 +81,14 @@ fn count_hop<T>(request: &mut Request<T>) {
     request.headers_mut().insert(HOPS_HEADER, hops.into());
 }
 
+/// Takes note of how a connection ended. An end in order comes before the last calls have ended.
+fn has_ended(ended: &Result<(), h2::Error>, hop: &Hop, lost: &CancellationToken) {
+    match ended {
+        Ok(()) => hop.drain(),
+        Err(_) => lost.cancel(),
+    }
+}
+
 // === impl Connection ===
 
 impl Connection {
@@ -197,8 +205,10 @@ impl Connection {
                     address: (*self.0.address).clone(),
                     source,
                 })?;
-        let connection = self.first_frame(connection).await?;
-        let (lost, hop) = (self.0.lost.clone(), self.0.hop.clone());
+        let Some(connection) = self.first_frame(connection).await? else {
+            return Ok(requests);
+        };
+        let (hop, lost) = (self.0.hop.clone(), self.0.lost.clone());
         let unused = self.0.unused.clone();
         tokio::spawn(async move {
             let given_up = async {
@@ -206,32 +216,38 @@ impl Connection {
                 sleep(GOODBYE_TIMEOUT).await;
             };
             tokio::select! {
-                // An end in order comes before the last calls have ended.
-                ended = connection => match ended {
-                    Ok(()) => hop.drain(),
-                    Err(_) => lost.cancel(),
-                },
+                ended = connection => has_ended(&ended, &hop, &lost),
                 () = given_up => {}
             }
         });
         Ok(requests)
     }
 
-    /// Waits until the daemon has begun, as gRPC does: what listens there may be no HTTP/2 server.
-    async fn first_frame<C>(&self, mut connection: C) -> Result<C, ConnectError>
+    /// Waits until the daemon has begun, as gRPC does: the server there may speak no HTTP/2. `None` where
+    /// the daemon has begun and ended the connection meanwhile.
+    async fn first_frame<C>(&self, mut connection: C) -> Result<Option<C>, ConnectError>
     where
         C: Future<Output = Result<(), h2::Error>> + Unpin,
     {
+        let (hop, lost) = (&self.0.hop, &self.0.lost);
         let address = || (*self.0.address).clone();
-        tokio::select! {
+        let ended = tokio::select! {
             biased;
-            () = self.0.hop.begun() => Ok(connection),
-            ended = &mut connection => Err(match ended {
-                Ok(()) => ConnectError::Closed { address: address() },
-                Err(source) => ConnectError::Http2 { address: address(), source },
-            }),
-            () = sleep(TIMEOUT) => Err(ConnectError::TimedOut { address: address() }),
+            () = hop.begun() => return Ok(Some(connection)),
+            ended = &mut connection => ended,
+            () = sleep(TIMEOUT) => return Err(ConnectError::TimedOut { address: address() }),
+        };
+        if hop.has_begun() {
+            has_ended(&ended, hop, lost);
+            return Ok(None);
         }
+        Err(match ended {
+            Ok(()) => ConnectError::Closed { address: address() },
+            Err(source) => ConnectError::Http2 {
+                address: address(),
+                source,
+            },
+        })
     }
 
     fn slot(&self) -> MutexGuard<'_, Slot> {

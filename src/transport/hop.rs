@@ -115,6 +115,11 @@ impl Hop {
         self.0.begun.cancelled().await;
     }
 
+    /// Whether the daemon has begun to speak HTTP/2.
+    pub fn has_begun(&self) -> bool {
+        self.0.begun.is_cancelled()
+    }
+
     /// Ends when the daemon takes no more calls on its connection: it drains (GOAWAY without an error).
     pub async fn draining(&self) {
         self.0.draining.cancelled().await;

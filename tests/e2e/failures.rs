@@ -249,6 +249,24 @@ fn a_server_that_is_no_daemon_is_named() {
     }
 }
 
+/// One that begins in order and leaves at once is a daemon that stops, and no other server.
+#[test]
+fn a_daemon_that_leaves_at_once_is_no_other_server() {
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let goaway = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let leaves = Listening::start(move |mut stream| {
+        let _ = stream.read(&mut [0; 1024]).unwrap();
+        stream
+            .write_all(&[&settings[..], &goaway].concat())
+            .unwrap();
+    });
+    let inlay = Inlay::in_front_of(&format!("tcp://{}", leaves.addr()), &[]);
+    let told = Buildctl::command(&inlay.addr(), &["debug", "info"]);
+    let told = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert!(told.contains("navailable"), "{told}");
+    assert!(!told.contains("HTTP/2"), "{told}");
+}
+
 #[test]
 fn without_a_local_cache_exporter_the_cache_is_left_to_the_daemon() {
     let engine = DockerEngine::start(ImageStore::Classic);
